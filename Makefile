@@ -1,0 +1,189 @@
+# peerd
+#
+#   make                   bin/peerd, bin/peerd.service, bin/swagger.yml
+#   make check             unit tests, then the tests of tests/run-all
+#   make check-unit        unit tests only
+#   make bench             figures of docs/benchmarks.md, as ratios
+#   make fuzz              the fuzz targets, FUZZ_SECONDS each (clang)
+#   make lint              clang-tidy, cppcheck, shellcheck, floors, headers
+#   make format            clang-format on every C file
+#   make check-floors      no file includes a sibling or a higher floor
+#   make check-headers     every header compiles alone
+#   make install           into $(DESTDIR)$(PREFIX)
+#   make clean
+#
+# Variables:
+#   DEV=1                  more warnings, all of them errors
+#   SANITIZE=address,undefined | thread
+#   CC=clang               the other compiler
+#   BUILD=build            where objects go, BIN=bin where results go
+#   V=1                    show the commands
+#
+# Flags that change rebuild what they affect.
+
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo 0.1.0)
+CC       ?= cc
+BUILD    ?= build
+BIN      ?= bin
+PREFIX   ?= /usr/local
+DESTDIR  ?=
+FUZZ_SECONDS ?= 20
+
+FLOORS   := base store http registry p2p fs mount
+SRC      := $(foreach f,$(FLOORS),$(wildcard $(f)/*.c))
+MAINSRC  := $(wildcard *.c)
+HEADERS  := $(foreach f,$(FLOORS),$(wildcard $(f)/*.h)) $(wildcard *.h)
+UNIT     := $(wildcard tests/unit/test_*.c)
+FUZZ     := $(wildcard tests/fuzz/fuzz_*.c)
+HELPERS  := $(wildcard tests/lib/*.c) $(wildcard tests/bench/*.c)
+
+PKGS     := fuse3 libcurl openssl libuv jansson
+PKGFLAGS := $(shell pkg-config --cflags $(PKGS))
+LIBS     := $(shell pkg-config --libs $(PKGS)) -llmdb -lhttp_parser -lpthread -lm
+
+CFLAGS   ?= -O2 -g
+BASEFLAGS := -std=gnu11 -I. -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 \
+	-DFUSE_USE_VERSION=312 -DPEERD_VERSION='"$(VERSION)"' \
+	-include base/banned.h -Wall -Wextra -fno-strict-aliasing \
+	-fstack-protector-strong -fno-omit-frame-pointer $(PKGFLAGS)
+ifndef SANITIZE
+BASEFLAGS += -D_FORTIFY_SOURCE=2
+endif
+LDFLAGS  += -Wl,-z,relro,-z,now
+ifdef SANITIZE
+BASEFLAGS += -fsanitize=$(SANITIZE) -fno-sanitize-recover=all
+LDFLAGS  += -fsanitize=$(SANITIZE)
+endif
+ifdef DEV
+BASEFLAGS += -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes \
+	-Wformat=2 -Wvla -Wundef -Wwrite-strings -Wpointer-arith
+ifneq (,$(findstring gcc,$(shell $(CC) --version | head -1 | tr A-Z a-z)))
+BASEFLAGS += -Wjump-misses-init
+endif
+endif
+
+ifeq ($(V),1)
+Q :=
+else
+Q := @
+say = @printf '  %-4s %s\n' $(1) $(2)
+endif
+
+OBJ     := $(SRC:%.c=$(BUILD)/%.o)
+MAINOBJ := $(MAINSRC:%.c=$(BUILD)/%.o)
+LIB     := $(BUILD)/libpeerd.a
+UNITBIN := $(UNIT:tests/unit/%.c=$(BUILD)/tests/unit/%)
+HELPBIN := $(HELPERS:%.c=$(BUILD)/%)
+FUZZBIN := $(FUZZ:tests/fuzz/%.c=$(BUILD)/tests/fuzz/%)
+
+.PHONY: all help check check-unit bench fuzz lint format check-floors \
+	check-headers install clean helpers FORCE tidy cppcheck shellcheck
+
+all: $(BIN)/peerd $(BIN)/peerd.service $(BIN)/swagger.yml
+
+help:
+	@sed -n '3,/^$$/s/^# \{0,1\}//p' Makefile
+
+# The compile command is kept in a file; when it changes, all is rebuilt.
+FLAGS := $(CC) $(BASEFLAGS) $(CFLAGS) $(LDFLAGS)
+$(BUILD)/flags: FORCE
+	@mkdir -p $(@D)
+	@echo '$(subst ','\'',$(FLAGS))' | cmp -s - $@ || \
+		echo '$(subst ','\'',$(FLAGS))' > $@
+
+$(BUILD)/%.o: %.c $(BUILD)/flags
+	$(call say,CC,$<)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(BASEFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+
+$(LIB): $(OBJ)
+	$(call say,AR,$@)
+	$(Q)rm -f $@ && ar rcs $@ $^
+
+$(BIN)/peerd: $(MAINOBJ) $(LIB)
+	$(call say,LD,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
+
+$(BIN)/peerd.service: peerd.service
+	@mkdir -p $(@D) && cp $< $@
+$(BIN)/swagger.yml: docs/swagger.yml
+	@mkdir -p $(@D) && cp $< $@
+
+$(BUILD)/tests/unit/%: $(BUILD)/tests/unit/%.o $(LIB)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
+$(BUILD)/tests/lib/%: $(BUILD)/tests/lib/%.o $(LIB)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
+$(BUILD)/tests/bench/%: $(BUILD)/tests/bench/%.o $(LIB)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
+.PRECIOUS: $(BUILD)/%.o
+
+helpers: $(HELPBIN)
+unit: $(UNITBIN)
+
+check-unit: $(UNITBIN)
+	prove --timer $(UNITBIN)
+
+check: all helpers check-unit
+	tests/run
+
+bench: all helpers
+	tests/bench/run
+
+# Fuzz targets are built whole with their own flags; each has a seed corpus in
+# tests/fuzz/corpus/NAME. New finds stay in build/.
+$(BUILD)/tests/fuzz/%: tests/fuzz/%.c $(SRC) $(HEADERS)
+	$(call say,FUZZ,$@)
+	@mkdir -p $(@D)
+	$(Q)clang $(BASEFLAGS) -g -O1 -fsanitize=fuzzer,address,undefined \
+		-fno-sanitize-recover=all -o $@ $< $(SRC) $(LIBS)
+fuzz: $(FUZZBIN)
+	@set -e; for f in $(FUZZBIN); do n=$${f##*/fuzz_}; \
+		mkdir -p $(BUILD)/corpus/$$n; \
+		echo "fuzz $$n"; \
+		$$f -max_total_time=$(FUZZ_SECONDS) -timeout=10 -verbosity=0 \
+			-artifact_prefix=$(BUILD)/corpus/$$n- -rss_limit_mb=2048 \
+			$(BUILD)/corpus/$$n tests/fuzz/corpus/$$n; done
+
+lint: check-floors check-headers tidy cppcheck shellcheck
+
+check-floors:
+	scripts/check-floors
+
+check-headers: $(HEADERS:%.h=$(BUILD)/headers/%.ok)
+$(BUILD)/headers/%.ok: %.h $(BUILD)/flags
+	@mkdir -p $(@D)
+	@printf '#include "%s"\n' $< | $(CC) $(BASEFLAGS) -Werror -x c \
+		-fsyntax-only -MMD -MP -MF $(@:.ok=.d) -MT $@ -
+	@touch $@
+
+tidy:
+	@printf '%s\n' $(SRC) $(MAINSRC) | xargs -P 2 -n 4 sh -c \
+		'clang-tidy --quiet --warnings-as-errors="*" "$$@" -- $(subst ",\",$(BASEFLAGS)) 2>/dev/null' tidy
+
+cppcheck:
+	cppcheck --quiet --error-exitcode=1 --inline-suppr -j 2 --std=c11 \
+		--enable=warning,performance,portability \
+		--suppress=missingIncludeSystem --library=posix \
+		-I. $(SRC) $(MAINSRC)
+
+shellcheck:
+	@git ls-files -co --exclude-standard | xargs -d '\n' grep -lE \
+		'^#!.*(bash|bats|/sh)\b' -- 2>/dev/null | xargs shellcheck -x
+
+format:
+	clang-format -i $(SRC) $(MAINSRC) $(HEADERS) $(UNIT) $(FUZZ) $(HELPERS)
+
+install: all
+	install -D -m 755 $(BIN)/peerd $(DESTDIR)$(PREFIX)/bin/peerd
+	install -D -m 644 docs/peerd.8 $(DESTDIR)$(PREFIX)/share/man/man8/peerd.8
+	install -D -m 644 docs/swagger.yml $(DESTDIR)$(PREFIX)/share/doc/peerd/swagger.yml
+	mkdir -p $(DESTDIR)$(PREFIX)/lib/systemd/system
+	sed 's|/usr/local|$(PREFIX)|g' peerd.service > \
+		$(DESTDIR)$(PREFIX)/lib/systemd/system/peerd.service
+
+clean:
+	rm -rf $(BUILD) $(BIN) compile_commands.json
+
+-include $(OBJ:.o=.d) $(MAINOBJ:.o=.d) $(UNIT:%.c=$(BUILD)/%.d)

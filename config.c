@@ -1,0 +1,115 @@
+#include "config.h"
+
+#include <stddef.h>
+
+#define F(field) offsetof(struct config, field)
+#define MIB	 (UINT64_C(1) << 20)
+#define TIB	 (UINT64_C(1) << 40)
+
+#define DEFAULT_CACHE_DIR "/var/cache/peerd"
+
+const struct option config_options[] = {
+	{.name = "mount", .type = OPT_STRING, .offset = F(mount),
+	 .value_name = "DIR", .section = "Mount",
+	 .help = "show blobs as files below DIR, which is made if absent"},
+	{.name = "allow-other", .type = OPT_BOOL, .offset = F(allow_other),
+	 .section = "Mount",
+	 .help = "let other users than the one who mounts read the files"},
+	{.name = "read-ahead", .type = OPT_SIZE, .offset = F(read_ahead),
+	 .value_name = "SIZE", .def = "1MiB", .max = 64 * MIB,
+	 .section = "Mount",
+	 .help = "read-ahead of the kernel on the mount; 0 leaves it as it is"},
+	{.name = "fuse-threads", .type = OPT_UINT, .offset = F(fuse_threads),
+	 .value_name = "N", .def = "3", .min = 1, .max = 16,
+	 .section = "Mount", .help = "threads that answer the mount"},
+
+	{.name = "cache-dir", .type = OPT_STRING, .offset = F(cache_dir),
+	 .value_name = "DIR", .def = DEFAULT_CACHE_DIR, .section = "Cache",
+	 .help = "where chunks and the index are kept; one daemon per DIR"},
+	{.name = "cache-size", .type = OPT_SIZE, .offset = F(cache_size),
+	 .value_name = "SIZE", .def = "0", .section = "Cache",
+	 .help = "evict the least recently used chunks above SIZE; 0 is no "
+		 "limit but --cache-min-free"},
+	{.name = "cache-min-free", .type = OPT_SIZE,
+	 .offset = F(cache_min_free), .value_name = "SIZE", .def = "1GiB",
+	 .section = "Cache",
+	 .help = "evict when the file system has less than SIZE free"},
+
+	{.name = "registry-config", .type = OPT_STRING,
+	 .offset = F(registry_config), .value_name = "FILE",
+	 .section = "Registries",
+	 .help = "credentials, a Docker config.json; read again when changed"},
+	{.name = "certs-dir", .type = OPT_STRING, .offset = F(certs_dir),
+	 .value_name = "DIR", .section = "Registries",
+	 .help = "certificates of registries, DIR/HOST[:PORT]/ca.crt"},
+	{.name = "plain-http", .type = OPT_LIST, .offset = F(plain_http),
+	 .value_name = "HOST[:PORT]", .section = "Registries",
+	 .help = "registries without TLS (those on loopback are tried so "
+		 "unasked)"},
+	{.name = "read-timeout", .type = OPT_DURATION,
+	 .offset = F(read_timeout_ms), .value_name = "TIME", .def = "60s",
+	 .min = 100, .max = 3600000, .section = "Registries",
+	 .help = "a read that no source satisfies in TIME fails"},
+	{.name = "metadata-timeout", .type = OPT_DURATION,
+	 .offset = F(metadata_timeout_ms), .value_name = "TIME", .def = "15s",
+	 .min = 100, .max = 600000, .section = "Registries",
+	 .help = "the same for manifests, tags and sizes"},
+	{.name = "tag-fresh", .type = OPT_DURATION, .offset = F(tag_fresh_ms),
+	 .value_name = "TIME", .def = "30s", .max = 86400000,
+	 .section = "Registries",
+	 .help = "a tag is not asked for again before TIME has passed"},
+	{.name = "negative-time", .type = OPT_DURATION,
+	 .offset = F(negative_ms), .value_name = "TIME", .def = "5s",
+	 .max = 3600000, .section = "Registries",
+	 .help = "a \"not found\" or a refusal is remembered for TIME"},
+
+	{.name = "prefetch", .type = OPT_BOOL, .offset = F(prefetch),
+	 .def = "true", .section = "Fetching",
+	 .help = "fetch ahead of sequential readers"},
+	{.name = "max-window", .type = OPT_SIZE, .offset = F(max_window),
+	 .value_name = "SIZE", .def = "64MiB", .min = MIB, .max = 1024 * MIB,
+	 .section = "Fetching", .help = "the furthest ahead of one reader"},
+	{.name = "fetch-memory", .type = OPT_SIZE, .offset = F(fetch_memory),
+	 .value_name = "SIZE", .def = "48MiB", .min = 4 * MIB, .max = TIB,
+	 .section = "Fetching",
+	 .help = "memory for bytes that are not yet in the cache"},
+	{.name = "prefetch-workers", .type = OPT_UINT,
+	 .offset = F(prefetch_workers), .value_name = "N", .def = "8",
+	 .min = 1, .max = 256, .section = "Fetching",
+	 .help = "requests at once for what nobody waits for yet"},
+
+	{.name = "node-name", .type = OPT_STRING, .offset = F(node_name),
+	 .value_name = "NAME", .section = "General",
+	 .help = "this node's name in the log; the host name by default"},
+	{.name = "log-level", .type = OPT_ENUM, .offset = F(log_level),
+	 .value_name = "LEVEL", .def = "info",
+	 .choices = "error|warn|info|debug", .section = "General",
+	 .help = "least important level that is logged"},
+	{.name = "log-format", .type = OPT_ENUM, .offset = F(log_format),
+	 .value_name = "FORMAT", .def = "auto", .choices = "auto|json|text",
+	 .section = "General",
+	 .help = "auto is text on a terminal, JSON lines elsewhere"},
+	{.name = "config", .type = OPT_STRING, .offset = F(config),
+	 .value_name = "FILE", .section = "General",
+	 .help = "options as a JSON object, {\"cache-size\": \"10GiB\"}"},
+};
+const size_t config_noptions = ARRAY_SIZE(config_options);
+
+#undef F
+#define F(field) offsetof(struct client_config, field)
+
+const struct option client_options[] = {
+	{.name = "cache-dir", .type = OPT_STRING, .offset = F(cache_dir),
+	 .value_name = "DIR", .def = DEFAULT_CACHE_DIR, .section = "Options",
+	 .help = "the daemon's cache directory, where its socket is"},
+	{.name = "json", .type = OPT_BOOL, .offset = F(json),
+	 .section = "Options", .help = "print JSON as the daemon sent it"},
+	{.name = "all", .type = OPT_BOOL, .offset = F(all),
+	 .section = "Options", .help = "every blob of the cache"},
+	{.name = "quiet", .type = OPT_BOOL, .offset = F(quiet),
+	 .section = "Options", .help = "no progress"},
+	{.name = "config", .type = OPT_STRING, .offset = F(config),
+	 .value_name = "FILE", .section = "Options", .hidden = true,
+	 .help = "options as a JSON object"},
+};
+const size_t client_noptions = ARRAY_SIZE(client_options);

@@ -1,0 +1,50 @@
+/* The options of `peerd run`, as one struct and one table. */
+#ifndef CONFIG_H
+#define CONFIG_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/options.h"
+
+struct config {
+	char *config;
+	char *mount;
+	bool allow_other;
+	uint64_t read_ahead;
+	uint64_t fuse_threads;
+	char *cache_dir;
+	uint64_t cache_size;
+	uint64_t cache_min_free;
+	char *registry_config;
+	char *certs_dir;
+	struct string_list plain_http;
+	uint64_t read_timeout_ms;
+	uint64_t metadata_timeout_ms;
+	uint64_t tag_fresh_ms;
+	uint64_t negative_ms;
+	bool prefetch;
+	uint64_t max_window;
+	uint64_t fetch_memory;
+	uint64_t prefetch_workers;
+	char *node_name;
+	char *log_level;
+	char *log_format;
+};
+
+extern const struct option config_options[];
+extern const size_t config_noptions;
+
+/* For the commands that talk to a running daemon. */
+struct client_config {
+	char *config;
+	char *cache_dir;
+	bool json;
+	bool all;
+	bool quiet;
+};
+
+extern const struct option client_options[];
+extern const size_t client_noptions;
+
+#endif

@@ -1,0 +1,302 @@
+#include "daemon.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/log.h"
+
+#define GRACE_MS 5000
+
+/* sd_notify(3), which is no more than a datagram. */
+static void notify(const char *state)
+{
+	const char *path = getenv("NOTIFY_SOCKET");
+	struct sockaddr_un sa = {.sun_family = AF_UNIX};
+	CLEANUP(closep) int fd = -1;
+	size_t len = path ? strlen(path) : 0;
+
+	if (len == 0 || len >= sizeof(sa.sun_path))
+		return;
+	memcpy(sa.sun_path, path, len);
+	if (sa.sun_path[0] == '@')
+		sa.sun_path[0] = '\0';
+	fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (fd == -1 ||
+	    sendto(fd, state, strlen(state), MSG_NOSIGNAL,
+		   (struct sockaddr *)&sa,
+		   (socklen_t)(offsetof(struct sockaddr_un, sun_path) + len)) ==
+		    -1)
+		log_warn("cannot notify the service manager", LE(-errno));
+}
+
+int control_path(const char *cache_dir, struct buf *out)
+{
+	return buf_printf(out, "%s/peerd.sock", cache_dir);
+}
+
+/* On a store thread. */
+static void on_store_event(void *arg, struct blob *b, enum blob_event ev)
+{
+	struct daemon *d = arg;
+	struct fs *fs = __atomic_load_n(&d->fs, __ATOMIC_ACQUIRE);
+
+	if (fs)
+		fs_blob_event(fs, b, ev);
+}
+
+/* ---- The way down: each step begins the next ---- */
+
+static void close_signal(uv_signal_t *s)
+{
+	if (!uv_is_closing((uv_handle_t *)s))
+		uv_close((uv_handle_t *)s, NULL);
+}
+
+static void fetch_stopped(void *arg)
+{
+	struct daemon *d = arg;
+
+	registry_free(&d->registry);
+	http_client_free(&d->client);
+	close_signal(&d->term);
+	close_signal(&d->intr);
+	loop_stop(d->loop);
+}
+
+static void server_stopped(void *arg)
+{
+	struct daemon *d = arg;
+
+	http_server_free(&d->server);
+	if (d->fetch)
+		fetch_stop(d->fetch, fetch_stopped, d);
+	else
+		fetch_stopped(d);
+}
+
+static void stop(struct daemon *d)
+{
+	if (d->stopping)
+		return;
+	d->stopping = true;
+	notify("STOPPING=1");
+	log_info("stopping");
+	if (d->mount)
+		mount_close(d->mount);
+	if (d->server)
+		http_server_stop(d->server, GRACE_MS, server_stopped, d);
+	else
+		server_stopped(d);
+}
+
+static void on_signal(uv_signal_t *s, int signum)
+{
+	(void)signum;
+	stop(s->data);
+}
+
+static void on_unmounted(struct loop_task *t)
+{
+	struct daemon *d = container_of(t, struct daemon, unmounted);
+
+	if (!d->stopping)
+		log_warn("somebody unmounted the mount",
+			 LS("mount", d->cfg->mount));
+	stop(d);
+}
+
+/* ---- The way up ---- */
+
+static void on_session(void *arg, struct fuse_session *se)
+{
+	struct daemon *d = arg;
+
+	fs_set_session(d->fs, se);
+}
+
+/* On a thread of the mount. */
+static void on_gone(void *arg)
+{
+	struct daemon *d = arg;
+
+	loop_post(d->loop, &d->unmounted);
+}
+
+static int open_store(struct daemon *d, struct error *err)
+{
+	struct store_config sc = {
+		.dir = d->cfg->cache_dir,
+		.max_bytes = d->cfg->cache_size,
+		.min_free_bytes = d->cfg->cache_min_free,
+		.event = on_store_event,
+		.event_arg = d,
+	};
+
+	return store_open(&sc, &d->store, err);
+}
+
+static int open_upstream(struct daemon *d, struct error *err)
+{
+	struct http_client_config hc = {.user_agent = "peerd/" PEERD_VERSION};
+	struct registry_config rc = {
+		.docker_config = d->cfg->registry_config,
+		.certs_dir = d->cfg->certs_dir,
+		.plain_http = &d->cfg->plain_http,
+		.meta_timeout_ms = d->cfg->metadata_timeout_ms,
+		.tag_fresh_ms = d->cfg->tag_fresh_ms,
+		.negative_ms = d->cfg->negative_ms,
+	};
+	struct fetch_config fc = {
+		.loop = d->loop,
+		.store = d->store,
+		.read_timeout_ms = d->cfg->read_timeout_ms,
+		.memory_bytes = d->cfg->fetch_memory,
+		.workers = (uint32_t)d->cfg->prefetch_workers,
+	};
+	int r = http_client_new(d->loop, &hc, &d->client);
+
+	if (r < 0)
+		return set_error(err, r, "HTTP client: %s", strerror(-r));
+	rc.loop = d->loop;
+	rc.client = d->client;
+	rc.store = d->store;
+	r = registry_new(&rc, &d->registry, err);
+	if (r < 0)
+		return r;
+	d->catalog = registry_catalog(d->registry);
+	r = fetch_new(&fc, &d->fetch);
+	if (r < 0)
+		return set_error(err, r, "fetch: %s", strerror(-r));
+	fetch_add_source(d->fetch, registry_source(d->registry));
+	return 0;
+}
+
+static int open_mount(struct daemon *d, struct error *err)
+{
+	struct fs_config fc = {
+		.loop = d->loop,
+		.store = d->store,
+		.fetch = d->fetch,
+		.catalog = d->catalog,
+		.status = api_status,
+		.status_arg = d,
+		.max_window = d->cfg->prefetch ? d->cfg->max_window : 0,
+		.tag_fresh_ms = d->cfg->tag_fresh_ms,
+		.negative_ms = d->cfg->negative_ms,
+	};
+	struct mount_config mc = {
+		.path = d->cfg->mount,
+		.allow_other = d->cfg->allow_other,
+		.threads = (uint32_t)d->cfg->fuse_threads,
+		.read_ahead_kb = (uint32_t)(d->cfg->read_ahead >> 10),
+		.ops = &fs_ops,
+		.session = on_session,
+		.gone = on_gone,
+		.arg = d,
+	};
+	struct fs *fs;
+	int r;
+
+	if (!d->cfg->mount)
+		return 0;
+	r = fs_new(&fc, &fs);
+	if (r < 0)
+		return set_error(err, r, "file system: %s", strerror(-r));
+	__atomic_store_n(&d->fs, fs, __ATOMIC_RELEASE);
+	mc.userdata = fs;
+	return mount_open(&mc, &d->mount, err);
+}
+
+static int open_control(struct daemon *d, struct error *err)
+{
+	struct http_server_config sc = {.loop = d->loop, .name = "peerd"};
+	CLEANUP(buf_release) struct buf addr = BUF_INIT(4096);
+	int r = http_server_new(&sc, &d->server);
+
+	if (r == 0)
+		r = buf_str(&addr, "unix:");
+	if (r == 0)
+		r = control_path(d->cfg->cache_dir, &addr);
+	if (r < 0)
+		return set_error(err, r, "control socket: %s", strerror(-r));
+	return http_listen(d->server, addr.data, NULL, api_handle, d, NULL,
+			   err);
+}
+
+static void listen_signals(struct daemon *d)
+{
+	(void)signal(SIGPIPE, SIG_IGN);
+	(void)uv_signal_init(loop_uv(d->loop), &d->term);
+	(void)uv_signal_init(loop_uv(d->loop), &d->intr);
+	d->term.data = d->intr.data = d;
+	(void)uv_signal_start(&d->term, on_signal, SIGTERM);
+	(void)uv_signal_start(&d->intr, on_signal, SIGINT);
+}
+
+struct start {
+	struct loop_task task;
+	struct daemon *d;
+};
+
+/* On the loop, as all that it opens wants to be. */
+static void on_start(struct loop_task *t)
+{
+	struct start *s = container_of(t, struct start, task);
+	struct daemon *d = s->d;
+	struct error err = {"out of memory"};
+	int r;
+
+	listen_signals(d);
+	r = open_upstream(d, &err);
+	if (r == 0)
+		r = open_mount(d, &err);
+	if (r == 0)
+		r = open_control(d, &err);
+	if (r < 0) {
+		log_error("cannot start", LS("why", err.text));
+		d->exit_status = 1;
+		stop(d);
+		return;
+	}
+	log_info("ready", LS("mount", d->cfg->mount),
+		 LS("cache", d->cfg->cache_dir),
+		 LU("ms", now_ms() - d->started_ms));
+	notify("READY=1");
+}
+
+int daemon_run(const struct config *cfg)
+{
+	struct daemon d = {.cfg = cfg, .started_ms = now_ms()};
+	struct start start = {.task = {.run = on_start}, .d = &d};
+	struct error err = {"out of memory"};
+	int r;
+
+	(void)snprintf(d.node, sizeof(d.node), "%s", cfg->node_name);
+	d.unmounted.run = on_unmounted;
+	/* It forks, so it comes before all threads. */
+	r = open_store(&d, &err);
+	if (r < 0) {
+		log_error("cannot open the cache", LS("why", err.text));
+		return 1;
+	}
+	r = loop_new(&d.loop);
+	if (r < 0) {
+		log_error("cannot start", LE(r));
+		store_close(&d.store);
+		return 1;
+	}
+	loop_post(d.loop, &start.task);
+	loop_run(d.loop);
+	loop_free(&d.loop);
+	mount_free(&d.mount);
+	fs_free(&d.fs);
+	fetch_free(&d.fetch);
+	store_close(&d.store);
+	log_info("stopped");
+	return d.exit_status;
+}

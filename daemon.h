@@ -1,0 +1,52 @@
+/* The graph that main.c builds, for the files of floor 5. Loop thread. */
+#ifndef DAEMON_H
+#define DAEMON_H
+
+#include "base/loop.h"
+#include "config.h"
+#include "fs/fs.h"
+#include "http/client.h"
+#include "http/server.h"
+#include "mount/session.h"
+#include "registry/registry.h"
+#include "store/catalog.h"
+#include "store/fetch.h"
+#include "store/store.h"
+
+struct daemon {
+	const struct config *cfg;
+	struct loop *loop;
+	struct store *store;
+	struct http_client *client;
+	struct registry *registry;
+	struct catalog *catalog;
+	struct fetch *fetch;
+	struct fs *fs;
+	struct mount *mount;
+	struct http_server *server;
+	uint64_t started_ms;
+	char node[256];
+	uv_signal_t term, intr;
+	struct loop_task unmounted;
+	bool stopping;
+	int exit_status;
+};
+
+/* Runs the daemon until a signal; the process's exit status. */
+int daemon_run(const struct config *cfg);
+
+/* api.c: the routes of the control socket, and the status document. */
+void api_handle(void *arg, struct http_req *rq);
+int api_status(void *arg, struct buf *out);
+
+/* cli.c: the commands that talk to a daemon; the exit status. */
+int cli_status(const struct client_config *cfg);
+int cli_ls(const struct client_config *cfg);
+int cli_pull(const struct client_config *cfg, const struct string_list *refs);
+int cli_verify(const struct client_config *cfg, const struct string_list *args);
+int cli_evict(const struct client_config *cfg, const struct string_list *args);
+
+/* The control socket's path: "<cache-dir>/peerd.sock". */
+int control_path(const char *cache_dir, struct buf *out);
+
+#endif

@@ -1,0 +1,137 @@
+#include "fs/fs.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "fs/fs-private.h"
+
+static struct metric_family m_ops = {
+	.name = "peerd_fuse_operations_total",
+	.help = "FUSE requests, by operation.",
+	.type = METRIC_COUNTER,
+	.labels = {"operation"},
+};
+static struct metric_family m_bytes = {
+	.name = "peerd_fuse_read_bytes_total",
+	.help = "Bytes that readers of the mount asked for, and how many of "
+		"them were in the store at once.",
+	.type = METRIC_COUNTER,
+	.labels = {"kind"},
+};
+static struct metric_family m_wait = {
+	.name = "peerd_fuse_miss_seconds",
+	.help = "How long reads of absent bytes waited.",
+	.type = METRIC_HISTOGRAM,
+	.buckets = {0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1,
+		    2.5, 5, 10, 30, 60},
+};
+
+static void op_init(void *userdata, struct fuse_conn_info *conn)
+{
+	(void)userdata;
+	/* A digest never changes its bytes, so pages are dropped only when we
+	 * say so; automatic invalidation would drop them whenever st_blocks
+	 * makes the kernel look again. */
+	conn->want &= ~(unsigned int)(FUSE_CAP_AUTO_INVAL_DATA |
+				      FUSE_CAP_READDIRPLUS |
+				      FUSE_CAP_READDIRPLUS_AUTO |
+				      FUSE_CAP_SPLICE_WRITE |
+				      FUSE_CAP_SPLICE_READ);
+	if (conn->capable & FUSE_CAP_EXPLICIT_INVAL_DATA)
+		conn->want |= FUSE_CAP_EXPLICIT_INVAL_DATA;
+	if (conn->capable & FUSE_CAP_ASYNC_READ)
+		conn->want |= FUSE_CAP_ASYNC_READ;
+	if (conn->capable & FUSE_CAP_PARALLEL_DIROPS)
+		conn->want |= FUSE_CAP_PARALLEL_DIROPS;
+	conn->max_read = CHUNK_SIZE;
+	conn->max_readahead = 16 << 20; /* the kernel lowers it */
+	conn->max_background = 64;
+	conn->congestion_threshold = 48;
+}
+
+static void op_forget(fuse_req_t req, fuse_ino_t ino, uint64_t nlookup)
+{
+	node_forget(fs_of(req), ino, nlookup);
+	fuse_reply_none(req);
+}
+
+static void op_forget_multi(fuse_req_t req, size_t count,
+			    struct fuse_forget_data *forgets)
+{
+	for (size_t i = 0; i < count; i++)
+		node_forget(fs_of(req), forgets[i].ino, forgets[i].nlookup);
+	fuse_reply_none(req);
+}
+
+const struct fuse_lowlevel_ops fs_ops = {
+	.init = op_init,
+	.lookup = fs_op_lookup,
+	.forget = op_forget,
+	.forget_multi = op_forget_multi,
+	.getattr = fs_op_getattr,
+	.open = fs_op_open,
+	.read = fs_op_read,
+	.release = fs_op_release,
+	.opendir = fs_op_opendir,
+	.readdir = fs_op_readdir,
+	.releasedir = fs_op_releasedir,
+	.statfs = fs_op_statfs,
+	.getxattr = fs_op_getxattr,
+	.listxattr = fs_op_listxattr,
+};
+
+int fs_new(const struct fs_config *cfg, struct fs **ret)
+{
+	static const char *const ops[] = {
+		[FS_LOOKUP] = "lookup",	  [FS_GETATTR] = "getattr",
+		[FS_OPEN] = "open",	  [FS_READ] = "read",
+		[FS_OPENDIR] = "opendir", [FS_READDIR] = "readdir",
+		[FS_XATTR] = "xattr",	  [FS_STATFS] = "statfs",
+	};
+	CLEANUP(freep) struct fs *fs = calloc(1, sizeof(*fs));
+	int r;
+
+	if (!fs)
+		return -ENOMEM;
+	fs->cfg = *cfg;
+	list_init(&fs->dirs);
+	(void)pthread_mutex_init(&fs->mu, NULL);
+	r = nodes_init(fs);
+	if (r < 0)
+		return r;
+	for (size_t i = 0; i < ARRAY_SIZE(ops); i++)
+		fs->m_ops[i] = metric_get(&m_ops,
+					  (const char *const[]){ops[i]});
+	fs->m_read_bytes = metric_get(&m_bytes,
+				      (const char *const[]){"requested"});
+	fs->m_hit_bytes = metric_get(&m_bytes, (const char *const[]){"hit"});
+	fs->m_read_seconds = metric_get(&m_wait, NULL);
+	*ret = steal_ptr(&fs);
+	return 0;
+}
+
+void fs_free(struct fs **fsp)
+{
+	struct fs *fs = *fsp;
+
+	if (!fs)
+		return;
+	dirs_release(fs);
+	nodes_release(fs);
+	(void)pthread_mutex_destroy(&fs->mu);
+	free(fs);
+	*fsp = NULL;
+}
+
+void fs_set_session(struct fs *fs, struct fuse_session *se)
+{
+	fs->se = se;
+}
+
+void fs_blob_event(struct fs *fs, struct blob *b, enum blob_event ev)
+{
+	if (ev == BLOB_EV_MISMATCH && fs->se)
+		(void)fuse_lowlevel_notify_inval_inode(
+			fs->se, blob_ino(blob_key(b)), 0, 0);
+}

@@ -1,0 +1,251 @@
+/* The inode table. */
+#include <errno.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "fs/fs-private.h"
+
+static struct list *bucket(struct fs *fs, uint64_t ino)
+{
+	return &fs->buckets[ino % NODE_BUCKETS];
+}
+
+static uint64_t avoid_reserved(uint64_t ino)
+{
+	return ino <= FUSE_ROOT_ID ? ino + 2 : ino;
+}
+
+uint64_t blob_ino(const struct blob_key *key)
+{
+	return avoid_reserved(digest_prefix(&key->id) ^
+			      (key->kind == BLOB_URL ? 1 : 0));
+}
+
+/* A hash of the identity; NUL cannot occur in the parts. */
+static uint64_t identity_ino(enum node_type type, const char *host,
+			     const char *name, const char *sub,
+			     const struct digest *d)
+{
+	CLEANUP(buf_release) struct buf b = BUF_INIT(65536);
+	char hex[DIGEST_HEX_SIZE] = "";
+	struct digest id;
+
+	if (d)
+		(void)digest_hex(d, hex);
+	if (buf_printf(&b, "%d%c%s%c%s%c%s%c%s", (int)type, 0, host ? host : "",
+		       0, name ? name : "", 0, sub ? sub : "", 0, hex) < 0)
+		return 0;
+	digest_of(b.data, b.len, &id);
+	return avoid_reserved(digest_prefix(&id));
+}
+
+static bool same(const char *a, const char *b)
+{
+	return !a == !b && (!a || strcmp(a, b) == 0);
+}
+
+static struct node *find_locked(struct fs *fs, uint64_t ino)
+{
+	list_for_each(n, bucket(fs, ino))
+	{
+		struct node *node = list_entry(n, struct node, hash);
+
+		if (node->ino == ino)
+			return node;
+	}
+	return NULL;
+}
+
+static void node_free(struct node *n)
+{
+	free(n->host);
+	free(n->name);
+	free(n->sub);
+	free(n->bytes);
+	image_unref(&n->image);
+	blob_unref(&n->blob);
+	(void)pthread_mutex_destroy(&n->ra_mu);
+	free(n);
+}
+
+static struct node *node_alloc(enum node_type type, const char *host,
+			       const char *name, const char *sub,
+			       const struct digest *digest)
+{
+	struct node *n = calloc(1, sizeof(*n));
+
+	if (!n)
+		return NULL;
+	n->type = type;
+	list_init(&n->hash);
+	(void)pthread_mutex_init(&n->ra_mu, NULL);
+	if ((host && !(n->host = strdup(host))) ||
+	    (name && !(n->name = strdup(name))) ||
+	    (sub && !(n->sub = strdup(sub)))) {
+		node_free(n);
+		return NULL;
+	}
+	if (digest)
+		n->digest = *digest;
+	return n;
+}
+
+/* Puts n into the table, or finds the one of that identity already there. In
+ * the event that two identities hash alike the later one moves up. */
+static struct node *insert(struct fs *fs, struct node *n)
+{
+	struct node *old;
+
+	(void)pthread_mutex_lock(&fs->mu);
+	while ((old = find_locked(fs, n->ino))) {
+		if (old->type == n->type && same(old->host, n->host) &&
+		    same(old->name, n->name) && same(old->sub, n->sub) &&
+		    digest_equal(&old->digest, &n->digest))
+			break;
+		n->ino = avoid_reserved(n->ino + 1);
+	}
+	if (!old)
+		list_add(bucket(fs, n->ino), &n->hash);
+	else
+		n = old;
+	n->uses++;
+	(void)pthread_mutex_unlock(&fs->mu);
+	return n;
+}
+
+struct node *node_get(struct fs *fs, enum node_type type, const char *host,
+		      const char *name, const char *sub,
+		      const struct digest *digest)
+{
+	struct node *n = node_alloc(type, host, name, sub, digest), *in;
+
+	if (!n)
+		return NULL;
+	n->ino = identity_ino(type, host, name, sub, digest);
+	if (!n->ino) {
+		node_free(n);
+		return NULL;
+	}
+	in = insert(fs, n);
+	if (in != n)
+		node_free(n);
+	return in;
+}
+
+struct node *node_get_blob(struct fs *fs, struct blob **b)
+{
+	const struct blob_key *key = blob_key(*b);
+	struct node *n = node_alloc(NODE_BLOB, key->kind == BLOB_URL ? "u" : "",
+				    NULL, NULL, &key->id), *in;
+
+	if (!n) {
+		blob_unref(b);
+		return NULL;
+	}
+	n->ino = blob_ino(key);
+	n->blob = steal_ptr(b);
+	in = insert(fs, n);
+	if (in != n)
+		node_free(n);
+	return in;
+}
+
+struct node *node_find(struct fs *fs, uint64_t ino)
+{
+	struct node *n;
+
+	(void)pthread_mutex_lock(&fs->mu);
+	n = find_locked(fs, ino);
+	if (n)
+		n->uses++;
+	(void)pthread_mutex_unlock(&fs->mu);
+	return n;
+}
+
+/* fs.mu held; true: the caller frees it. */
+static bool drop_locked(struct node *n)
+{
+	if (n->uses || n->nlookup)
+		return false;
+	list_del(&n->hash);
+	return true;
+}
+
+void node_put(struct fs *fs, struct node **np)
+{
+	struct node *n = *np;
+	bool last;
+
+	*np = NULL;
+	if (!n)
+		return;
+	(void)pthread_mutex_lock(&fs->mu);
+	n->uses--;
+	last = drop_locked(n);
+	(void)pthread_mutex_unlock(&fs->mu);
+	if (last)
+		node_free(n);
+}
+
+void node_lookup_add(struct fs *fs, struct node *n)
+{
+	(void)pthread_mutex_lock(&fs->mu);
+	n->nlookup++;
+	(void)pthread_mutex_unlock(&fs->mu);
+}
+
+void node_forget(struct fs *fs, uint64_t ino, uint64_t count)
+{
+	struct node *n;
+	bool last = false;
+
+	(void)pthread_mutex_lock(&fs->mu);
+	n = find_locked(fs, ino);
+	if (n) {
+		n->nlookup -= min_u64(n->nlookup, count);
+		last = drop_locked(n);
+	}
+	(void)pthread_mutex_unlock(&fs->mu);
+	if (last)
+		node_free(n);
+}
+
+void node_set_image(struct fs *fs, struct node *n, struct image *img)
+{
+	(void)pthread_mutex_lock(&fs->mu);
+	if (!n->image)
+		n->image = image_ref(img);
+	(void)pthread_mutex_unlock(&fs->mu);
+}
+
+bool node_is_dir(const struct node *n)
+{
+	return n->type != NODE_STATUS && n->type != NODE_BLOB &&
+	       n->type != NODE_MANIFEST;
+}
+
+int nodes_init(struct fs *fs)
+{
+	for (int i = 0; i < NODE_BUCKETS; i++)
+		list_init(&fs->buckets[i]);
+	fs->root = node_alloc(NODE_ROOT, NULL, NULL, NULL, NULL);
+	if (!fs->root)
+		return -ENOMEM;
+	fs->root->ino = FUSE_ROOT_ID;
+	fs->root->uses = 1;
+	list_add(bucket(fs, FUSE_ROOT_ID), &fs->root->hash);
+	return 0;
+}
+
+void nodes_release(struct fs *fs)
+{
+	for (int i = 0; i < NODE_BUCKETS; i++) {
+		while (!list_empty(&fs->buckets[i])) {
+			struct node *n = list_first(&fs->buckets[i],
+						    struct node, hash);
+
+			list_del(&n->hash);
+			node_free(n);
+		}
+	}
+}

@@ -1,0 +1,27 @@
+/* Between client.c and client-setup.c: a request becomes a curl handle, and
+ * curl's error codes ours. Loop thread. */
+#ifndef HTTP_CLIENT_PRIVATE_H
+#define HTTP_CLIENT_PRIVATE_H
+
+#include <curl/curl.h>
+
+#include "http/client.h"
+
+/* -EINVAL for what must not be sent or makes no sense. */
+int client_check(const struct http_request *rq);
+
+/* Sets everything that depends on the request alone; rq is copied. On 0 the
+ * caller frees *headers (NULL at first) after easy was reset. -EINVAL or
+ * -ENOMEM; *headers may then hold some, too. */
+int client_set_up(CURL *easy, const struct http_request *rq,
+		  const char *user_agent, struct curl_slist **headers);
+
+/* What http_callbacks.done gets for curl's result. easy must not have been
+ * reset; errbuf is its CURLOPT_ERRORBUFFER. */
+int client_errno(CURL *easy, CURLcode code, const char *errbuf);
+
+/* Cuts what follows a '?' up to the end of the word: no signature or token
+ * that a URL may hold gets into a message. */
+void client_cut_queries(char *s);
+
+#endif

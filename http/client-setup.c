@@ -1,0 +1,355 @@
+#include "http/client-private.h"
+
+#include <errno.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#include "base/cleanup.h"
+#include "http/head.h"
+#include "http/tls.h"
+#include "http/url.h"
+
+#define CONNECT_TIMEOUT_MS   10000
+#define RECEIVE_BUFFER_BYTES (512 * 1024L)
+#define MAX_HEADERS	     256
+/* How long a CA file that was replaced on disk may still be in use. */
+#define CA_CACHE_SECONDS 300L
+
+/* The first error of several curl_easy_setopt() in a row stays in `code`. */
+#define SET(opt, value)                                                        \
+	do {                                                                   \
+		if (code == CURLE_OK)                                          \
+			code = curl_easy_setopt(easy, opt, value);             \
+	} while (0)
+
+/* RFC 9110, 5.6.2. */
+static bool is_token(const char *s)
+{
+	size_t n = strspn(s, "!#$%&'*+-.^_`|~0123456789"
+			     "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+			     "abcdefghijklmnopqrstuvwxyz");
+
+	return n > 0 && s[n] == '\0';
+}
+
+static bool is_field_value(const char *s)
+{
+	for (; *s; s++)
+		if (((unsigned char)*s < 0x20 && *s != '\t') || *s == 0x7f)
+			return false;
+	return true;
+}
+
+int client_check(const struct http_request *rq)
+{
+	struct sockaddr_un sun;
+
+	if (!rq->url || (rq->method && !is_token(rq->method)) ||
+	    (rq->body_len > 0 && !rq->body) || rq->nheaders > MAX_HEADERS)
+		return -EINVAL;
+	if (rq->has_range &&
+	    (rq->range_len == 0 || rq->range_off > UINT64_MAX - rq->range_len))
+		return -EINVAL;
+	if ((rq->ca_only && !rq->ca_file) ||
+	    (rq->unix_socket &&
+	     strlen(rq->unix_socket) >= sizeof(sun.sun_path)))
+		return -EINVAL;
+	for (size_t i = 0; i < rq->nheaders; i++)
+		if (!is_token(rq->headers[i].name) ||
+		    !is_field_value(rq->headers[i].value))
+			return -EINVAL;
+	return 0;
+}
+
+/* "Name: value"; "Name;" makes curl send an empty one, "Name:" none at all. */
+static int add_header(struct curl_slist **headers, const char *name,
+		      const char *value, bool suppress)
+{
+	CLEANUP(buf_release) struct buf line = BUF_INIT(HEAD_MAX_BYTES);
+	struct curl_slist *list;
+	int r;
+
+	if (suppress)
+		r = buf_printf(&line, "%s:", name);
+	else if (value[strspn(value, " \t")] == '\0')
+		r = buf_printf(&line, "%s;", name);
+	else
+		r = buf_printf(&line, "%s: %s", name, value);
+	if (r < 0)
+		return r == -EMSGSIZE ? -EINVAL : r;
+	list = curl_slist_append(*headers, line.data);
+	if (!list)
+		return -ENOMEM;
+	*headers = list;
+	return 0;
+}
+
+static bool has_header(const struct http_request *rq, const char *name)
+{
+	for (size_t i = 0; i < rq->nheaders; i++)
+		if (strcasecmp(rq->headers[i].name, name) == 0)
+			return true;
+	return false;
+}
+
+static int add_headers(struct curl_slist **headers,
+		       const struct http_request *rq)
+{
+	char range[64];
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < rq->nheaders; i++)
+		r = add_header(headers, rq->headers[i].name,
+			       rq->headers[i].value, false);
+	if (r == 0 && rq->has_range) {
+		(void)snprintf(range, sizeof(range), "bytes=%llu-%llu",
+			       (unsigned long long)rq->range_off,
+			       (unsigned long long)(rq->range_off +
+						    rq->range_len - 1));
+		r = add_header(headers, "Range", range, false);
+	}
+	if (r == 0 && !has_header(rq, "Accept-Encoding"))
+		r = add_header(headers, "Accept-Encoding", "identity", false);
+	/* What curl would send of its own accord with a body. */
+	if (r == 0 && !has_header(rq, "Expect"))
+		r = add_header(headers, "Expect", NULL, true);
+	if (r == 0 && !has_header(rq, "Content-Type"))
+		r = add_header(headers, "Content-Type", NULL, true);
+	return r;
+}
+
+static CURLcode set_method(CURL *easy, const struct http_request *rq)
+{
+	const char *method = rq->method ? rq->method : "GET";
+	CURLcode code = CURLE_OK;
+
+	if (strcmp(method, "HEAD") == 0) {
+		SET(CURLOPT_NOBODY, 1L);
+	} else if (rq->body_len > 0 || strcmp(method, "POST") == 0 ||
+		   strcmp(method, "PUT") == 0 || strcmp(method, "PATCH") == 0) {
+		SET(CURLOPT_POST, 1L);
+		SET(CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)rq->body_len);
+		SET(CURLOPT_COPYPOSTFIELDS,
+		    rq->body_len > 0 ? (const char *)rq->body : "");
+		SET(CURLOPT_CUSTOMREQUEST, method);
+	} else {
+		SET(CURLOPT_HTTPGET, 1L);
+		SET(CURLOPT_CUSTOMREQUEST, method);
+	}
+	return code;
+}
+
+/* ca_file is trusted through CURLOPT_CAINFO; this adds the system's. That way
+ * round, curl can tell the connections apart when it looks for one to use
+ * again. */
+static CURLcode on_curl_ssl_ctx(CURL *easy, void *ssl_ctx, void *arg)
+{
+	const curl_version_info_data *v = curl_version_info(CURLVERSION_NOW);
+
+	(void)easy;
+	(void)arg;
+	if (v->cainfo)
+		(void)tls_add_ca_file(ssl_ctx, v->cainfo);
+	return CURLE_OK;
+}
+
+/* curl 7.88 does not close its sockets on exec. */
+static curl_socket_t on_curl_open(void *arg, curlsocktype purpose,
+				  struct curl_sockaddr *a)
+{
+	(void)arg;
+	(void)purpose;
+	return socket(a->family, a->socktype | SOCK_CLOEXEC, a->protocol);
+}
+
+/* Without a directory beside it curl keeps the parsed file for all connections
+ * to come: megabytes and milliseconds for each. */
+static CURLcode set_tls(CURL *easy, const struct http_request *rq)
+{
+	const curl_version_info_data *v = curl_version_info(CURLVERSION_NOW);
+	CURLcode code = CURLE_OK;
+
+	SET(CURLOPT_SSL_VERIFYPEER, 1L);
+	SET(CURLOPT_SSL_VERIFYHOST, 2L);
+	SET(CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
+	SET(CURLOPT_CA_CACHE_TIMEOUT, CA_CACHE_SECONDS);
+	if (rq->ca_file) {
+		SET(CURLOPT_CAINFO, rq->ca_file);
+		SET(CURLOPT_CAPATH, rq->ca_only ? NULL : v->capath);
+		if (!rq->ca_only) {
+			/* What the callback adds must not be shared. */
+			SET(CURLOPT_CA_CACHE_TIMEOUT, 0L);
+			SET(CURLOPT_SSL_CTX_FUNCTION, on_curl_ssl_ctx);
+		}
+	} else if (v->cainfo) {
+		SET(CURLOPT_CAPATH, NULL);
+	}
+	if (rq->cert_file)
+		SET(CURLOPT_SSLCERT, rq->cert_file);
+	if (rq->key_file)
+		SET(CURLOPT_SSLKEY, rq->key_file);
+	return code;
+}
+
+static CURLcode set_connection(CURL *easy, const struct http_request *rq)
+{
+	CURLcode code = CURLE_OK;
+
+	SET(CURLOPT_PROTOCOLS_STR, "http,https");
+	SET(CURLOPT_HTTP_VERSION,
+	    rq->http2_prior_knowledge
+		    ? (long)CURL_HTTP_VERSION_2_PRIOR_KNOWLEDGE
+		    : (long)CURL_HTTP_VERSION_1_1);
+	SET(CURLOPT_CONNECTTIMEOUT_MS, rq->connect_timeout_ms
+					       ? (long)rq->connect_timeout_ms
+					       : (long)CONNECT_TIMEOUT_MS);
+	SET(CURLOPT_NOSIGNAL, 1L);
+	/* Else cancelling waits for the resolver's thread. */
+	SET(CURLOPT_QUICK_EXIT, 1L);
+	SET(CURLOPT_OPENSOCKETFUNCTION, on_curl_open);
+	SET(CURLOPT_TCP_KEEPALIVE, 1L);
+	SET(CURLOPT_BUFFERSIZE, RECEIVE_BUFFER_BYTES);
+	SET(CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
+	if (rq->unix_socket) {
+		SET(CURLOPT_UNIX_SOCKET_PATH, rq->unix_socket);
+		SET(CURLOPT_PROXY, "");
+	}
+	return code;
+}
+
+int client_set_up(CURL *easy, const struct http_request *rq,
+		  const char *user_agent, struct curl_slist **headers)
+{
+	CLEANUP(url_release) struct url u = {0};
+	CLEANUP(buf_release) struct buf url = BUF_INIT(URL_MAX_BYTES);
+	CURLcode code;
+	int r;
+
+	r = url_parse(rq->url, &u);
+	if (r == 0)
+		r = url_format(&u, true, &url);
+	if (r == 0)
+		r = add_headers(headers, rq);
+	if (r < 0)
+		return r;
+	code = set_method(easy, rq);
+	if (code == CURLE_OK)
+		code = set_tls(easy, rq);
+	if (code == CURLE_OK)
+		code = set_connection(easy, rq);
+	SET(CURLOPT_URL, url.data);
+	SET(CURLOPT_PATH_AS_IS, 1L);
+	SET(CURLOPT_HTTPHEADER, *headers);
+	if (user_agent[0])
+		SET(CURLOPT_USERAGENT, user_agent);
+	if (code == CURLE_OUT_OF_MEMORY)
+		return -ENOMEM;
+	return code == CURLE_OK ? 0 : -EINVAL;
+}
+
+void client_cut_queries(char *s)
+{
+	char *out = s;
+
+	while (*s) {
+		if (*s == '?')
+			s += strcspn(s, " \t'\"<>)");
+		else
+			*out++ = *s++;
+	}
+	*out = '\0';
+}
+
+static int connect_errno(CURL *easy)
+{
+	long e = 0;
+
+	(void)curl_easy_getinfo(easy, CURLINFO_OS_ERRNO, &e);
+	switch (e) {
+	case ECONNREFUSED:
+	case ENOENT: /* no such Unix socket */
+		return -ECONNREFUSED;
+	case ETIMEDOUT:
+		return -ETIMEDOUT;
+	case ECONNRESET:
+		return -ECONNRESET;
+	default:
+		return -EHOSTUNREACH;
+	}
+}
+
+/* Whether the other side refused our certificate, or the lack of one. With TLS
+ * 1.3 that shows only when its answer is read, in the words of OpenSSL. */
+static bool certificate_refused(const char *s)
+{
+	return strstr(s, " alert ") &&
+	       (strstr(s, "certificate") || strstr(s, "unknown ca") ||
+		strstr(s, "access denied"));
+}
+
+static int transfer_errno(CURL *easy, const char *errbuf)
+{
+	long proxy_status = 0;
+
+	if (certificate_refused(errbuf))
+		return -EKEYREJECTED;
+	(void)curl_easy_getinfo(easy, CURLINFO_HTTP_CONNECTCODE, &proxy_status);
+	if (proxy_status >= 300)
+		return -EHOSTUNREACH;
+	if (strstr(errbuf, "chunk")) /* malformed framing */
+		return -EPROTO;
+	return -ECONNRESET;
+}
+
+static int handshake_errno(const char *errbuf)
+{
+	if (certificate_refused(errbuf))
+		return -EKEYREJECTED;
+	if (strstr(errbuf, "SSL routines") && !strstr(errbuf, "unexpected eof"))
+		return -EPROTO;
+	return -ECONNRESET;
+}
+
+int client_errno(CURL *easy, CURLcode code, const char *errbuf)
+{
+	switch (code) {
+	case CURLE_OK:
+		return 0;
+	case CURLE_COULDNT_RESOLVE_HOST:
+		return -ENOENT;
+	case CURLE_COULDNT_RESOLVE_PROXY:
+	case CURLE_PROXY:
+		return -EHOSTUNREACH;
+	case CURLE_COULDNT_CONNECT:
+		return connect_errno(easy);
+	case CURLE_OPERATION_TIMEDOUT:
+		return -ETIMEDOUT;
+	case CURLE_PARTIAL_FILE:
+	case CURLE_GOT_NOTHING:
+	case CURLE_HTTP2_STREAM:
+		return -ECONNRESET;
+	case CURLE_SEND_ERROR:
+	case CURLE_RECV_ERROR:
+		return transfer_errno(easy, errbuf);
+	case CURLE_PEER_FAILED_VERIFICATION:
+	case CURLE_SSL_ISSUER_ERROR:
+	case CURLE_SSL_INVALIDCERTSTATUS:
+	case CURLE_SSL_CLIENTCERT:
+		return -EKEYREJECTED;
+	case CURLE_SSL_CONNECT_ERROR:
+		return handshake_errno(errbuf);
+	case CURLE_WEIRD_SERVER_REPLY:
+	case CURLE_UNSUPPORTED_PROTOCOL:
+	case CURLE_HTTP2:
+	case CURLE_FILESIZE_EXCEEDED:
+	case CURLE_BAD_CONTENT_ENCODING:
+#if LIBCURL_VERSION_NUM >= 0x080600
+	case CURLE_TOO_LARGE:
+#endif
+		return -EPROTO;
+	default:
+		return -EIO;
+	}
+}

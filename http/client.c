@@ -1,0 +1,730 @@
+#include "http/client-private.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <string.h>
+#include <sys/un.h>
+
+#include "base/cleanup.h"
+#include "http/deadline.h"
+#include "http/head.h"
+
+#define MAX_CONNECTIONS	      64
+#define MAX_HOST_CONNECTIONS  16
+#define FIRST_BYTE_TIMEOUT_MS 30000
+#define LOW_SPEED_BYTES	      1024
+#define LOW_SPEED_SECONDS     20
+#define MAX_IDLE_HANDLES      4
+#define MAX_RETRY_AFTER_S     3600
+
+/* Life of an exchange: http_start() puts it on `todo`; the task hands it to
+ * curl; curl's message, a deadline or a cancel ends it. curl's functions must
+ * not be called from its callbacks, so whatever callers ask for in there is
+ * only noted on `todo`, and the task does it. */
+struct http_exchange {
+	struct http_client *client;
+	struct list node; /* in client->active */
+	struct list todo; /* in client->todo, or empty */
+	struct http_callbacks cb;
+	void *arg;
+	CURL *easy; /* NULL once it has left curl */
+	struct curl_slist *headers;
+	struct head head;
+
+	bool added;    /* curl has it */
+	bool canceled; /* no callback but done() from now on */
+	bool paused;
+	bool in_data;
+	bool resume; /* http_resume() was called */
+	bool ended;  /* done() is being called */
+	int failure; /* why a callback of ours stopped it, 0 if none did */
+
+	struct deadline deadline;
+	uint64_t start_ns, sent_ns, first_byte_ns; /* 0: not reached */
+
+	char peer[sizeof(((struct sockaddr_un *)0)->sun_path) + 8];
+	char errbuf[CURL_ERROR_SIZE];
+	char why[CURL_ERROR_SIZE + 64];
+};
+
+struct http_client {
+	struct loop *loop;
+	CURLM *multi;
+	char *user_agent;
+	uv_timer_t timer; /* curl's */
+	uv_timer_t sweep; /* deadlines of ours */
+	struct loop_task task;
+	bool task_posted;
+	bool in_curl;
+	bool closing;
+	unsigned int refs; /* two timers, and the task while posted */
+	struct list active, todo;
+	struct list watches;
+	CURL *idle[MAX_IDLE_HANDLES];
+	unsigned int nidle;
+};
+
+/* A socket of curl's. */
+struct watch {
+	uv_poll_t poll;
+	struct list node;
+	struct http_client *client;
+	curl_socket_t fd;
+	int events;
+	bool closing;
+};
+
+static void end_exchange(struct http_exchange *x, int r);
+static void curl_ended(struct http_exchange *x, CURLcode code);
+
+/* --- Client: sockets and timers ----------------------------------------- */
+
+static void client_unref(struct http_client *c)
+{
+	if (--c->refs > 0)
+		return;
+	free(c->user_agent);
+	free(c);
+}
+
+static void on_timer_closed(uv_handle_t *h)
+{
+	client_unref(h->data);
+}
+
+static void post_task(struct http_client *c)
+{
+	if (c->task_posted)
+		return;
+	c->task_posted = true;
+	c->refs++;
+	loop_post(c->loop, &c->task);
+}
+
+static void read_messages(struct http_client *c)
+{
+	const CURLMsg *m;
+	int left;
+
+	/* done() may free the client, whose memory lives until its handles
+	 * are closed. */
+	while (!c->closing && (m = curl_multi_info_read(c->multi, &left))) {
+		struct http_exchange *x = NULL;
+		CURLcode code = m->data.result;
+
+		if (m->msg != CURLMSG_DONE)
+			continue;
+		(void)curl_easy_getinfo(m->easy_handle, CURLINFO_PRIVATE, &x);
+		curl_ended(x, code);
+	}
+}
+
+static void run_curl(struct http_client *c, curl_socket_t fd, int events)
+{
+	int running;
+
+	BUG_ON(c->in_curl);
+	c->in_curl = true;
+	(void)curl_multi_socket_action(c->multi, fd, events, &running);
+	c->in_curl = false;
+	read_messages(c);
+}
+
+static void on_timer(uv_timer_t *t)
+{
+	run_curl(t->data, CURL_SOCKET_TIMEOUT, 0);
+}
+
+static int on_curl_timer(CURLM *multi, long timeout_ms, void *arg)
+{
+	struct http_client *c = arg;
+
+	(void)multi;
+	if (c->closing)
+		return 0;
+	if (timeout_ms < 0) {
+		(void)uv_timer_stop(&c->timer);
+		return 0;
+	}
+	uv_update_time(loop_uv(c->loop));
+	(void)uv_timer_start(&c->timer, on_timer, (uint64_t)timeout_ms, 0);
+	return 0;
+}
+
+static void on_watch_closed(uv_handle_t *h)
+{
+	free(h->data);
+}
+
+static void watch_close(struct watch *w)
+{
+	w->closing = true;
+	list_del(&w->node);
+	/* Takes the descriptor out of epoll at once; curl may close it. */
+	uv_close((uv_handle_t *)&w->poll, on_watch_closed);
+}
+
+static void on_poll(uv_poll_t *p, int status, int events)
+{
+	struct watch *w = p->data;
+	int flags = 0;
+
+	if (events & UV_READABLE)
+		flags |= CURL_CSELECT_IN;
+	if (events & UV_WRITABLE)
+		flags |= CURL_CSELECT_OUT;
+	/* Not CURL_CSELECT_ERR alone: curl would give up without reading what
+	 * came before the reset. */
+	if (status < 0)
+		flags = CURL_CSELECT_IN | CURL_CSELECT_OUT | CURL_CSELECT_ERR;
+	run_curl(w->client, w->fd, flags);
+	/* libuv stops watching on an error. */
+	if (status < 0 && !w->closing)
+		(void)uv_poll_start(&w->poll, w->events, on_poll);
+}
+
+/* A socket that cannot be watched stalls until a deadline of ours passes; to
+ * return an error from here would break every exchange of the client. */
+static int on_curl_socket(CURL *easy, curl_socket_t fd, int what, void *arg,
+			  void *assigned)
+{
+	struct http_client *c = arg;
+	struct watch *w = assigned;
+
+	(void)easy;
+	if (what == CURL_POLL_REMOVE) {
+		if (w) {
+			(void)curl_multi_assign(c->multi, fd, NULL);
+			watch_close(w);
+		}
+		return 0;
+	}
+	if (!w) {
+		w = calloc(1, sizeof(*w));
+		if (!w)
+			return 0;
+		if (uv_poll_init(loop_uv(c->loop), &w->poll, fd) < 0) {
+			free(w);
+			return 0;
+		}
+		w->poll.data = w;
+		w->client = c;
+		w->fd = fd;
+		list_add_tail(&c->watches, &w->node);
+		(void)curl_multi_assign(c->multi, fd, w);
+	}
+	w->events = (what & CURL_POLL_IN ? UV_READABLE : 0) |
+		    (what & CURL_POLL_OUT ? UV_WRITABLE : 0);
+	(void)uv_poll_start(&w->poll, w->events, on_poll);
+	return 0;
+}
+
+/* --- Deadlines ------------------------------------------------------------ */
+
+static void on_sweep(uv_timer_t *t);
+
+static void sweep_within(struct http_client *c, uint64_t ms)
+{
+	if (c->closing || ms == UINT64_MAX ||
+	    (uv_is_active((uv_handle_t *)&c->sweep) &&
+	     uv_timer_get_due_in(&c->sweep) <= ms))
+		return;
+	uv_update_time(loop_uv(c->loop));
+	(void)uv_timer_start(&c->sweep, on_sweep, ms, 0);
+}
+
+static void sweep_for(struct http_exchange *x, uint64_t now)
+{
+	sweep_within(x->client, deadline_wait_ms(&x->deadline, now));
+}
+
+static struct http_exchange *find_overdue(struct http_client *c)
+{
+	uint64_t now = now_ms();
+
+	list_for_each (it, &c->active) {
+		struct http_exchange *x =
+			list_entry(it, struct http_exchange, node);
+
+		if (x->canceled)
+			continue;
+		if (deadline_check(&x->deadline, now, x->why, sizeof(x->why)))
+			return x;
+		sweep_for(x, now);
+	}
+	return NULL;
+}
+
+static void on_sweep(uv_timer_t *t)
+{
+	struct http_client *c = t->data;
+	struct http_exchange *x;
+
+	/* done() may do anything to the list: start again after each. */
+	while (!c->closing && (x = find_overdue(c)))
+		end_exchange(x, -ETIMEDOUT);
+}
+
+/* --- curl's callbacks: c->in_curl is true in all of them ------------------ */
+
+/* curl knows two ways to stop: this and an error of its own. */
+static size_t stop(struct http_exchange *x, int r)
+{
+	if (x->failure == 0)
+		x->failure = r;
+	return CURL_WRITEFUNC_ERROR;
+}
+
+/* The connection stands and the request is about to be sent. */
+static int on_curl_ready(void *arg, char *remote_ip, char *local_ip,
+			 int remote_port, int local_port)
+{
+	struct http_exchange *x = arg;
+
+	(void)local_ip;
+	(void)local_port;
+	x->sent_ns = uv_hrtime();
+	deadline_sent(&x->deadline, now_ms());
+	sweep_for(x, now_ms());
+	if (!x->peer[0])
+		(void)snprintf(x->peer, sizeof(x->peer),
+			       strchr(remote_ip, ':') ? "[%s]:%d" : "%s:%d",
+			       remote_ip, remote_port);
+	return CURL_PREREQFUNC_OK;
+}
+
+static size_t on_curl_header(char *line, size_t one, size_t len, void *arg)
+{
+	struct http_exchange *x = arg;
+	int r;
+
+	(void)one;
+	if (x->canceled)
+		return stop(x, -ECANCELED);
+	if (x->head.complete)
+		return len; /* a trailer */
+	if (x->first_byte_ns == 0)
+		x->first_byte_ns = uv_hrtime();
+	r = head_add(&x->head, line, len);
+	if (r <= 0)
+		return r == 0 ? len : stop(x, r);
+	deadline_head(&x->deadline, now_ms());
+	sweep_for(x, now_ms());
+	if (x->cb.head) {
+		struct http_response res = {
+			.status = x->head.status,
+			.content_length = x->head.content_length,
+		};
+
+		r = x->cb.head(x->arg, x, &res);
+		if (r < 0)
+			return stop(x, r);
+	}
+	return len;
+}
+
+static size_t on_curl_body(char *bytes, size_t one, size_t len, void *arg)
+{
+	struct http_exchange *x = arg;
+	int r = 0;
+
+	(void)one;
+	if (x->canceled)
+		return stop(x, -ECANCELED);
+	if (!x->head.complete)
+		return stop(x, -EPROTO);
+	if (x->cb.data && len > 0) {
+		x->in_data = true;
+		r = x->cb.data(x->arg, x, bytes, len);
+		x->in_data = false;
+	}
+	if (r == -EAGAIN) {
+		x->paused = true;
+		deadline_pause(&x->deadline, now_ms());
+		return CURL_WRITEFUNC_PAUSE;
+	}
+	if (r < 0)
+		return stop(x, r);
+	deadline_bytes(&x->deadline, len);
+	return len;
+}
+
+/* --- The end of an exchange ----------------------------------------------- */
+
+/* Takes the exchange out of curl; its connection is closed unless the response
+ * was read to its end. */
+static void detach(struct http_exchange *x)
+{
+	struct http_client *c = x->client;
+	CURL *easy = steal_ptr(&x->easy);
+
+	BUG_ON(c->in_curl);
+	if (!easy)
+		return;
+	if (x->added)
+		(void)curl_multi_remove_handle(c->multi, easy);
+	curl_easy_reset(easy); /* it still points to x */
+	if (c->nidle < MAX_IDLE_HANDLES && !c->closing)
+		c->idle[c->nidle++] = easy;
+	else
+		curl_easy_cleanup(easy);
+	curl_slist_free_all(steal_ptr(&x->headers));
+}
+
+static void free_exchange(struct http_exchange *x)
+{
+	detach(x);
+	list_del(&x->node);
+	list_del(&x->todo);
+	head_release(&x->head);
+	free(x);
+}
+
+static void end_exchange(struct http_exchange *x, int r)
+{
+	detach(x);
+	list_del(&x->node);
+	list_del(&x->todo);
+	x->ended = true;
+	client_cut_queries(x->why);
+	x->cb.done(x->arg, x, r, x->why);
+	free_exchange(x);
+}
+
+/* With x->easy still there: it knows more. */
+static int explain(struct http_exchange *x, CURLcode code)
+{
+	int r = x->failure < 0 ? x->failure
+			       : client_errno(x->easy, code, x->errbuf);
+	const char *why = x->errbuf[0] ? x->errbuf : curl_easy_strerror(code);
+	const char *ip = NULL;
+	long port = 0;
+	/* curl 7.88 says that of a header line of 100 KiB. */
+	bool long_line = code == CURLE_OUT_OF_MEMORY && x->sent_ns > 0 &&
+			 !x->head.complete;
+
+	if (r == 0 && !x->head.complete) {
+		r = -EPROTO;
+		why = "no response head";
+	} else if (long_line || (x->failure == -EPROTO && !x->head.complete)) {
+		r = -EPROTO;
+		why = "the response's head is malformed or too large";
+	} else if (x->failure < 0) {
+		why = strerror(-x->failure);
+	} else if (r == 0) {
+		why = "";
+	}
+	(void)snprintf(x->why, sizeof(x->why), "%s", why);
+	if (!x->peer[0] &&
+	    curl_easy_getinfo(x->easy, CURLINFO_PRIMARY_IP, &ip) == CURLE_OK &&
+	    ip && ip[0]) {
+		(void)curl_easy_getinfo(x->easy, CURLINFO_PRIMARY_PORT, &port);
+		(void)snprintf(x->peer, sizeof(x->peer),
+			       strchr(ip, ':') ? "[%s]:%ld" : "%s:%ld", ip,
+			       port);
+	}
+	return r;
+}
+
+static void curl_ended(struct http_exchange *x, CURLcode code)
+{
+	int r = explain(x, code);
+
+	/* After http_cancel() the task calls done(), in a turn of its own. */
+	if (x->canceled)
+		detach(x);
+	else
+		end_exchange(x, r);
+}
+
+/* --- The task ------------------------------------------------------------- */
+
+static void unpause(struct http_exchange *x)
+{
+	struct http_client *c = x->client;
+	CURLcode code;
+
+	x->resume = x->paused = false;
+	deadline_resume(&x->deadline, now_ms());
+	sweep_for(x, now_ms());
+	c->in_curl = true;
+	code = curl_easy_pause(x->easy, CURLPAUSE_CONT);
+	c->in_curl = false;
+	if (code != CURLE_OK)
+		curl_ended(x, code);
+}
+
+/* True when curl was given work that no timer or socket will wake it for. */
+static bool do_todo(struct http_exchange *x)
+{
+	struct http_client *c = x->client;
+
+	list_del(&x->todo);
+	if (x->canceled) {
+		(void)snprintf(x->why, sizeof(x->why), "canceled");
+		end_exchange(x, -ECANCELED);
+	} else if (!x->added) {
+		if (curl_multi_add_handle(c->multi, x->easy) != CURLM_OK) {
+			(void)snprintf(x->why, sizeof(x->why),
+				       "curl could not start the exchange");
+			end_exchange(x, -EIO);
+			return false;
+		}
+		x->added = true;
+		return true;
+	} else if (x->resume && x->paused) {
+		unpause(x);
+		return true;
+	}
+	return false;
+}
+
+static void on_task(struct loop_task *t)
+{
+	struct http_client *c = container_of(t, struct http_client, task);
+	struct list batch;
+	bool kick = false;
+
+	c->task_posted = false;
+	/* What callbacks add meanwhile waits for the next turn. */
+	list_init(&batch);
+	while (!list_empty(&c->todo)) {
+		struct list *n = c->todo.next;
+
+		list_del(n);
+		list_add_tail(&batch, n);
+	}
+	/* If a done() frees the client, that empties the batch. */
+	while (!list_empty(&batch))
+		kick |= do_todo(list_first(&batch, struct http_exchange, todo));
+	if (kick && !c->closing)
+		run_curl(c, CURL_SOCKET_TIMEOUT, 0);
+	client_unref(c);
+}
+
+static void add_todo(struct http_exchange *x)
+{
+	if (!list_empty(&x->todo))
+		return;
+	list_add_tail(&x->client->todo, &x->todo);
+	post_task(x->client);
+}
+
+/* --- Client --------------------------------------------------------------- */
+
+static void init_curl(void)
+{
+	BUG_ON(curl_global_init(CURL_GLOBAL_DEFAULT) != 0);
+}
+
+static int init_multi(struct http_client *c,
+		      const struct http_client_config *cfg)
+{
+	long n = cfg->max_connections ? (long)cfg->max_connections
+				      : MAX_CONNECTIONS;
+	long host = cfg->max_host_connections ? (long)cfg->max_host_connections
+					      : MAX_HOST_CONNECTIONS;
+
+	c->multi = curl_multi_init();
+	if (!c->multi)
+		return -ENOMEM;
+	(void)curl_multi_setopt(c->multi, CURLMOPT_SOCKETFUNCTION,
+				on_curl_socket);
+	(void)curl_multi_setopt(c->multi, CURLMOPT_SOCKETDATA, c);
+	(void)curl_multi_setopt(c->multi, CURLMOPT_TIMERFUNCTION,
+				on_curl_timer);
+	(void)curl_multi_setopt(c->multi, CURLMOPT_TIMERDATA, c);
+	(void)curl_multi_setopt(c->multi, CURLMOPT_MAX_TOTAL_CONNECTIONS, n);
+	(void)curl_multi_setopt(c->multi, CURLMOPT_MAXCONNECTS, n);
+	(void)curl_multi_setopt(c->multi, CURLMOPT_MAX_HOST_CONNECTIONS, host);
+	return 0;
+}
+
+int http_client_new(struct loop *l, const struct http_client_config *cfg,
+		    struct http_client **ret)
+{
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+	CLEANUP(freep) struct http_client *c = calloc(1, sizeof(*c));
+	int r;
+
+	if (!c)
+		return -ENOMEM;
+	(void)pthread_once(&once, init_curl);
+	c->loop = l;
+	c->task.run = on_task;
+	list_init(&c->active);
+	list_init(&c->todo);
+	list_init(&c->watches);
+	c->user_agent = strdup(cfg->user_agent ? cfg->user_agent : "");
+	r = c->user_agent ? init_multi(c, cfg) : -ENOMEM;
+	if (r < 0) {
+		free(c->user_agent);
+		return r;
+	}
+	/* Cannot fail; from here on it ends by uv_close(). */
+	(void)uv_timer_init(loop_uv(l), &c->timer);
+	(void)uv_timer_init(loop_uv(l), &c->sweep);
+	c->timer.data = c->sweep.data = c;
+	c->refs = 2;
+	*ret = steal_ptr(&c);
+	return 0;
+}
+
+void http_client_free(struct http_client **cp)
+{
+	struct http_client *c = *cp;
+
+	*cp = NULL;
+	if (!c || c->closing)
+		return;
+	BUG_ON(c->in_curl);
+	c->closing = true;
+	while (!list_empty(&c->active)) {
+		struct http_exchange *x =
+			list_first(&c->active, struct http_exchange, node);
+
+		(void)snprintf(x->why, sizeof(x->why), "canceled");
+		end_exchange(x, -ECANCELED);
+	}
+	while (c->nidle > 0)
+		curl_easy_cleanup(c->idle[--c->nidle]);
+	(void)curl_multi_cleanup(c->multi);
+	c->multi = NULL;
+	while (!list_empty(&c->watches))
+		watch_close(list_first(&c->watches, struct watch, node));
+	uv_close((uv_handle_t *)&c->timer, on_timer_closed);
+	uv_close((uv_handle_t *)&c->sweep, on_timer_closed);
+}
+
+/* --- Exchanges ------------------------------------------------------------ */
+
+static void set_deadline(struct http_exchange *x, const struct http_request *rq)
+{
+	struct deadline *d = &x->deadline;
+
+	d->total_ms = rq->total_timeout_ms;
+	d->first_byte_ms = rq->first_byte_timeout_ms ? rq->first_byte_timeout_ms
+						     : FIRST_BYTE_TIMEOUT_MS;
+	d->low_speed_bytes =
+		rq->low_speed_bytes ? rq->low_speed_bytes : LOW_SPEED_BYTES;
+	d->low_speed_seconds = rq->low_speed_seconds ? rq->low_speed_seconds
+						     : LOW_SPEED_SECONDS;
+	deadline_start(d, now_ms());
+	sweep_for(x, now_ms());
+}
+
+static int set_callbacks(struct http_exchange *x)
+{
+	CURLcode code = CURLE_OK;
+
+#define SET(opt, value)                                                        \
+	do {                                                                   \
+		if (code == CURLE_OK)                                          \
+			code = curl_easy_setopt(x->easy, opt, value);          \
+	} while (0)
+	SET(CURLOPT_PRIVATE, x);
+	SET(CURLOPT_ERRORBUFFER, x->errbuf);
+	SET(CURLOPT_HEADERFUNCTION, on_curl_header);
+	SET(CURLOPT_HEADERDATA, x);
+	SET(CURLOPT_WRITEFUNCTION, on_curl_body);
+	SET(CURLOPT_WRITEDATA, x);
+	SET(CURLOPT_PREREQFUNCTION, on_curl_ready);
+	SET(CURLOPT_PREREQDATA, x);
+#undef SET
+	return code == CURLE_OK ? 0 : -EINVAL;
+}
+
+int http_start(struct http_client *c, const struct http_request *rq,
+	       const struct http_callbacks *cb, void *arg,
+	       struct http_exchange **ret)
+{
+	struct http_exchange *x;
+	int r;
+
+	r = c->closing ? -EINVAL : client_check(rq);
+	if (r < 0)
+		return r;
+	x = calloc(1, sizeof(*x));
+	if (!x)
+		return -ENOMEM;
+	x->client = c;
+	list_init(&x->node);
+	list_init(&x->todo);
+	head_init(&x->head);
+	x->cb = *cb;
+	x->arg = arg;
+	x->start_ns = uv_hrtime();
+	x->easy = c->nidle > 0 ? c->idle[--c->nidle] : curl_easy_init();
+	r = x->easy ? client_set_up(x->easy, rq, c->user_agent, &x->headers)
+		    : -ENOMEM;
+	if (r == 0)
+		r = set_callbacks(x);
+	if (r < 0) {
+		free_exchange(x);
+		return r;
+	}
+	if (rq->unix_socket)
+		(void)snprintf(x->peer, sizeof(x->peer), "unix:%s",
+			       rq->unix_socket);
+	list_add_tail(&c->active, &x->node);
+	set_deadline(x, rq);
+	add_todo(x);
+	*ret = x;
+	return 0;
+}
+
+void http_resume(struct http_exchange *x)
+{
+	if (x->ended || !(x->paused || x->in_data))
+		return;
+	x->resume = true;
+	add_todo(x);
+}
+
+void http_cancel(struct http_exchange *x)
+{
+	if (x->ended || x->canceled)
+		return;
+	x->canceled = true;
+	add_todo(x);
+}
+
+/* --- What is known about an exchange -------------------------------------- */
+
+const char *http_header(struct http_exchange *x, const char *name, size_t i)
+{
+	return x->head.complete ? head_get(&x->head, name, i) : NULL;
+}
+
+uint32_t http_retry_after_s(struct http_exchange *x)
+{
+	const char *s = http_header(x, "Retry-After", 0);
+	size_t digits = s ? strspn(s, "0123456789") : 0;
+	int64_t wait;
+
+	if (!s)
+		return 0;
+	if (digits > 0 && s[digits] == '\0')
+		wait = digits > 9 ? MAX_RETRY_AFTER_S : strtol(s, NULL, 10);
+	else
+		wait = (int64_t)curl_getdate(s, NULL) - (int64_t)now_unix_s();
+	if (wait < 0)
+		return 0;
+	return (uint32_t)(wait > MAX_RETRY_AFTER_S ? MAX_RETRY_AFTER_S : wait);
+}
+
+const char *http_peer_addr(struct http_exchange *x)
+{
+	return x->peer;
+}
+
+void http_timing(struct http_exchange *x, double *ret_connect_ms,
+		 double *ret_first_byte_ms)
+{
+	*ret_connect_ms =
+		x->sent_ns ? (double)(x->sent_ns - x->start_ns) / 1e6 : 0;
+	*ret_first_byte_ms =
+		x->first_byte_ns
+			? (double)(x->first_byte_ns - x->start_ns) / 1e6
+			: 0;
+}

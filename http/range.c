@@ -1,0 +1,132 @@
+#include "http/range.h"
+
+#include <errno.h>
+#include <string.h>
+#include <strings.h>
+
+#include "base/util.h"
+
+static bool is_digit(char c)
+{
+	return c >= '0' && c <= '9';
+}
+
+static void skip_space(const char **p)
+{
+	while (**p == ' ' || **p == '\t')
+		(*p)++;
+}
+
+/* Digits only, at least one. A number too large becomes UINT64_MAX, which is
+ * right for positions: it lies past every end. */
+static bool take_number(const char **p, uint64_t *ret)
+{
+	uint64_t v = 0;
+
+	if (!is_digit(**p))
+		return false;
+	for (; is_digit(**p); (*p)++) {
+		if (__builtin_mul_overflow(v, 10, &v) ||
+		    __builtin_add_overflow(v, (uint64_t)(**p - '0'), &v))
+			v = UINT64_MAX;
+		if (v == UINT64_MAX) {
+			while (is_digit(**p))
+				(*p)++;
+			break;
+		}
+	}
+	*ret = v;
+	return true;
+}
+
+/* One of "0-99", "5-", "-3". ret->len is 0 if it is not satisfiable. */
+static bool take_spec(const char **p, uint64_t size, struct byte_range *ret)
+{
+	uint64_t first, last = UINT64_MAX;
+
+	*ret = (struct byte_range){0};
+	if (**p == '-') {
+		(*p)++;
+		if (!take_number(p, &last))
+			return false;
+		ret->len = min_u64(last, size);
+		ret->off = size - ret->len;
+		return true;
+	}
+	if (!take_number(p, &first) || **p != '-')
+		return false;
+	(*p)++;
+	if (is_digit(**p) && !take_number(p, &last))
+		return false;
+	if (last < first)
+		return false;
+	if (first < size) {
+		ret->off = first;
+		ret->len = min_u64(last, size - 1) - first + 1;
+	}
+	return true;
+}
+
+int range_parse(const char *value, uint64_t size,
+		struct byte_range out[RANGE_MAX])
+{
+	const char *p = value;
+	int specs = 0, n = 0;
+
+	skip_space(&p);
+	if (strncasecmp(p, "bytes=", 6) != 0)
+		return -EINVAL;
+	p += 6;
+	for (;;) {
+		struct byte_range b;
+
+		/* Empty elements of a list are allowed: RFC 9110, 5.6.1.2. */
+		skip_space(&p);
+		while (*p == ',') {
+			p++;
+			skip_space(&p);
+		}
+		if (!*p)
+			break;
+		if (!take_spec(&p, size, &b))
+			return -EINVAL;
+		if (++specs > RANGE_MAX)
+			return -E2BIG;
+		if (b.len > 0)
+			out[n++] = b;
+		skip_space(&p);
+		if (*p && *p != ',')
+			return -EINVAL;
+	}
+	if (specs == 0)
+		return -EINVAL;
+	return n > 0 ? n : -ERANGE;
+}
+
+int content_range_parse(const char *value, uint64_t *ret_first,
+			uint64_t *ret_last, uint64_t *ret_total)
+{
+	uint64_t first, last, total = UINT64_MAX;
+	const char *p = value;
+
+	skip_space(&p);
+	if (strncasecmp(p, "bytes ", 6) != 0)
+		return -EINVAL;
+	p += 6;
+	skip_space(&p);
+	if (!take_number(&p, &first) || *p++ != '-' ||
+	    !take_number(&p, &last) || *p++ != '/')
+		return -EINVAL;
+	if (*p == '*') {
+		p++;
+	} else if (!take_number(&p, &total) || total == UINT64_MAX) {
+		return -EINVAL;
+	}
+	skip_space(&p);
+	if (*p || first > last || last >= total)
+		return -EINVAL;
+	*ret_first = first;
+	*ret_last = last;
+	*ret_total = total;
+	return 0;
+}

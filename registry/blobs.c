@@ -1,0 +1,176 @@
+/* Blobs of repositories, made ready to be read. */
+#include <string.h>
+
+#include "base/log.h"
+#include "registry/registry-private.h"
+
+struct blob_flight {
+	struct flight f;
+	struct store *store;
+	struct blob_key key;
+	uint64_t size; /* asked for upstream */
+	bool asked;
+	int r; /* of the job */
+	struct blob *blob;
+};
+
+static struct blob_flight *of(struct flight *f)
+{
+	return container_of(f, struct blob_flight, f);
+}
+
+static void blob_release(struct flight *f)
+{
+	blob_unref(&of(f)->blob);
+}
+
+static void blob_answer(struct flight *f, int r, void (*cb)(void), void *arg)
+{
+	((registry_blob_cb *)cb)(arg, r, r == 0 ? blob_ref(of(f)->blob) : NULL);
+}
+
+static void add_origin(struct blob_flight *bf)
+{
+	CLEANUP(freep) char *origin = NULL;
+
+	if (asprintf(&origin, "registry://%s", bf->f.repo) < 0) {
+		origin = NULL;
+		return;
+	}
+	if (blob_add_origin(bf->store, bf->blob, origin) < 0)
+		log_warn("a blob's origin could not be noted",
+			 LS("origin", origin));
+}
+
+/* Another size than that of what is cached: the cached one was believed
+ * before, and the digest will tell. */
+static int make_blob(struct blob_flight *bf, uint64_t size)
+{
+	int r = store_create(bf->store, &bf->key, size, &bf->blob);
+
+	if (r == -ESTALE)
+		r = store_get(bf->store, &bf->key, &bf->blob);
+	return r;
+}
+
+/* What is in the store knows its size best; then a manifest's word. */
+static void look_up(struct job *j)
+{
+	struct blob_flight *bf = of(container_of(j, struct flight, job));
+	struct blob *b = NULL;
+	uint64_t size;
+
+	bf->r = store_get(bf->store, &bf->key, &b);
+	if (bf->r == 0 &&
+	    (blob_cached_bytes(b) || blob_get_state(b) == BLOB_VERIFIED)) {
+		bf->blob = b;
+		return;
+	}
+	if (store_repo_has(bf->store, bf->f.repo, false, &bf->key.id, &size) ==
+	    0) {
+		blob_unref(&b);
+		bf->r = make_blob(bf, size);
+	} else {
+		bf->blob = b;
+	}
+}
+
+static void create(struct job *j)
+{
+	struct blob_flight *bf = of(container_of(j, struct flight, job));
+
+	bf->r = make_blob(bf, bf->size);
+	if (bf->r == 0)
+		(void)store_repo_add(bf->store, bf->f.repo, false, &bf->key.id,
+				     bf->size);
+}
+
+static void ready(struct flight *f)
+{
+	struct blob_flight *bf = of(f);
+
+	if (bf->r == 0)
+		add_origin(bf);
+	flight_finish(f, bf->r);
+}
+
+static void probed(void *arg, int r, const struct probe_result *res,
+		   bool unreachable, const char *why)
+{
+	struct flight *f = arg;
+
+	(void)unreachable;
+	(void)why;
+	f->probe = NULL;
+	if (r == 0 && res->size > BLOB_MAX_SIZE)
+		r = -EBADMSG;
+	if (r < 0) {
+		flight_finish(f, r);
+		return;
+	}
+	of(f)->size = res->size;
+	flight_job(f, create, ready);
+}
+
+static void ask_size(struct flight *f)
+{
+	CLEANUP(session_unref) struct session *s = NULL;
+	CLEANUP(freep) char *url = NULL;
+	char digest[DIGEST_STR_SIZE];
+	int r;
+
+	r = session_get(f->r, f->host, f->name, &s);
+	if (r == 0 &&
+	    asprintf(&url, "%s/v2/%s/blobs/%s", s->host->base, f->name,
+		     digest_str(&of(f)->key.id, digest)) < 0) {
+		url = NULL;
+		r = -ENOMEM;
+	}
+	if (r == 0)
+		r = probe_start(f->r, url, s, false, probed, f, &f->probe);
+	if (r < 0)
+		flight_finish(f, r);
+}
+
+static void looked_up(struct flight *f)
+{
+	struct blob_flight *bf = of(f);
+
+	if (bf->r == -ENOENT)
+		ask_size(f);
+	else
+		ready(f);
+}
+
+static void blob_begin(struct flight *f)
+{
+	flight_job(f, look_up, looked_up);
+}
+
+static const struct flight_ops blob_ops = {
+	.size = sizeof(struct blob_flight),
+	.begin = blob_begin,
+	.answer = blob_answer,
+	.release = blob_release,
+};
+
+void registry_get_blob(struct registry *r, const char *host, const char *name,
+		       const struct digest *d, registry_blob_cb *cb, void *arg)
+{
+	char hex[DIGEST_HEX_SIZE];
+	struct flight *f;
+	bool is_new;
+	char *key;
+	int e;
+
+	if (asprintf(&key, "blob %s %s %s", host, name, digest_hex(d, hex)) < 0)
+		key = NULL;
+	f = flight_join(r, &blob_ops, key, (void (*)(void))cb, arg, &is_new);
+	if (!f || !is_new)
+		return;
+	of(f)->store = r->store;
+	of(f)->key = (struct blob_key){.kind = BLOB_SHA256, .id = *d};
+	e = flight_set_repo(f, host, name);
+	if (e < 0)
+		flight_abort(f, e);
+}

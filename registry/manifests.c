@@ -1,0 +1,467 @@
+/* Manifests by digest and by tag. */
+#include <string.h>
+#include <strings.h>
+
+#include "base/log.h"
+#include "registry/registry-private.h"
+
+struct manifest_flight {
+	struct flight f;
+	struct store *store;
+	uint64_t tag_fresh_ms;
+	char *reference;
+	bool by_tag;
+	bool has_digest; /* digest is known, or was asked for */
+	struct digest digest;
+	bool fresh; /* the tag was seen a moment ago */
+	bool stale;
+	/* What came, or was stored; moves between loop and jobs. */
+	char *type;
+	void *bytes;
+	size_t len;
+	bool expected_known; /* expected: what the bytes must hash to */
+	struct digest expected;
+	struct manifest *manifest;
+	int r; /* of the job */
+};
+
+static struct manifest_flight *of(struct flight *f)
+{
+	return container_of(f, struct manifest_flight, f);
+}
+
+static struct manifest_flight *of_job(struct job *j)
+{
+	return of(container_of(j, struct flight, job));
+}
+
+static void drop_content(struct manifest_flight *m)
+{
+	manifest_free(&m->manifest);
+	free(m->bytes);
+	free(m->type);
+	m->bytes = NULL;
+	m->type = NULL;
+	m->len = 0;
+}
+
+static void manifest_release(struct flight *f)
+{
+	drop_content(of(f));
+	free(of(f)->reference);
+}
+
+static void manifest_answer(struct flight *f, int r, void (*cb)(void),
+			    void *arg)
+{
+	registry_manifest_cb *call_back = (registry_manifest_cb *)cb;
+	struct manifest_flight *m;
+	struct manifest_result res;
+
+	if (r < 0) {
+		call_back(arg, r, NULL);
+		return;
+	}
+	m = of(f);
+	res = (struct manifest_result){
+		.digest = m->digest,
+		.media_type = m->type,
+		.bytes = m->bytes,
+		.len = m->len,
+		.manifest = m->manifest,
+		.stale = m->stale,
+	};
+	call_back(arg, 0, &res);
+}
+
+/* ---- Jobs ---- */
+
+/* The document's own type wins; and whatever it is, it fits into a header. */
+static int settle_type(struct manifest_flight *m)
+{
+	const char *t = m->type ? m->type : "";
+	size_t n = strcspn(t, "; \t,");
+	char *s;
+
+	if (m->manifest) {
+		t = m->manifest->media_type;
+		n = strlen(t);
+	}
+	for (size_t i = 0; i < n; i++) {
+		if (t[i] <= ' ' || t[i] > '~')
+			n = 0;
+	}
+	s = n && n < 256 ? strndup(t, n) : strdup("application/octet-stream");
+	if (!s)
+		return -ENOMEM;
+	free(m->type);
+	m->type = s;
+	return 0;
+}
+
+static int parse(struct manifest_flight *m)
+{
+	int r;
+
+	r = manifest_parse(m->bytes, m->len, m->type ? m->type : "",
+			   &m->manifest, NULL);
+	if (r == -ENOMEM)
+		return r;
+	return settle_type(m);
+}
+
+/* Takes the manifest d from the store. What m had stays when it is not there.
+ */
+static int load(struct manifest_flight *m, const struct digest *d)
+{
+	CLEANUP(freep) char *type = NULL;
+	CLEANUP(freep) void *bytes = NULL;
+	struct digest sum;
+	size_t len;
+	int r;
+
+	r = store_manifest_get(m->store, d, &type, &bytes, &len);
+	if (r < 0)
+		return r;
+	digest_of(bytes, len, &sum);
+	if (!digest_equal(&sum, d))
+		return -ENOENT;
+	drop_content(m);
+	m->digest = *d;
+	m->type = steal_ptr(&type);
+	m->bytes = steal_ptr(&bytes);
+	m->len = len;
+	return parse(m);
+}
+
+static void look_up(struct job *j)
+{
+	struct manifest_flight *m = of_job(j);
+	uint64_t now = now_unix_s(), seen;
+	struct digest digest;
+
+	if (m->by_tag) {
+		m->r = store_tag_get(m->store, m->f.repo, m->reference,
+				     &m->digest, &seen);
+		if (m->r < 0)
+			return;
+		m->has_digest = true;
+		m->fresh = seen <= now && (now - seen) * 1000 < m->tag_fresh_ms;
+	}
+	digest = m->digest;
+	m->r = load(m, &digest);
+	if (m->r < 0)
+		m->fresh = false;
+}
+
+static void note_tag(struct manifest_flight *m)
+{
+	if (m->by_tag)
+		(void)store_tag_put(m->store, m->f.repo, m->reference,
+				    &m->digest, now_unix_s());
+}
+
+/* Upstream confirmed the tag, or named a digest that may be here already. */
+static void confirm(struct job *j)
+{
+	struct manifest_flight *m = of_job(j);
+
+	if (m->bytes && digest_equal(&m->digest, &m->expected))
+		m->r = 0;
+	else
+		m->r = load(m, &m->expected);
+	if (m->r == 0)
+		note_tag(m);
+}
+
+static void forget_tag(struct job *j)
+{
+	struct manifest_flight *m = of_job(j);
+
+	(void)store_tag_del(m->store, m->f.repo, m->reference);
+}
+
+static void note_children(struct manifest_flight *m)
+{
+	const struct manifest *doc = m->manifest;
+	const char *repo = m->f.repo;
+
+	(void)store_repo_add(m->store, repo, true, &m->digest, m->len);
+	if (!doc)
+		return;
+	if (doc->has_config)
+		(void)store_repo_add(m->store, repo, false, &doc->config.digest,
+				     doc->config.size);
+	for (uint32_t i = 0; i < doc->nentries; i++)
+		(void)store_repo_add(m->store, repo, doc->index,
+				     &doc->entries[i].digest,
+				     doc->entries[i].size);
+}
+
+/* What upstream sent. Without a digest to compare with, it must at least be a
+ * manifest: a login page with status 200 must not become a tag. That it cannot
+ * be kept is no reason not to serve it; the store logs it. */
+static void accept_content(struct job *j)
+{
+	struct manifest_flight *m = of_job(j);
+	struct digest d;
+
+	digest_of(m->bytes, m->len, &d);
+	if (m->expected_known && !digest_equal(&d, &m->expected)) {
+		m->r = -EBADMSG;
+		return;
+	}
+	m->digest = d;
+	m->r = parse(m);
+	if (m->r < 0)
+		return;
+	if (!m->manifest && !m->expected_known) {
+		m->r = -EBADMSG;
+		return;
+	}
+	(void)store_manifest_put(m->store, &d, m->type, m->bytes, m->len);
+	note_children(m);
+	note_tag(m);
+}
+
+/* ---- Upstream ---- */
+
+static void accepted(struct flight *f)
+{
+	struct manifest_flight *m = of(f);
+	char digest[DIGEST_STR_SIZE];
+
+	if (m->r == -EBADMSG)
+		log_warn("a manifest is not what it should be",
+			 LS("repository", f->repo),
+			 LS("reference", m->reference),
+			 LS("expected",
+			    m->expected_known ? digest_str(&m->expected, digest)
+					      : NULL));
+	flight_finish(f, m->r);
+}
+
+/* The last known digest, for lack of an answer. */
+static void serve_stale(struct flight *f)
+{
+	struct manifest_flight *m = of(f);
+
+	m->stale = true;
+	flight_finish(f, 0);
+}
+
+static char *down_key(struct flight *f)
+{
+	char *s;
+
+	if (asprintf(&s, "down %s", f->host) < 0)
+		return NULL;
+	return s;
+}
+
+static void failed(struct flight *f, int r, bool unreachable)
+{
+	struct manifest_flight *m = of(f);
+	CLEANUP(freep) char *down = NULL;
+
+	if (unreachable) {
+		down = down_key(f);
+		if (down)
+			no_remember(f->r, down, -EHOSTUNREACH);
+		if (m->by_tag && m->bytes) {
+			serve_stale(f);
+			return;
+		}
+	}
+	m->r = r;
+	if (r == -ENOENT && m->by_tag && m->has_digest && !unreachable)
+		flight_job(f, forget_tag, accepted);
+	else
+		flight_finish(f, r);
+}
+
+static void read_digest_header(struct manifest_flight *m, struct call *c)
+{
+	const char *v = call_header(c, "Docker-Content-Digest", 0);
+	struct digest d;
+
+	if (!v || digest_parse(v, &d) < 0)
+		return;
+	m->expected = d;
+	m->expected_known = true;
+}
+
+static void got(struct call *c, int r, const char *why)
+{
+	struct flight *f = c->arg;
+	struct manifest_flight *m = of(f);
+	const char *type = call_header(c, "Content-Type", 0);
+
+	(void)why;
+	f->call = NULL;
+	if (r < 0) {
+		failed(f, call_public_errno(c, r), call_unreachable(c, r));
+		return;
+	}
+	if (m->by_tag && !m->expected_known)
+		read_digest_header(m, c);
+	drop_content(m);
+	m->len = c->body.len;
+	m->bytes = buf_steal(&c->body);
+	m->type = strdup(type ? type : "");
+	if (!m->bytes || !m->type) {
+		flight_finish(f, m->len ? -ENOMEM : -EBADMSG);
+		return;
+	}
+	flight_job(f, accept_content, accepted);
+}
+
+static void headed(struct call *c, int r, const char *why);
+
+static int send_call(struct flight *f, const char *method, const char *ref,
+		     const struct call_ops *ops)
+{
+	CLEANUP(session_unref) struct session *s = NULL;
+	CLEANUP(freep) char *url = NULL;
+	struct call_spec spec = {
+		.method = method,
+		.accept = manifest_accept,
+		.max_body = MANIFEST_MAX_BYTES,
+		.deadline_ms = now_ms() + f->r->meta_timeout_ms,
+		.retry = true,
+	};
+	int r;
+
+	r = session_get(f->r, f->host, f->name, &s);
+	if (r < 0)
+		return r;
+	if (asprintf(&url, "%s/v2/%s/manifests/%s", s->host->base, f->name,
+		     ref) < 0) {
+		url = NULL;
+		return -ENOMEM;
+	}
+	spec.url = url;
+	spec.session = s;
+	return call_start(f->r, &spec, ops, f, &f->call);
+}
+
+static void get(struct flight *f, const char *ref)
+{
+	static const struct call_ops ops = {.done = got};
+	int r = send_call(f, "GET", ref, &ops);
+
+	if (r < 0)
+		flight_finish(f, r);
+}
+
+static void head(struct flight *f)
+{
+	static const struct call_ops ops = {.done = headed};
+	int r = send_call(f, "HEAD", of(f)->reference, &ops);
+
+	if (r < 0)
+		flight_finish(f, r);
+}
+
+/* After confirm(): by digest, so that a tag which moves in between cannot give
+ * one digest and another content. */
+static void confirmed(struct flight *f)
+{
+	struct manifest_flight *m = of(f);
+	char digest[DIGEST_STR_SIZE];
+
+	if (m->r == 0)
+		flight_finish(f, 0);
+	else
+		get(f, digest_str(&m->expected, digest));
+}
+
+static void headed(struct call *c, int r, const char *why)
+{
+	struct flight *f = c->arg;
+	struct manifest_flight *m = of(f);
+
+	(void)why;
+	f->call = NULL;
+	if (r == 0)
+		read_digest_header(m, c);
+	if (r == 0 && m->expected_known)
+		flight_job(f, confirm, confirmed);
+	else if (r == 0 || c->status == 405 || c->status == 501)
+		get(f, m->reference);
+	else
+		failed(f, call_public_errno(c, r), call_unreachable(c, r));
+}
+
+static void looked_up(struct flight *f)
+{
+	struct manifest_flight *m = of(f);
+	CLEANUP(freep) char *down = NULL;
+
+	if (m->r == 0 && (!m->by_tag || m->fresh)) {
+		flight_finish(f, 0);
+		return;
+	}
+	if (m->r == 0) {
+		down = down_key(f);
+		if (down && no_find(f->r, down)) {
+			serve_stale(f);
+			return;
+		}
+		head(f);
+		return;
+	}
+	if (!m->by_tag) {
+		m->expected = m->digest;
+		m->expected_known = true;
+	}
+	get(f, m->reference);
+}
+
+static void manifest_begin(struct flight *f)
+{
+	flight_job(f, look_up, looked_up);
+}
+
+static const struct flight_ops manifest_ops = {
+	.size = sizeof(struct manifest_flight),
+	.begin = manifest_begin,
+	.answer = manifest_answer,
+	.release = manifest_release,
+};
+
+static int set_reference(struct manifest_flight *m, const char *reference)
+{
+	if (digest_parse(reference, &m->digest) == 0)
+		m->has_digest = true;
+	else if (ref_tag_valid(reference))
+		m->by_tag = true;
+	else
+		return -ENOENT;
+	m->reference = strdup(reference);
+	return m->reference ? 0 : -ENOMEM;
+}
+
+void registry_get_manifest(struct registry *r, const char *host,
+			   const char *name, const char *reference,
+			   registry_manifest_cb *cb, void *arg)
+{
+	struct flight *f;
+	bool is_new;
+	char *key;
+	int e;
+
+	if (asprintf(&key, "manifest %s %s %s", host, name, reference) < 0)
+		key = NULL;
+	f = flight_join(r, &manifest_ops, key, (void (*)(void))cb, arg,
+			&is_new);
+	if (!f || !is_new)
+		return;
+	of(f)->store = r->store;
+	of(f)->tag_fresh_ms = r->tag_fresh_ms;
+	e = flight_set_repo(f, host, name);
+	if (e == 0)
+		e = set_reference(of(f), reference);
+	if (e < 0)
+		flight_abort(f, e);
+}

@@ -1,0 +1,180 @@
+/* How large is it, which version is it, and are ranges served? */
+#include <string.h>
+#include <strings.h>
+
+#include "http/range.h"
+#include "registry/registry-private.h"
+
+struct probe {
+	struct registry *r;
+	struct session *session;
+	char *url;
+	bool need_ranges;
+	bool got; /* the GET is under way */
+	uint64_t deadline_ms;
+	struct call *call;
+	probe_cb *cb;
+	void *arg;
+	struct probe_result res;
+};
+
+static void probe_free(struct probe *p)
+{
+	call_abandon(&p->call);
+	session_unref(&p->session);
+	free(p->url);
+	free(p);
+}
+
+void probe_abandon(struct probe **pp)
+{
+	struct probe *p = *pp;
+
+	*pp = NULL;
+	if (p)
+		probe_free(p);
+}
+
+static void report(struct probe *p, struct call *c, int r, const char *why)
+{
+	bool unreachable = r < 0 && call_unreachable(c, r);
+
+	p->res.etag = call_header(c, "ETag", 0);
+	p->res.modified = call_header(c, "Last-Modified", 0);
+	p->cb(p->arg, call_public_errno(c, r), r < 0 ? NULL : &p->res,
+	      unreachable, why);
+	probe_free(p);
+}
+
+static int get_head(struct call *c)
+{
+	struct probe *p = c->arg;
+	const char *v = call_header(c, "Content-Range", 0);
+	uint64_t first, last, total;
+
+	p->res.ranges = c->status != 200;
+	switch (c->status) {
+	case 206:
+		if (!v || content_range_parse(v, &first, &last, &total) < 0 ||
+		    first != 0 || last != 0 || total == UINT64_MAX)
+			return call_why(c, -EBADMSG,
+					"%s: 206 without a usable "
+					"Content-Range",
+					c->at.host);
+		p->res.size = total;
+		return CALL_ENOUGH;
+	case 416: /* of an empty file */
+		if (!v || strcasecmp(v, "bytes */0") != 0)
+			return call_why(c, -EBADMSG,
+					"%s: HTTP 416 for the "
+					"first byte",
+					c->at.host);
+		p->res.size = 0;
+		return CALL_ENOUGH;
+	case 200:
+		if (c->content_length < 0)
+			return call_why(c, -EBADMSG,
+					"%s: does not tell the size",
+					c->at.host);
+		p->res.size = (uint64_t)c->content_length;
+		return CALL_ENOUGH;
+	default:
+		return call_why(c, -EBADMSG, "%s: HTTP %d", c->at.host,
+				c->status);
+	}
+}
+
+static void get_done(struct call *c, int r, const char *why)
+{
+	struct probe *p = c->arg;
+
+	p->call = NULL;
+	if (r == 0 && p->need_ranges && !p->res.ranges && p->res.size) {
+		r = -EOPNOTSUPP;
+		why = "the server does not serve ranges";
+	}
+	report(p, c, r, why);
+}
+
+static void head_done(struct call *c, int r, const char *why);
+
+static int send_probe(struct probe *p)
+{
+	static const struct call_ops head_ops = {.done = head_done};
+	static const struct call_ops get_ops = {
+		.head = get_head,
+		.done = get_done,
+	};
+	struct call_spec spec = {
+		.method = p->got ? "GET" : "HEAD",
+		.url = p->url,
+		.session = p->session,
+		.has_range = p->got,
+		.range_len = p->got ? 1 : 0,
+		.deadline_ms = p->deadline_ms,
+		.retry = true,
+	};
+
+	return call_start(p->r, &spec, p->got ? &get_ops : &head_ops, p,
+			  &p->call);
+}
+
+/* A signature may cover GET only, and then HEAD is refused with 403. */
+static bool head_tells_nothing(const struct probe *p, const struct call *c,
+			       int r, const char *ranges)
+{
+	if (r < 0)
+		return c->status == 400 || c->status == 405 ||
+		       c->status == 501 ||
+		       (c->status == 403 && (c->crossed || !p->session));
+	if (c->content_length < 0)
+		return true;
+	return p->need_ranges && c->content_length > 0 &&
+	       (!ranges || strcasecmp(ranges, "bytes") != 0);
+}
+
+static void head_done(struct call *c, int r, const char *why)
+{
+	struct probe *p = c->arg;
+	const char *ranges = call_header(c, "Accept-Ranges", 0);
+
+	p->call = NULL;
+	if (head_tells_nothing(p, c, r, ranges)) {
+		p->got = true;
+		r = send_probe(p);
+		if (r == 0)
+			return;
+		why = strerror(-r);
+	}
+	if (r == 0) {
+		p->res.size = (uint64_t)c->content_length;
+		p->res.ranges = ranges != NULL;
+	}
+	report(p, c, r, why);
+}
+
+int probe_start(struct registry *r, const char *url, struct session *s,
+		bool need_ranges, probe_cb *cb, void *arg, struct probe **ret)
+{
+	struct probe *p = calloc(1, sizeof(*p));
+	int e;
+
+	if (!p)
+		return -ENOMEM;
+	p->r = r;
+	p->need_ranges = need_ranges;
+	p->cb = cb;
+	p->arg = arg;
+	p->deadline_ms = now_ms() + r->meta_timeout_ms;
+	p->url = strdup(url);
+	if (s) {
+		p->session = s;
+		s->refs++;
+	}
+	e = p->url ? send_probe(p) : -ENOMEM;
+	if (e < 0)
+		probe_free(p);
+	else
+		*ret = p;
+	return e;
+}

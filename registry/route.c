@@ -1,0 +1,207 @@
+/* Where the bytes of a blob are to be asked for: at its origin, or at the
+ * address to which the origin redirects. */
+#include <string.h>
+#include <strings.h>
+
+#include "registry/registry-private.h"
+
+#define LIFETIME_DEFAULT_S 300
+#define LIFETIME_MIN_S	   30
+#define LIFETIME_MAX_S	   3600
+
+/* A query parameter's value, not decoded, up to what fits into out. */
+static bool get_param(const char *query, const char *name, char *out,
+		      size_t size)
+{
+	size_t len = strlen(name);
+
+	for (const char *p = query; p; p = strchr(p, '&')) {
+		size_t n;
+
+		p += *p == '&';
+		if (strncasecmp(p, name, len) != 0 || p[len] != '=')
+			continue;
+		p += len + 1;
+		n = strcspn(p, "&");
+		if (n >= size)
+			return false;
+		memcpy(out, p, n);
+		out[n] = '\0';
+		return url_decode(out);
+	}
+	return false;
+}
+
+static bool parse_time(const char *s, const char *format, uint64_t *ret)
+{
+	struct tm tm = {0};
+	const char *end = strptime(s, format, &tm);
+	time_t t;
+
+	if (!end || (*end && *end != 'Z' && *end != '.'))
+		return false;
+	t = timegm(&tm);
+	if (t < 0)
+		return false;
+	*ret = (uint64_t)t;
+	return true;
+}
+
+/* Amazon's and Google's signatures: a start and a length. */
+static bool signed_expiry(const char *query, const char *date_name,
+			  const char *expires_name, uint64_t *ret)
+{
+	char date[64], expires[32];
+	uint64_t start, len;
+
+	if (!get_param(query, date_name, date, sizeof(date)) ||
+	    !get_param(query, expires_name, expires, sizeof(expires)) ||
+	    !parse_time(date, "%Y%m%dT%H%M%S", &start) ||
+	    parse_u64(expires, &len) < 0 || len > UINT32_MAX)
+		return false;
+	*ret = start + len;
+	return true;
+}
+
+static bool find_expiry(const char *query, uint64_t *ret)
+{
+	char v[64];
+
+	if (signed_expiry(query, "X-Amz-Date", "X-Amz-Expires", ret) ||
+	    signed_expiry(query, "X-Goog-Date", "X-Goog-Expires", ret))
+		return true;
+	/* Azure's shared access signatures. */
+	if (get_param(query, "se", v, sizeof(v)) &&
+	    (parse_time(v, "%Y-%m-%dT%H:%M:%S", ret) ||
+	     parse_time(v, "%Y-%m-%dT%H:%M", ret) ||
+	     parse_time(v, "%Y-%m-%d", ret)))
+		return true;
+	/* CloudFront, older signatures of Amazon and Google. */
+	return get_param(query, "Expires", v, sizeof(v)) &&
+	       parse_u64(v, ret) == 0;
+}
+
+uint64_t route_lifetime_ms(const char *query, uint64_t now_s)
+{
+	uint64_t at, life = LIFETIME_DEFAULT_S;
+
+	/* With some room for clocks that differ. A target that is used too
+	 * long costs one refusal, nothing else. */
+	if (query && find_expiry(query, &at))
+		life = at > now_s ? (at - now_s) / 10 * 9 : 0;
+	life = min_u64(max_u64(life, LIFETIME_MIN_S), LIFETIME_MAX_S);
+	return life * 1000;
+}
+
+char *route_key(const struct blob_key *key, const char *origin)
+{
+	char hex[DIGEST_HEX_SIZE];
+	char *s;
+
+	if (asprintf(&s, "%d:%s %s", (int)key->kind, digest_hex(&key->id, hex),
+		     origin) < 0)
+		return NULL;
+	return s;
+}
+
+void route_forget(struct route *rt)
+{
+	free(rt->target);
+	rt->target = NULL;
+	rt->state = ROUTE_UNKNOWN;
+}
+
+static void route_del(struct registry *r, struct route *rt)
+{
+	table_del(&r->routes, &rt->node);
+	free(rt->target);
+	free(rt);
+}
+
+static void trim(struct registry *r)
+{
+	if (r->routes.n < MAX_ROUTES)
+		return;
+	table_for_each_safe(it, &r->routes)
+	{
+		struct route *rt = list_entry(it, struct route, node.used);
+
+		if (rt->refs == 0) {
+			route_del(r, rt);
+			return;
+		}
+	}
+}
+
+int route_get(struct registry *r, const struct blob_key *key,
+	      const char *origin, struct route **ret)
+{
+	CLEANUP(freep) char *k = route_key(key, origin);
+	struct table_node *tn;
+	struct route *rt;
+
+	if (!k)
+		return -ENOMEM;
+	tn = table_find(&r->routes, k);
+	if (tn) {
+		rt = table_entry(tn, struct route, node);
+	} else {
+		trim(r);
+		rt = calloc(1, sizeof(*rt));
+		if (!rt)
+			return -ENOMEM;
+		list_init(&rt->waiters);
+		if (table_add(&r->routes, &rt->node, k) < 0) {
+			free(rt);
+			return -ENOMEM;
+		}
+	}
+	rt->refs++;
+	*ret = rt;
+	return 0;
+}
+
+void route_unref(struct registry *r, struct route **prt)
+{
+	struct route *rt = *prt;
+
+	*prt = NULL;
+	if (rt && --rt->refs == 0 && r->routes.n > MAX_ROUTES)
+		route_del(r, rt);
+}
+
+enum route_state route_now(struct route *rt)
+{
+	if (rt->state == ROUTE_TARGET && now_ms() >= rt->expires_ms)
+		route_forget(rt);
+	return rt->state;
+}
+
+void route_set_direct(struct route *rt)
+{
+	route_forget(rt);
+	rt->state = ROUTE_DIRECT;
+}
+
+void route_set_target(struct route *rt, const struct url *target)
+{
+	struct buf b = BUF_INIT(URL_MAX_BYTES + 64);
+
+	route_forget(rt);
+	if (url_format(target, true, &b) < 0) {
+		buf_release(&b);
+		return;
+	}
+	rt->target = buf_steal(&b);
+	if (!rt->target)
+		return;
+	rt->state = ROUTE_TARGET;
+	rt->expires_ms =
+		now_ms() + route_lifetime_ms(target->query, now_unix_s());
+}
+
+void routes_release(struct registry *r)
+{
+	table_for_each_safe(it, &r->routes)
+		route_del(r, list_entry(it, struct route, node.used));
+}

@@ -1,0 +1,555 @@
+/* The source of last resort: ranges of blobs from where they come from. */
+#include <inttypes.h>
+#include <strings.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "http/range.h"
+#include "registry/registry-private.h"
+
+#define REGISTRY_PREFIX "registry://"
+
+/* A source_request under way. */
+struct request {
+	struct list node; /* registry.requests */
+	struct list wait; /* route.waiters */
+	struct registry *r;
+	struct source_request *rq;
+	struct string_list origins;
+	size_t next;	     /* origin to be tried next; the current is - 1 */
+	struct route *route; /* of the current origin */
+	struct call *call;
+	struct delay later; /* what to do in the next turn, or the deadline */
+	void (*then)(struct request *u);
+	uint64_t got;	  /* bytes handed over */
+	char *target;	  /* what the call goes to, when it was known */
+	bool leader;	  /* the route's waiters wait for us */
+	bool accepted;	  /* a good head has come */
+	bool asked_again; /* the origin, since a known target refused */
+	bool cut;	  /* a whole body, of which a part is wanted */
+	int worst_r;	  /* to report; 0: nothing failed yet */
+	struct buf why;
+};
+
+static void try_origin(struct request *u);
+static void next_origin(struct request *u);
+
+static const char *origin_now(const struct request *u)
+{
+	return u->origins.v[u->next - 1];
+}
+
+static uint64_t first_wanted(const struct request *u)
+{
+	return u->rq->offset + u->got;
+}
+
+static uint64_t still_wanted(const struct request *u)
+{
+	return u->rq->length - u->got;
+}
+
+/* ---- The end of a request ---- */
+
+static void request_free(struct request *u)
+{
+	call_abandon(&u->call);
+	list_del(&u->node);
+	list_del(&u->wait);
+	delay_cancel(&u->later);
+	route_unref(u->r, &u->route);
+	string_list_release(&u->origins);
+	buf_release(&u->why);
+	free(u->target);
+	free(u);
+}
+
+static void run_later(struct delay *d)
+{
+	struct request *u = container_of(d, struct request, later);
+
+	u->then(u);
+}
+
+static void do_later(struct request *u, void (*then)(struct request *u))
+{
+	u->then = then;
+	delay_set(u->r, &u->later, now_ms());
+}
+
+/* The waiters of a route go on by themselves, in the next turn of the loop:
+ * this may run inside a callback of the HTTP client. */
+static void wake_waiters(struct request *u)
+{
+	while (!list_empty(&u->route->waiters)) {
+		struct request *w =
+			list_first(&u->route->waiters, struct request, wait);
+
+		list_del(&w->wait);
+		do_later(w, try_origin);
+	}
+}
+
+static void fail_waiters(struct request *u, int r, const char *why);
+
+/* Gives up the lead, if u has it. r and why: what came out; -ECANCELED says
+ * nothing about the origin, so that the next one has to find out. */
+static void end_lead(struct request *u, int r, const char *why)
+{
+	if (!u->leader)
+		return;
+	u->leader = false;
+	if (u->route->state == ROUTE_ASKING)
+		u->route->state = ROUTE_UNKNOWN;
+	if (r < 0 && r != -ECANCELED && r != -ETIMEDOUT && r != -ENOMEM)
+		fail_waiters(u, r, why);
+	else
+		wake_waiters(u);
+}
+
+static void end(struct request *u, int r, const char *why)
+{
+	struct source_request *rq = u->rq;
+	CLEANUP(freep) char *text = NULL;
+
+	if (u->route)
+		end_lead(u, -ECANCELED, NULL);
+	if (!why)
+		why = text = buf_steal(&u->why);
+	request_free(u);
+	rq->source_data = NULL;
+	rq->done(rq, r, why ? why : "");
+}
+
+static void end_canceled(struct request *u)
+{
+	end(u, -ECANCELED, "canceled");
+}
+
+static void end_timed_out(struct request *u)
+{
+	end(u, -ETIMEDOUT, "no time left while others asked the registry");
+}
+
+static void end_failed(struct request *u)
+{
+	end(u, u->worst_r ? u->worst_r : -ENOENT, NULL);
+}
+
+/* Which failure to report when there are several: one that may pass is better
+ * than a "no", since the caller then tries again. */
+static int rank(int r)
+{
+	switch (r) {
+	case -ENOENT:
+		return 1;
+	case -EACCES:
+		return 2;
+	case -ESTALE:
+		return 3;
+	case -EBADMSG:
+		return 4;
+	default:
+		return 5;
+	}
+}
+
+static void note_failure(struct request *u, int r, const char *why)
+{
+	if (!u->worst_r || rank(r) > rank(u->worst_r))
+		u->worst_r = r;
+	(void)buf_printf(&u->why, "%s%s: %s", u->why.len ? "; " : "",
+			 origin_now(u), why);
+}
+
+static void fail_waiters(struct request *u, int r, const char *why)
+{
+	while (!list_empty(&u->route->waiters)) {
+		struct request *w =
+			list_first(&u->route->waiters, struct request, wait);
+
+		list_del(&w->wait);
+		note_failure(w, r, why);
+		do_later(w, next_origin);
+	}
+}
+
+/* ---- The answer ---- */
+
+/* A URL's version is part of its blob's name, so that a file which changed
+ * cannot pass for the old one, whatever else the server says. */
+static int check_version(struct request *u, struct call *c)
+{
+	const struct blob_key *key = blob_key(u->rq->blob);
+	const char *etag = call_header(c, "ETag", 0);
+	const char *modified = call_header(c, "Last-Modified", 0);
+	struct url_secret *secret;
+	struct digest id;
+
+	if (key->kind != BLOB_URL)
+		return 0;
+	secret = url_secret_find(u->r, key, origin_now(u));
+	if (secret && (secret->unversioned || (!etag && !modified)))
+		return 0; /* the size is all there is to compare */
+	if (url_version_id(origin_now(u), etag, modified,
+			   blob_size(u->rq->blob), &id) &&
+	    digest_equal(&id, &key->id))
+		return 0;
+	url_expire(u->r, origin_now(u));
+	return call_why(c, -ESTALE, "the file has changed");
+}
+
+static int check_range(struct request *u, struct call *c)
+{
+	const char *v = call_header(c, "Content-Range", 0);
+	uint64_t first, last, total, want = still_wanted(u);
+	uint64_t size = blob_size(u->rq->blob);
+
+	if (!v || content_range_parse(v, &first, &last, &total) < 0)
+		return call_why(c, -EBADMSG,
+				"%s: 206 without a usable "
+				"Content-Range",
+				c->at.host);
+	if (total != size)
+		return call_why(c, -EBADMSG,
+				"%s: the size upstream is "
+				"another: \"%.80s\"",
+				c->at.host, v);
+	if (first != first_wanted(u) || last != first + want - 1)
+		return call_why(c, -EBADMSG,
+				"%s: not the range that was asked "
+				"for: \"%.80s\"",
+				c->at.host, v);
+	if (c->content_length >= 0 && (uint64_t)c->content_length != want)
+		return call_why(c, -EBADMSG,
+				"%s: Content-Length contradicts "
+				"Content-Range",
+				c->at.host);
+	return 0;
+}
+
+static int check_head(struct request *u, struct call *c)
+{
+	uint64_t size = blob_size(u->rq->blob);
+
+	switch (c->status) {
+	case 206:
+		return check_range(u, c);
+	case 200:
+		if (first_wanted(u) != 0 || c->content_length < 0 ||
+		    (uint64_t)c->content_length != size)
+			return call_why(c, -EBADMSG,
+					"%s: the whole file came "
+					"in place of a range",
+					c->at.host);
+		u->cut = still_wanted(u) < size;
+		return 0;
+	case 416:
+		return call_why(c, -EBADMSG,
+				"%s: HTTP 416: the size upstream "
+				"is another",
+				c->at.host);
+	default:
+		return call_why(c, -EBADMSG, "%s: HTTP %d for a range",
+				c->at.host, c->status);
+	}
+}
+
+/* What this answer tells about the way, for all requests that follow. */
+static void learn_route(struct request *u, struct call *c)
+{
+	if (u->target && !c->hops)
+		return; /* a known target, and still good */
+	if (c->crossed || u->target)
+		route_set_target(u->route, &c->at);
+	else
+		route_set_direct(u->route);
+	if (u->leader) {
+		u->leader = false;
+		wake_waiters(u);
+	}
+}
+
+static int range_head(struct call *c)
+{
+	struct request *u = c->arg;
+	int r;
+
+	r = check_head(u, c);
+	if (r == 0)
+		r = check_version(u, c);
+	if (r < 0)
+		return r;
+	learn_route(u, c);
+	u->accepted = true;
+	u->rq->from = CHUNK_FROM_UPSTREAM;
+	return 0;
+}
+
+static int range_data(struct call *c, const void *bytes, size_t len)
+{
+	struct request *u = c->arg;
+
+	if (len > still_wanted(u)) {
+		if (!u->cut)
+			return call_why(c, -EBADMSG,
+					"%s: more bytes than "
+					"promised",
+					c->at.host);
+		len = (size_t)still_wanted(u);
+	}
+	if (!u->rq->data(u->rq, bytes, len))
+		return -EAGAIN;
+	u->got += len;
+	return u->cut && still_wanted(u) == 0 ? CALL_ENOUGH : 0;
+}
+
+/* A target that was known before, and is none any more (Amazon says 400 when a
+ * token in it has expired). */
+static bool target_refused(const struct request *u, const struct call *c)
+{
+	if (!u->target || u->accepted)
+		return false;
+	return c->status == 400 || c->status == 401 || c->status == 403 ||
+	       c->status == 404 || c->status == 410;
+}
+
+/* Unless somebody has learnt a newer one since. */
+static void forget_target(struct request *u)
+{
+	if (u->target && u->route->state == ROUTE_TARGET &&
+	    strcmp(u->route->target, u->target) == 0)
+		route_forget(u->route);
+}
+
+static void range_done(struct call *c, int r, const char *why)
+{
+	struct request *u = c->arg;
+
+	u->call = NULL;
+	if (r == 0 && still_wanted(u) == 0) {
+		end(u, 0, "");
+		return;
+	}
+	if (target_refused(u, c)) {
+		forget_target(u);
+		if (!u->asked_again) {
+			u->asked_again = true;
+			try_origin(u);
+			return;
+		}
+	}
+	if (r == 0) {
+		r = -ECONNRESET;
+		why = "the body ended early";
+	}
+	/* Of a target that cannot be reached the origin may know another. */
+	if (call_unreachable(c, r) && !u->accepted)
+		forget_target(u);
+	if (r == -ENOENT && c->status == 0)
+		r = -EHOSTUNREACH; /* no such host: nothing about the blob */
+	if (r == -ENOENT || r == -EACCES)
+		no_remember(u->r, u->route->node.key, r);
+	note_failure(u, r, why);
+	end_lead(u, r, why);
+	if (r == -ETIMEDOUT && now_ms() >= u->rq->deadline_ms)
+		end_failed(u);
+	else
+		next_origin(u);
+}
+
+/* ---- The request ---- */
+
+static const struct call_ops range_ops = {
+	.head = range_head,
+	.data = range_data,
+	.done = range_done,
+};
+
+/* "registry://HOST/NAME" gives a session and the blob's URL there. */
+static int registry_url(struct request *u, const char *origin,
+			struct session **ret_session, char **ret_url)
+{
+	CLEANUP(freep) char *host = strdup(origin + strlen(REGISTRY_PREFIX));
+	CLEANUP(session_unref) struct session *s = NULL;
+	char digest[DIGEST_STR_SIZE];
+	char *name;
+	int r;
+
+	if (!host)
+		return -ENOMEM;
+	name = strchr(host, '/');
+	if (!name || blob_key(u->rq->blob)->kind != BLOB_SHA256)
+		return -EINVAL;
+	*name++ = '\0';
+	if (!ref_host_valid(host) || !ref_name_valid(name))
+		return -EINVAL;
+	r = session_get(u->r, host, name, &s);
+	if (r < 0)
+		return r;
+	if (asprintf(ret_url, "%s/v2/%s/blobs/%s", s->host->base, name,
+		     digest_str(&blob_key(u->rq->blob)->id, digest)) < 0) {
+		*ret_url = NULL;
+		return -ENOMEM;
+	}
+	*ret_session = steal_ptr(&s);
+	return 0;
+}
+
+static int send_range(struct request *u)
+{
+	const char *origin = origin_now(u);
+	CLEANUP(session_unref) struct session *s = NULL;
+	CLEANUP(freep) char *url = NULL;
+	struct url_secret *secret =
+		url_secret_find(u->r, blob_key(u->rq->blob), origin);
+	struct call_spec spec = {
+		.has_range = true,
+		.range_off = first_wanted(u),
+		.range_len = still_wanted(u),
+		.deadline_ms = u->rq->deadline_ms,
+		.if_match = secret ? secret->etag : NULL,
+	};
+	int r;
+
+	free(u->target);
+	u->target = NULL;
+	u->accepted = u->cut = false;
+	if (u->route->state == ROUTE_TARGET) {
+		u->target = strdup(u->route->target);
+		if (!u->target)
+			return -ENOMEM;
+		spec.url = u->target;
+	} else if (strncmp(origin, REGISTRY_PREFIX, strlen(REGISTRY_PREFIX)) ==
+		   0) {
+		r = registry_url(u, origin, &s, &url);
+		if (r < 0)
+			return r;
+		spec.url = url;
+		spec.session = s;
+	} else {
+		spec.url = secret ? secret->url : origin;
+	}
+	return call_start(u->r, &spec, &range_ops, u, &u->call);
+}
+
+/* Asks the current origin for what is still wanted. Whoever comes while
+ * another finds out the way waits for it. */
+static void try_origin(struct request *u)
+{
+	int r;
+
+	switch (route_now(u->route)) {
+	case ROUTE_ASKING:
+		list_add_tail(&u->route->waiters, &u->wait);
+		u->then = end_timed_out;
+		delay_set(u->r, &u->later, u->rq->deadline_ms);
+		return;
+	case ROUTE_UNKNOWN:
+		u->leader = true;
+		u->route->state = ROUTE_ASKING;
+		break;
+	default:
+		break;
+	}
+	r = send_range(u);
+	if (r < 0) {
+		note_failure(u, r, strerror(-r));
+		end_lead(u, r, strerror(-r));
+		next_origin(u);
+	}
+}
+
+static void next_origin(struct request *u)
+{
+	int r;
+
+	for (;;) {
+		route_unref(u->r, &u->route);
+		u->asked_again = false;
+		if (u->next >= u->origins.n) {
+			do_later(u, end_failed);
+			return;
+		}
+		u->next++;
+		r = route_get(u->r, blob_key(u->rq->blob), origin_now(u),
+			      &u->route);
+		if (r == 0)
+			r = no_find(u->r, u->route->node.key);
+		if (r == 0)
+			break;
+		note_failure(u, r,
+			     r == -EACCES   ? "refused a moment ago"
+			     : r == -ENOENT ? "not there a moment ago"
+					    : strerror(-r));
+	}
+	try_origin(u);
+}
+
+static int find_origins(struct source_request *rq, struct string_list *ret)
+{
+	if (rq->origin)
+		return string_list_add(ret, rq->origin);
+	return blob_origins(rq->blob, ret);
+}
+
+static int upstream_start(struct source *s, struct source_request *rq)
+{
+	struct registry *r = container_of(s, struct registry, source);
+	struct request *u = calloc(1, sizeof(*u));
+
+	if (!u)
+		return -ENOENT;
+	u->r = r;
+	u->rq = rq;
+	u->why = BUF_INIT(1024);
+	list_init(&u->wait);
+	list_init(&u->node);
+	delay_init(&u->later, run_later);
+	list_add_tail(&r->requests, &u->node);
+	if (find_origins(rq, &u->origins) < 0 || u->origins.n == 0) {
+		request_free(u);
+		return -ENOENT;
+	}
+	rq->source_data = u;
+	creds_refresh(r);
+	next_origin(u);
+	return 0;
+}
+
+static void upstream_resume(struct source *s, struct source_request *rq)
+{
+	struct request *u = rq->source_data;
+
+	(void)s;
+	if (u && u->call)
+		call_resume(u->call);
+}
+
+static void upstream_cancel(struct source *s, struct source_request *rq)
+{
+	struct request *u = rq->source_data;
+
+	(void)s;
+	if (!u)
+		return;
+	call_abandon(&u->call);
+	list_del(&u->wait);
+	if (u->route)
+		end_lead(u, -ECANCELED, NULL);
+	do_later(u, end_canceled);
+}
+
+const struct source_ops upstream_ops = {
+	.name = "upstream",
+	.start = upstream_start,
+	.resume = upstream_resume,
+	.cancel = upstream_cancel,
+};
+
+void requests_release(struct registry *r)
+{
+	while (!list_empty(&r->requests))
+		end(list_first(&r->requests, struct request, node), -ECANCELED,
+		    "peerd stops");
+}

@@ -1,0 +1,457 @@
+/* Plain HTTP(S) files as blobs. A blob's id is made of the URL without its
+ * query, and of the version that the server names. The whole URL, which may be
+ * signed, stays in memory. */
+#include <inttypes.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/random.h>
+
+#include "base/log.h"
+#include "registry/registry-private.h"
+
+#define ORIGIN_MAX    1024
+#define RECORD_MAX    512
+#define KV_KEY_MAX    480
+#define RECORD_FORMAT "1 %" PRIu64 " %64s %64s"
+
+/* A URL that was asked for lately: what it means until then. */
+struct url_version {
+	struct table_node node; /* registry.versions, by whole URL */
+	char *origin;
+	struct blob_key key;
+	uint64_t until_ms;
+};
+
+struct url_flight {
+	struct flight f;
+	struct store *store;
+	char *url;    /* whole; a secret */
+	char *origin; /* without the query */
+	struct digest query_id;
+	struct blob_key key;
+	uint64_t size;
+	char *etag; /* strong, or NULL */
+	bool versioned;
+	int r;	     /* of the job */
+	int probe_r; /* why upstream could not be asked */
+	struct blob *blob;
+};
+
+static struct url_flight *of(struct flight *f)
+{
+	return container_of(f, struct url_flight, f);
+}
+
+static struct url_flight *of_job(struct job *j)
+{
+	return of(container_of(j, struct flight, job));
+}
+
+static void url_release_flight(struct flight *f)
+{
+	struct url_flight *u = of(f);
+
+	blob_unref(&u->blob);
+	free(u->url);
+	free(u->origin);
+	free(u->etag);
+}
+
+static void url_answer(struct flight *f, int r, void (*cb)(void), void *arg)
+{
+	((registry_blob_cb *)cb)(arg, r, r == 0 ? blob_ref(of(f)->blob) : NULL);
+}
+
+/* ---- Versions ---- */
+
+bool url_version_id(const char *origin, const char *etag, const char *modified,
+		    uint64_t size, struct digest *ret)
+{
+	struct sha256 *h = sha256_new();
+	uint64_t nonce[2] = {now_ms(), 0};
+	char text[32];
+	int n;
+
+	memset(ret, 0, sizeof(*ret));
+	if (!h)
+		return false;
+	/* A weak ETag alone does not promise the same bytes. */
+	if (etag && strncmp(etag, "W/", 2) != 0)
+		modified = NULL;
+	sha256_update(h, origin, strlen(origin) + 1);
+	n = snprintf(text, sizeof(text), "%" PRIu64, size);
+	sha256_update(h, text, (size_t)n + 1);
+	sha256_update(h, etag ? etag : "", etag ? strlen(etag) + 1 : 1);
+	if (modified)
+		sha256_update(h, modified, strlen(modified) + 1);
+	if (!etag && !modified) {
+		(void)!getrandom(&nonce[1], sizeof(nonce[1]), 0);
+		sha256_update(h, nonce, sizeof(nonce));
+	}
+	sha256_final(h, ret);
+	sha256_free(&h);
+	return etag || modified;
+}
+
+static bool is_signature(const char *p, size_t n)
+{
+	static const char *const names[] = {
+		"Signature",
+		"Expires",
+		"Key-Pair-Id",
+		"Policy",
+		"sig",
+		"se",
+		"st",
+		"sp",
+		"spr",
+		"sv",
+		"sr",
+		"sip",
+		"ske",
+		"skt",
+		"sks",
+		"skv",
+		"skoid",
+		"sktid",
+		"token",
+		"access_token",
+		"verify",
+		"AWSAccessKeyId",
+		"GoogleAccessId",
+	};
+
+	if (strncasecmp(p, "X-Amz-", 6) == 0 ||
+	    strncasecmp(p, "X-Goog-", 7) == 0)
+		return true;
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+		if (strlen(names[i]) == n && strncasecmp(names[i], p, n) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* What of a query names a thing and is no signature: two URLs that differ in
+ * it are never taken for one another when the server cannot be asked. */
+static int hash_query(const char *query, struct digest *ret)
+{
+	struct sha256 *h = sha256_new();
+
+	if (!h)
+		return -ENOMEM;
+	while (query && *query) {
+		size_t n = strcspn(query, "&");
+
+		if (!is_signature(query, strcspn(query, "=&")))
+			sha256_update(h, query, n + (query[n] == '&'));
+		query += n + (query[n] == '&');
+	}
+	sha256_final(h, ret);
+	sha256_free(&h);
+	return 0;
+}
+
+static void version_del(struct registry *r, struct url_version *v)
+{
+	table_del(&r->versions, &v->node);
+	free(v->origin);
+	free(v);
+}
+
+static struct url_version *version_find(struct registry *r, const char *url)
+{
+	struct table_node *tn = table_find(&r->versions, url);
+
+	return tn ? table_entry(tn, struct url_version, node) : NULL;
+}
+
+static void version_set(struct url_flight *u, uint64_t fresh_ms)
+{
+	struct registry *r = u->f.r;
+	struct url_version *v = version_find(r, u->url);
+
+	if (!v) {
+		if (r->versions.n >= MAX_URLS)
+			version_del(r,
+				    list_first(&r->versions.used,
+					       struct url_version, node.used));
+		v = calloc(1, sizeof(*v));
+		if (!v)
+			return;
+		v->origin = strdup(u->origin);
+		if (!v->origin || table_add(&r->versions, &v->node, u->url)) {
+			free(v->origin);
+			free(v);
+			return;
+		}
+	}
+	v->key = u->key;
+	v->until_ms = now_ms() + fresh_ms;
+}
+
+void url_expire(struct registry *r, const char *origin)
+{
+	table_for_each_safe(it, &r->versions)
+	{
+		struct url_version *v =
+			list_entry(it, struct url_version, node.used);
+
+		if (strcmp(v->origin, origin) == 0)
+			version_del(r, v);
+	}
+}
+
+/* ---- Whole URLs ---- */
+
+static void secret_del(struct registry *r, struct url_secret *s)
+{
+	table_del(&r->urls, &s->node);
+	free(s->url);
+	free(s->etag);
+	free(s);
+}
+
+struct url_secret *url_secret_find(struct registry *r,
+				   const struct blob_key *key,
+				   const char *origin)
+{
+	CLEANUP(freep) char *k = NULL;
+	struct table_node *tn;
+
+	if (strncmp(origin, "http", 4) != 0)
+		return NULL;
+	k = route_key(key, origin);
+	tn = k ? table_find(&r->urls, k) : NULL;
+	return tn ? table_entry(tn, struct url_secret, node) : NULL;
+}
+
+/* The newest URL replaces the one before: its signature lives longest. */
+static void secret_set(struct url_flight *u)
+{
+	CLEANUP(freep) char *k = route_key(&u->key, u->origin);
+	struct registry *r = u->f.r;
+	struct table_node *tn = k ? table_find(&r->urls, k) : NULL;
+	struct url_secret *s;
+
+	if (!k)
+		return;
+	if (tn)
+		secret_del(r, table_entry(tn, struct url_secret, node));
+	else if (r->urls.n >= MAX_URLS)
+		secret_del(r, list_first(&r->urls.used, struct url_secret,
+					 node.used));
+	s = calloc(1, sizeof(*s));
+	if (!s)
+		return;
+	s->url = strdup(u->url);
+	s->etag = u->etag ? strdup(u->etag) : NULL;
+	s->unversioned = !u->versioned;
+	if (!s->url || table_add(&r->urls, &s->node, k) < 0) {
+		free(s->url);
+		free(s->etag);
+		free(s);
+	}
+}
+
+void urls_release(struct registry *r)
+{
+	table_for_each_safe(it, &r->urls)
+		secret_del(r, list_entry(it, struct url_secret, node.used));
+	table_for_each_safe(it, &r->versions)
+		version_del(r, list_entry(it, struct url_version, node.used));
+}
+
+/* ---- Jobs ---- */
+
+static void kv_key(const struct url_flight *u, char out[KV_KEY_MAX])
+{
+	char hex[DIGEST_HEX_SIZE];
+	struct digest d;
+
+	if (strlen(u->origin) + sizeof("url:") <= KV_KEY_MAX) {
+		(void)snprintf(out, KV_KEY_MAX, "url:%s", u->origin);
+		return;
+	}
+	digest_of(u->origin, strlen(u->origin), &d);
+	(void)snprintf(out, KV_KEY_MAX, "urlhash:%s", digest_hex(&d, hex));
+}
+
+/* A version that was asked for a moment ago. */
+static void get_known(struct job *j)
+{
+	struct url_flight *u = of_job(j);
+
+	u->r = store_get(u->store, &u->key, &u->blob);
+}
+
+static void create(struct job *j)
+{
+	struct url_flight *u = of_job(j);
+	char key[KV_KEY_MAX], val[RECORD_MAX];
+	char id[DIGEST_HEX_SIZE], query[DIGEST_HEX_SIZE];
+	int n;
+
+	u->r = store_create(u->store, &u->key, u->size, &u->blob);
+	if (u->r < 0)
+		return;
+	kv_key(u, key);
+	n = snprintf(val, sizeof(val), RECORD_FORMAT, u->size,
+		     digest_hex(&u->key.id, id),
+		     digest_hex(&u->query_id, query));
+	(void)store_kv_put(u->store, key, strlen(key), val, (size_t)n);
+}
+
+static void find_last(struct job *j)
+{
+	CLEANUP(buf_release) struct buf val = BUF_INIT(RECORD_MAX);
+	struct url_flight *u = of_job(j);
+	char id[DIGEST_HEX_SIZE], query[DIGEST_HEX_SIZE];
+	char key[KV_KEY_MAX];
+	struct digest query_id;
+
+	kv_key(u, key);
+	u->r = store_kv_get(u->store, key, strlen(key), &val);
+	if (u->r < 0)
+		return;
+	u->r = -ENOENT;
+	if (sscanf(val.data ? val.data : "", RECORD_FORMAT, &u->size, id,
+		   query) == 3 &&
+	    digest_parse_hex(id, &u->key.id) == 0 &&
+	    digest_parse_hex(query, &query_id) == 0 &&
+	    digest_equal(&query_id, &u->query_id))
+		u->r = store_get(u->store, &u->key, &u->blob);
+}
+
+/* ---- The flight ---- */
+
+static void ready(struct flight *f)
+{
+	struct url_flight *u = of(f);
+
+	if (u->r < 0) {
+		flight_finish(f, u->r);
+		return;
+	}
+	secret_set(u);
+	version_set(u, f->r->tag_fresh_ms);
+	u->r = blob_add_origin(u->store, u->blob, u->origin);
+	flight_finish(f, u->r);
+}
+
+static void last_found(struct flight *f)
+{
+	struct url_flight *u = of(f);
+
+	if (u->r < 0) {
+		flight_finish(f, u->probe_r);
+		return;
+	}
+	u->versioned = true;
+	secret_set(u);
+	/* As long as a "no" would last: nobody waits for a dead server again
+	 * and again. */
+	version_set(u, f->r->negative_ms);
+	flight_finish(f, 0);
+}
+
+static void probed(void *arg, int r, const struct probe_result *res,
+		   bool unreachable, const char *why)
+{
+	struct flight *f = arg;
+	struct url_flight *u = of(f);
+
+	(void)why;
+	f->probe = NULL;
+	if (unreachable) {
+		u->probe_r = r;
+		flight_job(f, find_last, last_found);
+		return;
+	}
+	if (r == 0 && res->size > BLOB_MAX_SIZE)
+		r = -EBADMSG;
+	if (r < 0) {
+		flight_finish(f, r);
+		return;
+	}
+	u->size = res->size;
+	u->versioned = url_version_id(u->origin, res->etag, res->modified,
+				      res->size, &u->key.id);
+	if (res->etag && res->etag[0] == '"')
+		u->etag = strdup(res->etag);
+	flight_job(f, create, ready);
+}
+
+static void ask(struct flight *f)
+{
+	int r = probe_start(f->r, of(f)->url, NULL, true, probed, f, &f->probe);
+
+	if (r < 0)
+		flight_finish(f, r);
+}
+
+static void known_got(struct flight *f)
+{
+	struct url_flight *u = of(f);
+
+	if (u->r == 0) {
+		flight_finish(f, 0);
+		return;
+	}
+	ask(f);
+}
+
+static void url_begin(struct flight *f)
+{
+	struct url_flight *u = of(f);
+	struct url_version *v = version_find(f->r, u->url);
+
+	if (v && now_ms() < v->until_ms) {
+		u->key = v->key;
+		flight_job(f, get_known, known_got);
+	} else {
+		ask(f);
+	}
+}
+
+static const struct flight_ops url_ops = {
+	.size = sizeof(struct url_flight),
+	.begin = url_begin,
+	.answer = url_answer,
+	.release = url_release_flight,
+};
+
+static int set_url(struct url_flight *u, const char *text)
+{
+	CLEANUP(url_release) struct url url = {0};
+	CLEANUP(buf_release) struct buf whole = BUF_INIT(URL_MAX_BYTES + 64);
+	CLEANUP(buf_release) struct buf origin = BUF_INIT(ORIGIN_MAX);
+
+	if (url_parse(text, &url) < 0 || url_format(&url, false, &origin) < 0 ||
+	    url_format(&url, true, &whole) < 0)
+		return -ENOENT;
+	u->origin = buf_steal(&origin);
+	u->url = buf_steal(&whole);
+	if (!u->origin || !u->url)
+		return -ENOMEM;
+	return hash_query(url.query, &u->query_id);
+}
+
+void registry_get_url(struct registry *r, const char *url, registry_blob_cb *cb,
+		      void *arg)
+{
+	struct flight *f;
+	bool is_new;
+	char *key;
+	int e;
+
+	if (asprintf(&key, "url %s", url) < 0)
+		key = NULL;
+	f = flight_join(r, &url_ops, key, (void (*)(void))cb, arg, &is_new);
+	if (!f || !is_new)
+		return;
+	of(f)->store = r->store;
+	of(f)->key.kind = BLOB_URL;
+	e = set_url(of(f), url);
+	if (e < 0)
+		flight_abort(f, e);
+}

@@ -1,0 +1,62 @@
+/* What the faces of the daemon (mount, mirror) ask of the registries: names
+ * become manifests, tag lists and blobs. registry/ implements it; main.c hands
+ * it to fs/ and the others, so that the floors need not know each other.
+ *
+ * Everything runs on the loop thread. Callbacks come exactly once, never from
+ * inside the call that started them. Errors: -ENOENT there is none; -EACCES
+ * refused; -EBADMSG what came was wrong; -EHOSTUNREACH no usable answer in
+ * time; -EISDIR, -EOPNOTSUPP as get_url() says; -ECANCELED at the end. */
+#ifndef STORE_CATALOG_H
+#define STORE_CATALOG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "base/digest.h"
+#include "base/manifest.h"
+#include "base/options.h"
+#include "store/store.h"
+
+/* A manifest's bytes; borrowed during the callback. */
+struct manifest_result {
+	struct digest digest;
+	const char *media_type;
+	const void *bytes;
+	size_t len;
+	const struct manifest *manifest; /* NULL if it could not be parsed; the
+					    bytes match the digest all the
+					    same */
+	bool stale; /* a tag upstream did not confirm: the last known one */
+};
+
+/* res is NULL unless r is 0. */
+typedef void manifest_cb(void *arg, int r, const struct manifest_result *res);
+/* tags is sorted and borrowed; stale as above. */
+typedef void tags_cb(void *arg, int r, const struct string_list *tags,
+		     bool stale);
+/* b, NULL unless r is 0, is a reference that the callback owns. */
+typedef void blob_cb(void *arg, int r, struct blob *b);
+
+struct catalog;
+
+struct catalog_ops {
+	/* By tag or "sha256:…". */
+	void (*get_manifest)(struct catalog *c, const char *host,
+			     const char *name, const char *reference,
+			     manifest_cb *cb, void *arg);
+	void (*list_tags)(struct catalog *c, const char *host, const char *name,
+			  tags_cb *cb, void *arg);
+	/* A blob of a repository, of known size, ready to be read. */
+	void (*get_blob)(struct catalog *c, const char *host, const char *name,
+			 const struct digest *d, blob_cb *cb, void *arg);
+	/* Any file that serves ranges. -EISDIR: the server sends the same URL
+	 * with a slash behind it; -EOPNOTSUPP: it does not serve ranges. */
+	void (*get_url)(struct catalog *c, const char *url, blob_cb *cb,
+			void *arg);
+};
+
+struct catalog {
+	const struct catalog_ops *ops;
+};
+
+#endif

@@ -1,0 +1,527 @@
+/* The commit thread: makes written chunks durable in batches, and evicts.
+ *
+ * A cycle takes all blobs that have changed, flushes their files, then writes
+ * one index transaction, then gives back the room of chunks that this
+ * transaction has removed. What changes meanwhile waits for the next cycle. */
+#include "store/store-private.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+
+#define RETRY_MS	1000
+#define MAX_DIRTY_BLOBS 256
+
+void blob_dirty_locked(struct blob *b)
+{
+	struct store *s = b->store;
+
+	if (b->in_dirty)
+		return;
+	b->in_dirty = true;
+	blob_ref_locked(b);
+	list_add_tail(&s->dirty, &b->dirty);
+	if (s->ndirty++ == 0) {
+		s->first_dirty_ms = now_ms();
+		(void)pthread_cond_signal(&s->commit_wake);
+	} else if (s->ndirty == MAX_DIRTY_BLOBS) {
+		(void)pthread_cond_signal(&s->commit_wake);
+	}
+}
+
+int commit_wait(struct store *s)
+{
+	uint64_t want;
+	int r;
+
+	store_lock(s);
+	want = s->cycle_started + 1;
+	if (s->cycle_wanted < want)
+		s->cycle_wanted = want;
+	(void)pthread_cond_signal(&s->commit_wake);
+	while (s->cycle_done < want)
+		(void)pthread_cond_wait(&s->cycle_end, &s->mu);
+	r = s->cycle_result;
+	store_unlock(s);
+	return r;
+}
+
+int store_sync(struct store *s)
+{
+	return commit_wait(s);
+}
+
+/* ---- Files ---- */
+
+static void fsync_at(struct store *s, const char *path, size_t len)
+{
+	char dir[FILE_PATH_SIZE];
+	CLEANUP(closep) int fd = -1;
+
+	(void)snprintf(dir, sizeof(dir), "%.*s", (int)len, path);
+	fd = openat(s->dirfd, dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd >= 0)
+		(void)fsync(fd);
+}
+
+/* A new file's name must last as long as its bytes. */
+static void sync_name(struct store *s, struct blob *b)
+{
+	char path[FILE_PATH_SIZE];
+	char *end;
+
+	(void)blob_path(&b->key, path);
+	end = strrchr(path, '/');
+	fsync_at(s, path, (size_t)(end - path));
+	*end = '\0';
+	end = strrchr(path, '/');
+	fsync_at(s, path, (size_t)(end - path));
+}
+
+/* mu is held. */
+static bool take_dirty(struct blob *b)
+{
+	uint64_t any = 0;
+
+	for (uint32_t k = 0; k < b->nsegs; k++) {
+		struct seg *g = b->segs[k];
+
+		for (int i = 0; g && i < SEG_WORDS; i++) {
+			g->syncing[i] |= g->dirty[i];
+			any |= g->syncing[i];
+			if (g->dirty[i])
+				g->changed = true;
+			g->dirty[i] = 0;
+		}
+	}
+	return any != 0;
+}
+
+static void drop_syncing(struct store *s, struct blob *b)
+{
+	store_lock(s);
+	for (uint32_t c = 0; c < b->chunks; c++) {
+		struct seg *g = seg_of(b, c);
+
+		if (!g)
+			c |= INDEX_SEG - 1;
+		else if (bit_get(g->syncing, c % INDEX_SEG))
+			blob_damaged_locked(b, c);
+	}
+	store_unlock(s);
+}
+
+static void sync_file(struct store *s, struct blob *b)
+{
+	static struct log_limit limit;
+	bool any, made;
+	int fd, r;
+
+	store_lock(s);
+	any = take_dirty(b);
+	made = b->made;
+	b->made = false;
+	store_unlock(s);
+	if (made)
+		sync_name(s, b);
+	if (!any)
+		return;
+	fd = LOAD_ACQ(&b->fd);
+	if (fd < 0 || fdatasync(fd) == 0)
+		return;
+	r = -errno;
+	/* The kernel may have thrown the bytes away already. */
+	drop_syncing(s, b);
+	ADD(&s->write_errors, 1);
+	if (log_limit_ok(&limit, 1, 60000))
+		log_error("cannot flush a cache file; chunks are dropped",
+			  LE(r));
+}
+
+/* ---- The index ---- */
+
+/* mu is held. False: no chunk of it is in the index. */
+static bool encode_seg(const struct seg *g, uint8_t *out)
+{
+	bool any = false;
+
+	memset(out, 0, INDEX_SEG_BYTES(g->n));
+	for (uint32_t i = 0; i < g->n; i++) {
+		if (!bit_get(g->durable, i))
+			continue;
+		any = true;
+		out[i / 8] |= (uint8_t)(1u << (i % 8));
+		put_le(out + 32 + 4 * i, g->crc[i], 4);
+		put_le(out + 32 + 4 * g->n + 2 * i, g->from[i], 2);
+	}
+	return any;
+}
+
+/* The flushed chunks of a segment become durable. mu is held. */
+static void promote(struct blob *b, struct seg *g, uint32_t first)
+{
+	for (uint32_t i = 0; i < g->n; i++) {
+		if (!bit_get(g->syncing, i))
+			continue;
+		if (!bit_get(g->durable, i))
+			b->durable_bytes += blob_chunk_len(b, first + i);
+		bit_set(g->durable, i);
+	}
+	memset(g->syncing, 0, sizeof(g->syncing));
+}
+
+/* Adds one segment's record. True: the segment had new chunks. */
+static bool put_seg(struct store *s, struct blob *b, uint32_t k,
+		    struct index_batch *batch)
+{
+	uint8_t key[INDEX_BKEY + 4], rec[INDEX_SEG_BYTES(INDEX_SEG)];
+	bool changed, any = false, fresh = false;
+	struct seg *g = LOAD_ACQ(&b->segs[k]);
+	uint32_t n;
+
+	if (!g)
+		return false;
+	store_lock(s);
+	for (int i = 0; i < SEG_WORDS; i++)
+		fresh |= g->syncing[i] != 0;
+	changed = g->changed;
+	n = g->n;
+	if (changed) {
+		promote(b, g, k * INDEX_SEG);
+		any = encode_seg(g, rec);
+		g->changed = false;
+	}
+	store_unlock(s);
+	if (!changed)
+		return false;
+	bkey_of(&b->key, key);
+	for (int i = 0; i < 4; i++)
+		key[INDEX_BKEY + i] = (uint8_t)(k >> (24 - 8 * i));
+	if (any)
+		index_put(batch, INDEX_CHUNKS, key, sizeof(key), rec,
+			  INDEX_SEG_BYTES(n));
+	else
+		index_del(batch, INDEX_CHUNKS, key, sizeof(key));
+	return fresh;
+}
+
+static void put_origins(struct store *s, struct blob *b,
+			const uint8_t bkey[INDEX_BKEY],
+			struct index_batch *batch)
+{
+	CLEANUP(buf_release)
+	struct buf v = BUF_INIT(MAX_ORIGINS * (MAX_ORIGIN_BYTES + 1));
+	bool changed;
+	int r = 0;
+
+	store_lock(s);
+	changed = b->origins_changed;
+	b->origins_changed = false;
+	for (size_t i = 0; changed && r == 0 && i < b->origins.n; i++)
+		r = buf_add(&v, b->origins.v[i], strlen(b->origins.v[i]) + 1);
+	store_unlock(s);
+	if (r < 0)
+		batch->error = r;
+	else if (changed && v.len > 0)
+		index_put(batch, INDEX_ORIGINS, bkey, INDEX_BKEY, v.data,
+			  v.len);
+}
+
+/* True: chunks of b become durable with this. */
+static bool put_blob(struct store *s, struct blob *b, struct index_batch *batch)
+{
+	uint8_t bkey[INDEX_BKEY];
+	struct index_blob rec;
+	bool fresh = false, wipe;
+
+	bkey_of(&b->key, bkey);
+	store_lock(s);
+	wipe = b->wipe_records;
+	store_unlock(s);
+	if (wipe)
+		index_del_prefix(batch, INDEX_CHUNKS, bkey, sizeof(bkey));
+	for (uint32_t k = 0; k < b->nsegs; k++)
+		fresh |= put_seg(s, b, k, batch);
+	put_origins(s, b, bkey, batch);
+	store_lock(s);
+	rec = (struct index_blob){.size = b->size,
+				  .last_use_s = blob_last_use_s(b),
+				  .cached_bytes = b->durable_bytes,
+				  .state = LOAD(&b->state)};
+	b->rec_changed = false;
+	b->rec_last_use_s = rec.last_use_s;
+	b->indexed = true;
+	store_unlock(s);
+	index_put_blob(batch, bkey, &rec);
+	return fresh;
+}
+
+/* What was read is noted at leisure: those in memory, and those that were. */
+static void put_touches(struct store *s, struct index_batch *batch)
+{
+	struct touch *t;
+	unsigned int n;
+
+	store_lock(s);
+	for (size_t h = 0; h < HASH_SIZE; h++) {
+		for (struct blob *b = s->hash[h]; b; b = b->next) {
+			uint64_t last = blob_last_use_s(b);
+			uint8_t bkey[INDEX_BKEY];
+
+			if (b->loading || !b->indexed ||
+			    last <= b->rec_last_use_s)
+				continue;
+			b->rec_last_use_s = last;
+			bkey_of(&b->key, bkey);
+			index_touch(batch, bkey, last);
+		}
+	}
+	t = s->touches;
+	n = s->ntouches;
+	s->touches = NULL;
+	s->ntouches = 0;
+	store_unlock(s);
+	for (unsigned int i = 0; i < n; i++)
+		index_touch(batch, t[i].bkey, t[i].last_use_s);
+	free(t);
+}
+
+static void put_peers(struct store *s, struct index_batch *batch,
+		      unsigned int *ret_saved)
+{
+	store_lock(s);
+	for (unsigned int i = s->npeers_saved; i < s->npeers; i++) {
+		unsigned int id = i + 1;
+		uint8_t key[2] = {(uint8_t)(id >> 8), (uint8_t)id};
+
+		index_put(batch, INDEX_PEERS, key, sizeof(key), s->peers[i],
+			  strlen(s->peers[i]));
+	}
+	*ret_saved = s->npeers;
+	store_unlock(s);
+}
+
+/* ---- A cycle ---- */
+
+/* Gives back the room of dropped chunks that the index has forgotten. */
+static void punch_seg(struct store *s, struct blob *b, uint32_t k)
+{
+	uint64_t mine[SEG_WORDS] = {0};
+	struct seg *g = LOAD_ACQ(&b->segs[k]);
+	uint64_t any = 0;
+	int fd;
+
+	if (!g)
+		return;
+	store_lock(s);
+	for (int i = 0; i < SEG_WORDS && !g->changed; i++) {
+		mine[i] = g->punch[i] & ~g->present[i] & ~g->claimed[i];
+		g->claimed[i] |= mine[i];
+		g->punch[i] &= ~mine[i];
+		any |= mine[i];
+	}
+	store_unlock(s);
+	if (!any)
+		return;
+	fd = blob_fd(b, false);
+	for (uint32_t i = 0; fd >= 0 && i < g->n;) {
+		uint32_t end = i;
+
+		while (end < g->n && mine[end / 64] >> (end % 64) & 1)
+			end++;
+		if (end > i)
+			(void)fallocate(
+				fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+				(off_t)((k * INDEX_SEG + i) * CHUNK_SIZE),
+				(off_t)((end - i) * CHUNK_SIZE));
+		i = end + 1;
+	}
+	store_lock(s);
+	for (int i = 0; i < SEG_WORDS; i++)
+		g->claimed[i] &= ~mine[i];
+	(void)pthread_cond_broadcast(&s->changed);
+	store_unlock(s);
+}
+
+static void tell(struct store *s, struct blob *b, bool fresh)
+{
+	unsigned int dropped;
+
+	store_lock(s);
+	dropped = b->ev_dropped;
+	b->ev_dropped = 0;
+	store_unlock(s);
+	if (!s->event)
+		return;
+	for (unsigned int i = 0; i < dropped; i++)
+		s->event(s->event_arg, b, BLOB_EV_DROPPED);
+	if (fresh)
+		s->event(s->event_arg, b, BLOB_EV_COMMITTED);
+}
+
+/* The index could not be written: all of it is to be tried again. */
+static void requeue(struct store *s, struct blob *b)
+{
+	store_lock(s);
+	for (uint32_t k = 0; k < b->nsegs; k++)
+		if (b->segs[k])
+			b->segs[k]->changed = true;
+	b->rec_changed = b->origins_changed = true;
+	blob_dirty_locked(b);
+	s->retry_ms = now_ms() + RETRY_MS;
+	store_unlock(s);
+}
+
+static void finish(struct store *s, struct list *batch, int r)
+{
+	static struct log_limit limit;
+
+	if (r < 0) {
+		ADD(&s->write_errors, 1);
+		if (log_limit_ok(&limit, 1, 60000))
+			log_error("cannot write the cache index", LE(r));
+	}
+	while (!list_empty(batch)) {
+		struct blob *b = list_first(batch, struct blob, cycle);
+		bool fresh = b->fresh;
+
+		list_del(&b->cycle);
+		if (r < 0 && !LOAD(&b->stale)) {
+			requeue(s, b);
+		} else if (!LOAD(&b->stale)) {
+			store_lock(s);
+			b->wipe_records = false;
+			store_unlock(s);
+			for (uint32_t k = 0; k < b->nsegs; k++)
+				punch_seg(s, b, k);
+		}
+		tell(s, b, fresh && r == 0);
+		blob_unref(&b);
+	}
+}
+
+static int run_cycle(struct store *s, bool housekeep)
+{
+	struct index_batch batch;
+	struct list blobs;
+	unsigned int npeers;
+	int r = 0;
+
+	list_init(&blobs);
+	index_batch_init(&batch);
+	store_lock(s);
+	while (!list_empty(&s->dirty)) {
+		struct blob *b = list_first(&s->dirty, struct blob, dirty);
+
+		list_del(&b->dirty);
+		list_add_tail(&blobs, &b->cycle);
+		b->in_dirty = false;
+	}
+	s->ndirty = 0;
+	s->retry_ms = 0;
+	store_unlock(s);
+
+	list_for_each (n, &blobs) {
+		sync_file(s, list_entry(n, struct blob, cycle));
+	}
+	list_for_each (n, &blobs) {
+		struct blob *b = list_entry(n, struct blob, cycle);
+
+		b->fresh = !LOAD_ACQ(&b->stale) && put_blob(s, b, &batch);
+	}
+	put_peers(s, &batch, &npeers);
+	if (housekeep)
+		put_touches(s, &batch);
+	if (batch.n > 0 || batch.error < 0) {
+		r = index_write(s->ix, &batch);
+		if (r == 0)
+			ADD(&s->commits, 1);
+	}
+	index_batch_release(&batch);
+	if (r == 0) {
+		store_lock(s);
+		s->npeers_saved = npeers;
+		store_unlock(s);
+	}
+	finish(s, &blobs, r);
+	return r;
+}
+
+/* When the next cycle is due; mu is held. */
+static uint64_t due_ms(const struct store *s)
+{
+	uint64_t t = s->housekeep_ms;
+
+	if (s->stop_commit || s->cycle_wanted > s->cycle_started ||
+	    s->ndirty >= MAX_DIRTY_BLOBS)
+		return s->retry_ms && !s->stop_commit &&
+				       s->cycle_wanted <= s->cycle_started
+			       ? s->retry_ms
+			       : 0;
+	if (s->ndirty > 0)
+		t = min_u64(t,
+			    max_u64(s->first_dirty_ms + s->commit_interval_ms,
+				    s->retry_ms));
+	if (s->evict_again_ms)
+		t = min_u64(t, s->evict_again_ms);
+	return t;
+}
+
+void *commit_main(void *arg)
+{
+	struct store *s = arg;
+	bool stop = false;
+
+	(void)pthread_setname_np(pthread_self(), "commit");
+	while (!stop) {
+		uint64_t want_room, number, due;
+		bool housekeep;
+		int r;
+
+		store_lock(s);
+		while ((due = due_ms(s)) > now_ms())
+			cond_wait_until(&s->commit_wake, s, due);
+		stop = s->stop_commit;
+		number = ++s->cycle_started;
+		want_room = s->evict_wanted;
+		s->evict_wanted = 0;
+		s->evict_again_ms = 0;
+		housekeep = stop || now_ms() >= s->housekeep_ms;
+		if (housekeep)
+			s->housekeep_ms = now_ms() + HOUSEKEEPING_MS;
+		store_unlock(s);
+
+		evict(s, want_room);
+		r = run_cycle(s, housekeep);
+		if (housekeep && !stop)
+			forget_empty(s);
+
+		store_lock(s);
+		s->cycle_done = number;
+		s->cycle_result = r;
+		(void)pthread_cond_broadcast(&s->cycle_end);
+		store_unlock(s);
+	}
+	return NULL;
+}
+
+void drop_unsaved(struct store *s)
+{
+	struct blob *b;
+
+	for (;;) {
+		store_lock(s);
+		if (list_empty(&s->dirty)) {
+			store_unlock(s);
+			return;
+		}
+		b = list_first(&s->dirty, struct blob, dirty);
+		list_del(&b->dirty);
+		b->in_dirty = false;
+		store_unlock(s);
+		blob_unref(&b);
+	}
+}

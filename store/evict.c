@@ -1,0 +1,388 @@
+/* What goes when there is too much: the least recently used blobs first, of
+ * each its least recently used chunks. Blobs used in the last seconds come
+ * last, chunk by chunk, and what was used an instant ago stays: it was asked
+ * for and perhaps not read yet. Runs on the commit thread. */
+#include "store/store-private.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+
+#define RECENT_TICKS (10 * TICKS_PER_S)
+#define KEEP_TICKS   4
+#define AGAIN_MS     300
+#define SMALL_CACHE  ((uint64_t)16 << 20)
+#define MAX_EMPTY    100000
+#define EMPTY_AGE_S  (24 * 3600)
+
+struct candidate {
+	struct blob_key key;
+	int64_t used; /* ticks; negative before the start */
+	uint64_t cached_bytes;
+};
+
+struct candidates {
+	struct store *store;
+	struct candidate *v;
+	size_t n, cap;
+};
+
+struct victim {
+	struct blob *blob;
+	int64_t used;
+	uint32_t chunk;
+};
+
+struct victims {
+	struct victim *v;
+	size_t n, cap;
+};
+
+/* Room for one more in a growing array. */
+static void *grow(void *v, size_t n, size_t *cap, size_t size)
+{
+	size_t want = *cap ? *cap * 2 : 64;
+
+	if (n < *cap)
+		return v;
+	v = reallocarray(v, want, size);
+	if (v)
+		*cap = want;
+	return v;
+}
+
+static int add_candidate(struct candidates *c, const struct candidate *one)
+{
+	void *v = grow(c->v, c->n, &c->cap, sizeof(*c->v));
+
+	if (!v)
+		return -ENOMEM;
+	c->v = v;
+	c->v[c->n++] = *one;
+	return 0;
+}
+
+static int64_t record_tick(const struct store *s, uint64_t last_use_s)
+{
+	if (last_use_s >= s->open_s)
+		return 0;
+	return -(int64_t)min_u64((s->open_s - last_use_s) * TICKS_PER_S,
+				 INT64_MAX);
+}
+
+static int from_record(void *arg, const uint8_t *key, size_t key_len,
+		       const uint8_t *val, size_t val_len)
+{
+	struct candidates *c = arg;
+	struct index_blob rec;
+	struct candidate one;
+
+	if (!bkey_parse(key, key_len, &one.key) ||
+	    !index_decode_blob(val, val_len, &rec) || rec.cached_bytes == 0)
+		return 0;
+	one.used = record_tick(c->store, rec.last_use_s);
+	one.cached_bytes = rec.cached_bytes;
+	return add_candidate(c, &one);
+}
+
+static int by_key(const void *a, const void *b)
+{
+	const struct candidate *x = a, *y = b;
+
+	if (x->key.kind != y->key.kind)
+		return x->key.kind < y->key.kind ? -1 : 1;
+	return memcmp(&x->key.id, &y->key.id, sizeof(x->key.id));
+}
+
+static int by_age(const void *a, const void *b)
+{
+	const struct candidate *x = a, *y = b;
+
+	return x->used < y->used ? -1 : x->used > y->used;
+}
+
+static int victim_age(const void *a, const void *b)
+{
+	const struct victim *x = a, *y = b;
+
+	if (x->used != y->used)
+		return x->used < y->used ? -1 : 1;
+	if (x->blob != y->blob)
+		return x->blob < y->blob ? -1 : 1;
+	return x->chunk < y->chunk ? -1 : x->chunk > y->chunk;
+}
+
+/* What is in memory knows better than the index. */
+static int overlay(struct store *s, struct candidates *c)
+{
+	size_t known = c->n;
+	int r = 0;
+
+	if (known)
+		qsort(c->v, known, sizeof(*c->v), by_key);
+	store_lock(s);
+	for (size_t h = 0; r == 0 && h < HASH_SIZE; h++) {
+		for (struct blob *b = s->hash[h]; r == 0 && b; b = b->next) {
+			struct candidate one = {.key = b->key}, *old = NULL;
+
+			if (b->loading)
+				continue;
+			one.cached_bytes = LOAD(&b->cached_bytes);
+			one.used = LOAD(&b->used);
+			if (one.used == 0)
+				one.used = record_tick(s, b->rec_last_use_s);
+			if (known)
+				old = bsearch(&one, c->v, known, sizeof(*c->v),
+					      by_key);
+			if (old)
+				*old = one;
+			else
+				r = add_candidate(c, &one);
+		}
+	}
+	store_unlock(s);
+	return r;
+}
+
+/* ---- Chunks ---- */
+
+/* Of what was not used since the start only the blob's last use is known. */
+static int64_t chunk_used(const struct blob *b, uint32_t chunk)
+{
+	struct seg *g = seg_of(b, chunk);
+	uint32_t used = g ? LOAD(&g->used[chunk % INDEX_SEG]) : 0;
+
+	return used ? used : record_tick(b->store, b->loaded_last_use_s);
+}
+
+static int collect(struct blob *b, struct victims *l)
+{
+	for (uint32_t c = 0; c < b->chunks; c++) {
+		void *v;
+
+		if (!seg_of(b, c)) {
+			c |= INDEX_SEG - 1;
+			continue;
+		}
+		if (!blob_has(b, c))
+			continue;
+		v = grow(l->v, l->n, &l->cap, sizeof(*l->v));
+		if (!v)
+			return -ENOMEM;
+		l->v = v;
+		l->v[l->n++] = (struct victim){b, chunk_used(b, c), c};
+	}
+	return 0;
+}
+
+static uint64_t drop_one(struct store *s, const struct victim *v)
+{
+	uint64_t len = 0;
+
+	store_lock(s);
+	if (blob_has(v->blob, v->chunk)) {
+		len = blob_chunk_len(v->blob, v->chunk);
+		chunk_drop_locked(v->blob, v->chunk);
+	}
+	if (len && LOAD(&v->blob->npresent) == 0 &&
+	    LOAD(&v->blob->state) == BLOB_BAD)
+		STORE_REL(&v->blob->state, BLOB_PROVISIONAL);
+	store_unlock(s);
+	if (len) {
+		ADD(&s->evicted_chunks, 1);
+		ADD(&s->evicted_bytes, len);
+	}
+	return len;
+}
+
+/* Oldest first, until `want` bytes are dropped; none used after `before`. */
+static uint64_t drop_oldest(struct store *s, struct victims *l, uint64_t want,
+			    int64_t before)
+{
+	uint64_t got = 0;
+
+	if (l->n)
+		qsort(l->v, l->n, sizeof(*l->v), victim_age);
+	for (size_t i = 0; i < l->n && got < want; i++) {
+		if (l->v[i].used > before)
+			break;
+		got += drop_one(s, &l->v[i]);
+	}
+	return got;
+}
+
+/* Blobs that were not used of late, one after the other. */
+static uint64_t evict_old(struct store *s, const struct candidates *c,
+			  uint64_t want, int64_t recent, size_t *ret_next)
+{
+	struct victims l = {0};
+	uint64_t got = 0;
+	size_t i;
+
+	for (i = 0; i < c->n && got < want && c->v[i].used < recent; i++) {
+		struct blob *b;
+
+		if (c->v[i].cached_bytes == 0 ||
+		    blob_get_quiet(s, &c->v[i].key, &b) < 0)
+			continue;
+		l.n = 0;
+		if (collect(b, &l) == 0)
+			got += drop_oldest(s, &l, want - got, INT64_MAX);
+		blob_unref(&b);
+	}
+	free(l.v);
+	*ret_next = i;
+	return got;
+}
+
+/* The others, chunk by chunk. */
+static uint64_t evict_recent(struct store *s, const struct candidates *c,
+			     size_t first, uint64_t want, bool hard)
+{
+	int64_t before = (int64_t)store_tick(s) - KEEP_TICKS;
+	struct blob **held = calloc(c->n - first + 1, sizeof(struct blob *));
+	struct victims l = {0};
+	uint64_t got = 0;
+	size_t n = 0;
+
+	for (size_t i = first; held && i < c->n; i++) {
+		if (c->v[i].cached_bytes == 0 ||
+		    blob_get_quiet(s, &c->v[i].key, &held[n]) < 0)
+			continue;
+		if (collect(held[n++], &l) < 0)
+			break;
+	}
+	got = drop_oldest(s, &l, want, hard ? INT64_MAX : before);
+	while (n > 0)
+		blob_unref(&held[--n]);
+	free(held);
+	free(l.v);
+	return got;
+}
+
+static uint64_t evict_bytes(struct store *s, uint64_t want, bool hard)
+{
+	struct candidates c = {.store = s};
+	int64_t recent = (int64_t)store_tick(s) - RECENT_TICKS;
+	uint64_t got = 0;
+	size_t next;
+
+	if (index_each(s->ix, INDEX_BLOBS, NULL, 0, from_record, &c) == 0 &&
+	    overlay(s, &c) == 0 && c.n > 0) {
+		qsort(c.v, c.n, sizeof(*c.v), by_age);
+		got = evict_old(s, &c, want, recent, &next);
+		if (got < want)
+			got += evict_recent(s, &c, next, want - got, hard);
+	}
+	free(c.v);
+	return got;
+}
+
+/* How many bytes the limits ask to drop. */
+static uint64_t over_limits(struct store *s)
+{
+	uint64_t cached = LOAD(&s->cached_bytes), over = 0, keep, have;
+	struct statvfs v;
+
+	if (s->max_bytes && cached > s->max_bytes) {
+		keep = s->max_bytes - s->max_bytes / 20;
+		if (s->max_bytes < SMALL_CACHE)
+			keep = s->max_bytes;
+		over = cached - keep;
+	}
+	if (s->min_free_bytes && cached > 0 && fstatvfs(s->dirfd, &v) == 0) {
+		have = (uint64_t)v.f_bavail * v.f_frsize;
+		if (have < s->min_free_bytes)
+			over = max_u64(over, s->min_free_bytes - have);
+	}
+	return min_u64(over, cached);
+}
+
+void evict(struct store *s, uint64_t want)
+{
+	uint64_t over = over_limits(s), got = 0;
+
+	if (want > 0)
+		got = evict_bytes(s, max_u64(over, want), true);
+	else if (over > 0)
+		got = evict_bytes(s, over, false);
+	store_lock(s);
+	if (want > 0)
+		s->evict_got = got;
+	if (want == 0 && got < over)
+		s->evict_again_ms = now_ms() + AGAIN_MS;
+	store_unlock(s);
+}
+
+/* ---- Records of blobs that are gone ---- */
+
+struct empties {
+	struct store *s;
+	struct candidates c;
+	uint64_t count;
+};
+
+static int empty_record(void *arg, const uint8_t *key, size_t key_len,
+			const uint8_t *val, size_t val_len)
+{
+	struct empties *e = arg;
+	struct index_blob rec;
+	struct candidate one = {0};
+
+	if (!bkey_parse(key, key_len, &one.key) ||
+	    !index_decode_blob(val, val_len, &rec))
+		return 0;
+	e->count++;
+	if (rec.cached_bytes > 0 || rec.last_use_s + EMPTY_AGE_S > now_unix_s())
+		return 0;
+	one.used = record_tick(e->s, rec.last_use_s);
+	return add_candidate(&e->c, &one);
+}
+
+static void forget(struct store *s, const struct blob_key *key)
+{
+	char path[FILE_PATH_SIZE];
+	uint8_t bkey[INDEX_BKEY];
+	struct index_batch batch;
+
+	if (!blob_reserve(s, key))
+		return;
+	bkey_of(key, bkey);
+	index_batch_init(&batch);
+	index_del(&batch, INDEX_BLOBS, bkey, sizeof(bkey));
+	index_del(&batch, INDEX_ORIGINS, bkey, sizeof(bkey));
+	index_del_prefix(&batch, INDEX_CHUNKS, bkey, sizeof(bkey));
+	if (index_write(s->ix, &batch) == 0) {
+		(void)unlinkat(s->dirfd, blob_path(key, path), 0);
+		store_lock(s);
+		s->nblobs--;
+		store_unlock(s);
+	}
+	index_batch_release(&batch);
+	blob_unreserve(s, key);
+}
+
+void forget_empty(struct store *s)
+{
+	struct empties e = {.s = s, .c = {.store = s}};
+	uint64_t known;
+
+	store_lock(s);
+	known = s->nblobs;
+	store_unlock(s);
+	if (known <= MAX_EMPTY)
+		return;
+	if (index_each(s->ix, INDEX_BLOBS, NULL, 0, empty_record, &e) == 0 &&
+	    e.c.n > 0) {
+		qsort(e.c.v, e.c.n, sizeof(*e.c.v), by_age);
+		for (size_t i = 0; i < e.c.n && e.count > MAX_EMPTY; i++) {
+			forget(s, &e.c.v[i].key);
+			e.count--;
+		}
+	}
+	free(e.c.v);
+}

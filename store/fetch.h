@@ -1,0 +1,140 @@
+/* The one act of the daemon: make bytes of a blob available, once, and answer
+ * all who wait for them.
+ *
+ * A chunk that is absent gets one *flight*, whoever asks and however many do.
+ * Flights of neighbouring chunks travel together in one *run*: a single range
+ * request to one source. Bytes are appended to the flight's buffer as they
+ * come; its watermark tells how many; readers are served up to it while the
+ * rest is still arriving. A full buffer is written to the store by a pool
+ * worker, and the flight ends.
+ *
+ * Prefetch makes flights that nobody waits for. They start when the budget
+ * allows; a reader that comes to wait for one promotes it.
+ *
+ * A failed run leaves its flights to the next source, and after the last one
+ * to the first again, with growing pauses, until the last reader's deadline.
+ * A run that stalls while somebody waits is ended likewise.
+ *
+ * Never wrong bytes: the bytes that would complete a blob with a digest are
+ * held back until the whole has been checked, so nobody can read such a blob
+ * to its end before it is known to be right. If it is not, they who wait get
+ * -EBADMSG, everything is fetched again, and nothing of it is served until it
+ * matches; when it fails a second time the blob is marked bad. (A blob of
+ * which more than STORE_GATE_MAX bytes are still to be summed is not held.)
+ *
+ * Everything here runs on the loop thread, unless it says otherwise. */
+#ifndef STORE_FETCH_H
+#define STORE_FETCH_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/list.h"
+#include "base/loop.h"
+#include "store/source.h"
+#include "store/store.h"
+
+
+struct fetch;
+struct flight;
+struct chunk_buf;
+
+struct fetch_config {
+	struct loop *loop;
+	struct store *store;
+	uint64_t read_timeout_ms; /* 0 = 60 s */
+	uint64_t memory_bytes; /* requested and not yet written; 0 = 64 MiB */
+	uint32_t workers;      /* background runs at once; 0 = 8 */
+};
+
+int fetch_new(const struct fetch_config *cfg, struct fetch **ret);
+/* Tried in the order in which they were added; at most 4. */
+void fetch_add_source(struct fetch *f, struct source *s);
+/* Cancels every read and run (their callbacks come, -ECANCELED), then calls
+ * done(). Until then the loop must run, and the sources live. */
+void fetch_stop(struct fetch *f, void (*done)(void *arg), void *arg);
+void fetch_free(struct fetch **f);
+
+/* ---- Reading ---- */
+
+struct fetch_wait { /* private */
+	struct list node;
+	struct fetch_read *rd; /* NULL = not waiting */
+	struct flight *flight;
+	uint32_t need; /* bytes from the chunk's start */
+};
+
+struct fetch_piece {
+	const void *mem; /* NULL: in the store; use store_read() */
+	size_t len;
+	struct chunk_buf *buf; /* what mem points into */
+};
+
+/* Embedded in the caller's object. */
+struct fetch_read {
+	/* Set by the caller. */
+	struct blob *blob; /* borrowed until done() */
+	uint64_t off;
+	uint32_t len; /* > 0, <= CHUNK_SIZE, within the blob */
+	uint32_t min; /* be called as soon as so many bytes from off on are
+			 there; 0 = len */
+	uint64_t deadline_ms; /* on now_ms(); 0 = now + read_timeout_ms */
+	/* Exactly once, never from inside fetch_read_start(). r: 0, and
+	 * piece[] describes at least `min` bytes from off on, in order;
+	 * -ENOENT nobody has the blob; -EACCES; -EBADMSG the bytes failed the
+	 * digest; -ESTALE changed upstream; -ETIMEDOUT no source delivered in
+	 * time (logged, with the reasons); -ECANCELED. */
+	void (*done)(struct fetch_read *rd, int r);
+
+	/* For done(): borrowed until it returns. */
+	struct fetch_piece piece[2];
+	uint32_t npieces;
+	uint32_t got; /* bytes the pieces describe */
+
+	/* Private. */
+	struct fetch *f;
+	struct fetch_wait wait[2];
+	struct list node; /* in f->reads, or ready, or gated */
+	uint64_t started_ms;
+	int result;
+	unsigned int state;
+};
+
+void fetch_read_start(struct fetch *f, struct fetch_read *rd);
+/* done(-ECANCELED) follows in a later turn. The flight goes on. Harmless on a
+ * read whose end is already due. */
+void fetch_read_cancel(struct fetch_read *rd);
+
+/* Keeps a piece's memory beyond done(). Loop thread. */
+struct chunk_buf *chunk_buf_ref(struct chunk_buf *b);
+void chunk_buf_unref(struct chunk_buf **b);
+
+/* Wants [off, off+len) soon. What is present or under way is skipped; what
+ * the budget does not allow now is queued. */
+void fetch_prefetch(struct fetch *f, struct blob *b, uint64_t off,
+		    uint64_t len);
+/* Forgets queued prefetch of the blob that has not begun. */
+void fetch_prefetch_cancel(struct fetch *f, struct blob *b);
+
+/* From any thread: the same by way of loop_post(). The blob is referenced
+ * meanwhile. */
+void fetch_prefetch_post(struct fetch *f, struct blob *b, uint64_t off,
+			 uint64_t len);
+
+/* The store's event callback, to be plugged into store_config.event by way of
+ * main.c. Any thread. */
+void fetch_store_event(struct fetch *f, struct blob *b, enum blob_event ev);
+
+struct fetch_stats {
+	uint64_t flights;	/* now */
+	uint64_t runs;		/* now */
+	uint64_t reads;		/* waiting now */
+	uint64_t memory_bytes;	/* in buffers now */
+	uint64_t fetched_bytes; /* since the start, as received */
+	uint64_t failed_runs;
+	uint64_t failed_reads;
+};
+void fetch_stats(struct fetch *f, struct fetch_stats *ret);
+
+#endif

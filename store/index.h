@@ -1,0 +1,151 @@
+/* The index: what the store knows about its files, in LMDB. Only index.c
+ * includes lmdb.h.
+ *
+ * <cache>/index/ is the environment (data.mdb, lock.mdb), mode 0700/0600. Its
+ * databases, numbers in little-endian order unless said otherwise:
+ *
+ *   meta       "format" -> "1"
+ *   blobs      BKEY -> size u64, last use u64 (seconds since 1970), bytes of
+ *              present chunks u64, state u32
+ *   chunks     BKEY, segment number u32 big-endian -> bitmap[32], crc32c
+ * u32[n], from u16[n]; a segment stands for 256 chunks, n is how many of them
+ * the blob has origins    BKEY -> NUL-terminated strings, newest first
+ *   manifests  digest[32] -> media type, NUL, bytes
+ *   tags       repository, NUL, tag -> digest[32], seen u64
+ *   repos      repository, NUL -> nothing (it is known)
+ *              repository, NUL, 'm' or 'b', digest[32] -> size u64
+ *   kv         key -> value
+ *   peers      number u16 big-endian -> name
+ *
+ * BKEY is 33 bytes: kind u8, id[32]. Every value is
+ * followed by the CRC32C (u32) of key and value; a record whose checksum is
+ * wrong counts as absent, and the first one is logged.
+ *
+ * Any thread. Writes are durable on return and serialised by LMDB. */
+#ifndef STORE_INDEX_H
+#define STORE_INDEX_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/buf.h"
+#include "base/util.h"
+
+#define INDEX_FORMAT	   "1"
+#define INDEX_BKEY	   33
+#define INDEX_KEY_MAX	   500 /* LMDB's own limit is 511 */
+#define INDEX_SEG_SHIFT	   8
+#define INDEX_SEG	   256 /* chunks in a segment */
+#define INDEX_SEG_BYTES(n) (32 + 6 * (size_t)(n))
+
+struct index;
+
+enum index_db {
+	INDEX_META,
+	INDEX_BLOBS,
+	INDEX_CHUNKS,
+	INDEX_ORIGINS,
+	INDEX_MANIFESTS,
+	INDEX_TAGS,
+	INDEX_REPOS,
+	INDEX_KV,
+	INDEX_PEERS,
+	INDEX_DBS,
+};
+
+struct index_blob {
+	uint64_t size;
+	uint64_t last_use_s;
+	uint64_t cached_bytes;
+	uint32_t state;
+};
+
+/* Looks at <dir>/data.mdb in a child process, since a damaged file can fault
+ * or abort whoever reads it. 0: sound, or there is none. -EPROTO: another
+ * format. -EBADMSG: damaged. Others: it could not be looked at. Nothing is
+ * changed. */
+int index_check(const char *dir);
+
+/* How much address space a new environment starts with; it grows. */
+extern size_t index_map_bytes;
+
+/* Makes dir and the databases if need be. Call index_check() before. The lock
+ * file is made anew: the caller makes sure that no other process uses dir. */
+int index_open(const char *dir, struct index **ret, struct error *err);
+void index_close(struct index **ix);
+
+/* Appends the value. -ENOENT also when its checksum is wrong. */
+int index_get(struct index *ix, enum index_db db, const void *key,
+	      size_t key_len, struct buf *ret);
+/* Fixed records, without a copy on the heap. */
+int index_get_blob(struct index *ix, const uint8_t bkey[INDEX_BKEY],
+		   struct index_blob *ret);
+
+/* Calls each() for all records whose key begins with prefix, in order; those
+ * with a wrong checksum are left out. key and val live until each() returns,
+ * which must not write to the index. Non-zero ends it and is returned. */
+typedef int index_each_fn(void *arg, const uint8_t *key, size_t key_len,
+			  const uint8_t *val, size_t val_len);
+int index_each(struct index *ix, enum index_db db, const void *prefix,
+	       size_t prefix_len, index_each_fn *each, void *arg);
+/* The same from the key `from` on, and each() says in *next (at most
+ * INDEX_KEY_MAX bytes) where to go on when it returns INDEX_SEEK. */
+#define INDEX_SEEK 0x5eec
+
+struct index_cursor {
+	uint8_t next[INDEX_KEY_MAX + 1];
+	size_t next_len;
+};
+typedef int index_walk_fn(void *arg, const uint8_t *key, size_t key_len,
+			  struct index_cursor *next);
+int index_walk(struct index *ix, enum index_db db, const void *from,
+	       size_t from_len, index_walk_fn *each, void *arg);
+
+bool index_decode_blob(const uint8_t *val, size_t len, struct index_blob *ret);
+
+/* Changes that are made together or not at all. An error in adding sticks and
+ * comes back from index_write(). */
+struct index_op;
+struct index_batch {
+	struct index_op *ops;
+	size_t n, cap;
+	struct buf data;
+	int error;
+};
+
+void index_batch_init(struct index_batch *b);
+void index_batch_release(struct index_batch *b);
+void index_put(struct index_batch *b, enum index_db db, const void *key,
+	       size_t key_len, const void *val, size_t val_len);
+void index_put_blob(struct index_batch *b, const uint8_t bkey[INDEX_BKEY],
+		    const struct index_blob *rec);
+void index_del(struct index_batch *b, enum index_db db, const void *key,
+	       size_t key_len);
+/* Every key with this prefix. */
+void index_del_prefix(struct index_batch *b, enum index_db db,
+		      const void *prefix, size_t prefix_len);
+/* Raises a blob's last use, if there is such a record. */
+void index_touch(struct index_batch *b, const uint8_t bkey[INDEX_BKEY],
+		 uint64_t last_use_s);
+
+/* Blocks. 0: all of it is durable. -ENOSPC and so on: none of it is. */
+int index_write(struct index *ix, const struct index_batch *b);
+
+/* Little-endian numbers. */
+static inline void put_le(uint8_t *p, uint64_t v, unsigned int bytes)
+{
+	for (unsigned int i = 0; i < bytes; i++)
+		p[i] = (uint8_t)(v >> (8 * i));
+}
+
+static inline uint64_t get_le(const uint8_t *p, unsigned int bytes)
+{
+	uint64_t v = 0;
+
+	for (unsigned int i = 0; i < bytes; i++)
+		v |= (uint64_t)p[i] << (8 * i);
+	return v;
+}
+
+#endif

@@ -1,0 +1,60 @@
+/* What a place to fetch chunks from implements: the registry does, peers do.
+ * store/fetch.c calls it; main.c plugs it in, so that the floors above need
+ * not know each other. Everything here runs on the loop thread. */
+#ifndef STORE_SOURCE_H
+#define STORE_SOURCE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "store/store.h"
+
+struct source;
+
+/* One range request, embedded in the caller's object. The caller fills the
+ * first group and keeps the object alive until done() was called. */
+struct source_request {
+	struct blob *blob;
+	uint64_t offset;
+	uint64_t length;       /* > 0; within the blob */
+	uint64_t deadline_ms;  /* now_ms() after which nobody wants it */
+	bool background;       /* prefetch: nobody waits for it yet */
+	const char *origin;    /* NULL, or the one place to ask (see
+				  blob_add_origin()) */
+
+	/* The next bytes in order. A source calls it only for bytes that a
+	 * strictly checked reply carries: status 206 (200 only from offset 0
+	 * of a whole blob), Content-Range with this offset and the blob's
+	 * total. Returns false when memory is short right now: the bytes were
+	 * not taken, and the source holds them until resume(). */
+	bool (*data)(struct source_request *rq, const void *bytes, size_t len);
+	/* Exactly once, never from inside start(). 0: all bytes were handed
+	 * over. -ENOENT: does not have it; -EACCES: refused; -EBADMSG: the
+	 * reply was not the range that was asked for; -ETIMEDOUT, -ECONNRESET
+	 * and other connection errors; -ECANCELED after cancel(). `why` is a
+	 * sentence for the log, without secrets, valid during the call. Bytes
+	 * handed over before an error may be kept. */
+	void (*done)(struct source_request *rq, int r, const char *why);
+
+	/* For the source. */
+	void *source_data;
+	uint16_t from; /* set by the source before the first data() call */
+};
+
+struct source_ops {
+	const char *name; /* "upstream", "peers"; in logs and metrics */
+	/* -ENOENT at once: this source has no idea about the blob, and done()
+	 * will not be called. 0: done() will. */
+	int (*start)(struct source *s, struct source_request *rq);
+	/* After data() returned false. */
+	void (*resume)(struct source *s, struct source_request *rq);
+	/* Ends it early; done(-ECANCELED) still comes, later. */
+	void (*cancel)(struct source *s, struct source_request *rq);
+};
+
+struct source {
+	const struct source_ops *ops;
+};
+
+#endif

@@ -1,0 +1,292 @@
+/* Shared inside store/: the store's and a blob's insides.
+ *
+ * One mutex, store.mu, guards all that changes; it is held for memory only,
+ * never across I/O, LMDB or a callback. Readers take no lock: they load the
+ * blob's generation, test the bits of the chunks, read the bytes, and start
+ * over when the generation has moved. Whoever drops a chunk clears its bits
+ * first, then raises the generation, and only later lets its bytes go.
+ *
+ * A chunk of a blob is, in this order:
+ *   claimed   somebody writes its bytes or punches them out; it is absent
+ *   present   it may be read; `dirty` until the commit thread takes it
+ *   syncing   the commit thread has it between fdatasync and the index
+ *   durable   the index says so, or will with the next commit
+ * and once dropped: `punch` until its bytes were given back. */
+#ifndef STORE_STORE_PRIVATE_H
+#define STORE_STORE_PRIVATE_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/list.h"
+#include "base/log.h"
+#include "store/index.h"
+#include "store/store.h"
+
+#define SEG_WORDS (INDEX_SEG / 64)
+/* A chunk of a blob that was verified: who brought it matters no longer. */
+#define CHUNK_FROM_VERIFIED 0xffff
+#define MAX_ORIGINS	    16
+#define MAX_ORIGIN_BYTES    1024
+#define HASH_SIZE	    4096
+#define MAX_IDLE_BLOBS	    256
+#define MAX_TOUCHES	    4096
+#define MAX_PEERS	    65534
+#define MAX_NAME	    256
+#define FILE_PATH_SIZE	    88
+/* Ticks are 1/16 s since the store was opened; 0 stands for before. */
+#define TICKS_PER_S	16
+#define HOUSEKEEPING_MS 60000
+
+/* 256 chunks of a blob, or as many as it has. Allocated when the first of them
+ * is written or found in the index, and kept until the blob is freed. */
+struct seg {
+	uint64_t present[SEG_WORDS]; /* atomic; changed under store.mu */
+	uint64_t checked[SEG_WORDS]; /* atomic; likewise */
+	/* guarded by: store.mu */
+	uint64_t claimed[SEG_WORDS];
+	uint64_t dirty[SEG_WORDS];
+	uint64_t syncing[SEG_WORDS];
+	uint64_t durable[SEG_WORDS];
+	uint64_t punch[SEG_WORDS];
+	bool changed; /* the index's record is to be written */
+	uint32_t n;
+	uint32_t *crc;	 /* atomic */
+	uint16_t *from;	 /* guarded by: store.mu */
+	uint32_t used[]; /* atomic; ticks */
+};
+
+struct sha256;
+
+/* Why store_read() does not give the bytes away; see blob_gated(). */
+enum gate { GATE_OPEN, GATE_UNCHECKED, GATE_FAILED };
+
+struct blob {
+	struct store *store;
+	struct blob_key key;
+	uint64_t size;
+	uint32_t chunks;
+	uint32_t nsegs;
+	struct seg **segs; /* entries are atomic, from NULL once to a segment */
+	struct seg *one;   /* segs of a small blob */
+	uint64_t loaded_last_use_s; /* as the index had it */
+
+	uint32_t refs;	       /* atomic; 0 <-> 1 only under store.mu */
+	uint64_t gen;	       /* atomic; changed under store.mu */
+	uint32_t state;	       /* atomic; likewise */
+	uint32_t gate; /* atomic; likewise; enum gate */
+	uint32_t npresent;     /* atomic; likewise */
+	uint64_t cached_bytes; /* atomic; likewise */
+	uint32_t used;	       /* atomic; ticks */
+	int fd;		       /* atomic; -1 until the first use */
+	bool stale;	       /* atomic; replaced by a blob of another size */
+	void *user;	       /* loop thread */
+
+	/* guarded by: store.mu */
+	struct blob *next; /* in the hash table */
+	struct list idle;  /* in store.idle: no references */
+	struct list dirty; /* in store.dirty: holds a reference */
+	struct list cycle; /* commit thread */
+	bool fresh;	   /* commit thread: chunks become durable */
+	bool hashed, loading, opening, in_dirty;
+	int load_error;
+	bool rec_changed, origins_changed;
+	bool made; /* the file's name is not durable yet */
+	/* Took another size: what is there of the old one must go. */
+	bool wipe_file, wipe_records;
+	bool indexed; /* there is a record */
+	uint64_t durable_bytes;
+	uint64_t rec_last_use_s; /* as in the index */
+	unsigned int ev_dropped; /* BLOB_EV_DROPPED not told yet */
+	struct string_list origins;
+
+	/* The sum; guarded by: store.mu, except that the thread that has set
+	 * sum_running uses *sum. */
+	struct sha256 *sum;
+	uint32_t sum_next; /* atomic; chunks summed */
+	bool sum_reset, sum_queued, sum_running, sum_forced;
+	struct list sum_node; /* in store.sums[]: holds a reference */
+	struct list waiters;
+};
+
+struct sum_waiter {
+	struct list node;
+	void (*done)(void *arg, int r);
+	void *arg;
+};
+
+struct touch {
+	uint8_t bkey[INDEX_BKEY];
+	uint64_t last_use_s;
+};
+
+struct store {
+	char *dir;
+	int dirfd, lockfd;
+	struct index *ix;
+	uint64_t max_bytes, min_free_bytes;
+	uint32_t commit_interval_ms;
+	void (*event)(void *arg, struct blob *b, enum blob_event ev);
+	void *event_arg;
+	uint64_t open_ms; /* CLOCK_MONOTONIC, of tick 0 */
+	uint64_t open_s;  /* CLOCK_REALTIME at that moment */
+
+	pthread_mutex_t mu;
+	pthread_cond_t changed; /* a claim, a load or an open has ended */
+	/* guarded by: mu */
+	struct blob *hash[HASH_SIZE];
+	struct list idle; /* unreferenced blobs, oldest first */
+	unsigned int nidle;
+	uint64_t nblobs;
+	bool stop, stop_commit;
+
+	/* The commit thread; guarded by: mu. */
+	pthread_t commit_thread;
+	pthread_cond_t commit_wake, cycle_end;
+	struct list dirty;
+	unsigned int ndirty;
+	uint64_t first_dirty_ms, retry_ms, housekeep_ms, evict_again_ms;
+	uint64_t cycle_wanted, cycle_started, cycle_done;
+	int cycle_result;
+	uint64_t evict_wanted, evict_got;
+	struct touch *touches;
+	unsigned int ntouches;
+
+	/* The sum threads; guarded by: mu. [0] what somebody waits for, at
+	 * normal priority, [1] the rest, at low priority. */
+	pthread_t sum_thread[2];
+	pthread_cond_t sum_wake[2];
+	struct list sums[2];
+
+	/* guarded by: mu */
+	char **peers; /* number - 1 -> name */
+	unsigned int npeers, npeers_saved;
+
+	/* Atomic. */
+	uint64_t cached_bytes;
+	uint64_t evicted_chunks, evicted_bytes, damaged_chunks, write_errors;
+	uint64_t commits, verified_blobs, mismatched_blobs;
+};
+
+#define LOAD(p)		__atomic_load_n(p, __ATOMIC_RELAXED)
+#define LOAD_ACQ(p)	__atomic_load_n(p, __ATOMIC_ACQUIRE)
+#define STORE(p, v)	__atomic_store_n(p, v, __ATOMIC_RELAXED)
+#define STORE_REL(p, v) __atomic_store_n(p, v, __ATOMIC_RELEASE)
+#define ADD(p, v)	((void)__atomic_fetch_add(p, v, __ATOMIC_RELAXED))
+#define SUB(p, v)	((void)__atomic_fetch_sub(p, v, __ATOMIC_RELAXED))
+
+static inline bool bit_get(const uint64_t *w, uint32_t i)
+{
+	return LOAD_ACQ(&w[i / 64]) >> (i % 64) & 1;
+}
+
+static inline void bit_set(uint64_t *w, uint32_t i)
+{
+	STORE_REL(&w[i / 64], LOAD(&w[i / 64]) | UINT64_C(1) << (i % 64));
+}
+
+static inline void bit_clear(uint64_t *w, uint32_t i)
+{
+	STORE_REL(&w[i / 64], LOAD(&w[i / 64]) & ~(UINT64_C(1) << (i % 64)));
+}
+
+static inline struct seg *seg_of(const struct blob *b, uint32_t chunk)
+{
+	return LOAD_ACQ(&b->segs[chunk >> INDEX_SEG_SHIFT]);
+}
+
+static inline void store_lock(struct store *s)
+{
+	(void)pthread_mutex_lock(&s->mu);
+}
+
+static inline void store_unlock(struct store *s)
+{
+	(void)pthread_mutex_unlock(&s->mu);
+}
+
+/* ---- store.c ---- */
+
+void bkey_of(const struct blob_key *key, uint8_t out[INDEX_BKEY]);
+bool bkey_parse(const uint8_t *p, size_t len, struct blob_key *ret);
+/* The file's name below the cache directory. */
+char *blob_path(const struct blob_key *key, char out[FILE_PATH_SIZE]);
+uint32_t store_tick(const struct store *s);
+/* Seconds since 1970 of a blob's last use. */
+uint64_t blob_last_use_s(const struct blob *b);
+/* Waits until the given time of now_ms(); mu is held. */
+void cond_wait_until(pthread_cond_t *c, struct store *s, uint64_t ms);
+void cond_init(pthread_cond_t *c);
+
+/* ---- table.c: which blobs are in memory, and their files ---- */
+
+/* As store_get(), for the store itself: does not start verification. */
+int blob_get_quiet(struct store *s, const struct blob_key *key,
+		   struct blob **ret);
+/* mu is held. */
+struct blob *blob_find_locked(struct store *s, const struct blob_key *key);
+static inline void blob_ref_locked(struct blob *b)
+{
+	ADD(&b->refs, 1);
+}
+/* Keeps the blob from being loaded while its record is taken away; false if it
+ * is in memory. */
+bool blob_reserve(struct store *s, const struct blob_key *key);
+void blob_unreserve(struct store *s, const struct blob_key *key);
+/* NULL when memory is short. mu is held. */
+struct seg *seg_make_locked(struct blob *b, uint32_t i);
+/* Blocks. The descriptor (borrowed), or a negative errno; -ENOENT when there
+ * is no file and make is false. */
+int blob_fd(struct blob *b, bool make);
+/* Closes idle blobs' files; mu is not held. */
+void trim_idle(struct store *s, unsigned int keep);
+
+/* ---- blob.c ---- */
+
+/* mu is held; the chunk is present. */
+void chunk_drop_locked(struct blob *b, uint32_t chunk);
+/* Queues b for the commit thread; mu is held. */
+void blob_dirty_locked(struct blob *b);
+/* Blocks. 0: present, and its bytes match the checksum, which was tested now
+ * if `force` or never before. -ENODATA: absent, or dropped now. -ENOMEM. */
+int chunk_check(struct blob *b, uint32_t chunk, bool force);
+/* Blocks. One whole chunk, checked; not counted as a use. */
+int chunk_read(struct blob *b, uint32_t chunk, void *buf);
+/* Drops a chunk whose bytes are lost. mu is held. */
+void blob_damaged_locked(struct blob *b, uint32_t chunk);
+
+/* All chunks are there, or will be with the next: nobody reads them before
+ * they are checked, if that can be soon. mu is held. */
+void gate_locked(struct blob *b);
+
+/* ---- commit.c ---- */
+
+void *commit_main(void *arg);
+/* Until a cycle that begins from now on has ended; its result. */
+int commit_wait(struct store *s);
+
+/* At the end: forgets what could not be written. */
+void drop_unsaved(struct store *s);
+
+/* ---- evict.c, on the commit thread ---- */
+
+/* Drops chunks as the limits ask, and `want` bytes at least. The bytes are
+ * given back after the next commit. */
+void evict(struct store *s, uint64_t want);
+/* Forgets blobs that have no chunks when there are very many records. */
+void forget_empty(struct store *s);
+
+/* ---- verify.c ---- */
+
+struct sum_arg {
+	struct store *store;
+	int which;
+};
+void *sum_main(void *arg);
+/* Queues b if its sum can go on. mu is held. */
+void sum_kick_locked(struct blob *b);
+/* After the threads have ended: waiters get -ECANCELED. */
+void sum_cancel(struct store *s);
+
+#endif

@@ -1,0 +1,114 @@
+#include "store/readahead.h"
+
+#include "store/store.h"
+#include "tests/unit/tap.h"
+
+#define MIB (UINT64_C(1) << 20)
+#define SIZE (1024 * MIB)
+
+static uint64_t off, len;
+
+static bool note(struct readahead *ra, uint64_t o, uint64_t l)
+{
+	return readahead_note(ra, o, l, SIZE, 64 * MIB, &off, &len);
+}
+
+/* A single read asks for nothing beyond what it needs. */
+static void test_single_read(void)
+{
+	struct readahead ra = {0};
+
+	OK(!note(&ra, 300 * MIB, 4096));
+	OK(!note(&ra, 700 * MIB, 4096));
+}
+
+/* A sequential reader's window doubles up to the limit, and the ranges follow
+ * one another without a gap or an overlap. */
+static void test_sequential(void)
+{
+	struct readahead ra = {0};
+	uint64_t at = MIB, biggest = 0;
+
+	for (uint64_t o = 0; o < SIZE; o += 128 << 10) {
+		if (!note(&ra, o, 128 << 10))
+			continue;
+		EQ(off, at);
+		EQ(off % CHUNK_SIZE, 0);
+		at = off + len;
+		if (at - o > biggest)
+			biggest = at - o;
+	}
+	EQ(at, SIZE);
+	OK(biggest >= 60 * MIB && biggest <= 66 * MIB);
+}
+
+static void test_random(void)
+{
+	struct readahead ra = {0};
+	unsigned int fired = 0;
+	uint64_t x = 88172645463325252;
+
+	for (int i = 0; i < 1000; i++) {
+		x ^= x << 13, x ^= x >> 7, x ^= x << 17;
+		fired += note(&ra, x % (SIZE * 64) / 64 / 4096 * 4096, 4096);
+	}
+	OK(fired < 60);
+}
+
+static void test_two_streams(void)
+{
+	struct readahead ra = {0};
+	uint64_t a = MIB, b = 513 * MIB;
+
+	for (uint64_t o = 0; o < 100 * MIB; o += 1 << 18) {
+		if (note(&ra, o, 1 << 18)) {
+			EQ(off, a);
+			a = off + len;
+		}
+		if (note(&ra, 512 * MIB + o, 1 << 18)) {
+			EQ(off, b);
+			b = off + len;
+		}
+	}
+	OK(a >= 100 * MIB && b >= 612 * MIB);
+}
+
+static void test_out_of_order(void)
+{
+	struct readahead ra = {0};
+	uint64_t at = MIB;
+
+	for (uint64_t o = 0; o + MIB < 200 * MIB; o += MIB) {
+		uint64_t x = o ^ (1 << 19); /* halves swapped */
+
+		if (note(&ra, x, 1 << 19)) {
+			OK(off >= at);
+			at = off + len;
+		}
+		(void)note(&ra, o, 1 << 19);
+	}
+	OK(at > 64 * MIB);
+}
+
+static void test_file_end(void)
+{
+	struct readahead ra = {0};
+	uint64_t size = 5 * MIB + 17, at = 0;
+
+	for (uint64_t o = 0; o < size; o += 65536)
+		if (readahead_note(&ra, o, 65536, size, 64 * MIB, &off, &len))
+			at = off + len;
+	EQ(at, size);
+	OK(!readahead_note(&ra, size, 10, size, 64 * MIB, &off, &len));
+}
+
+int main(void)
+{
+	RUN(test_single_read);
+	RUN(test_sequential);
+	RUN(test_random);
+	RUN(test_two_streams);
+	RUN(test_out_of_order);
+	RUN(test_file_end);
+	return tap_done();
+}

@@ -1,0 +1,715 @@
+/* The store when nothing goes wrong, and what it refuses. */
+#include "tests/unit/store-helpers.h"
+
+static void write_and_read(void)
+{
+	uint64_t size = 3 * MIB + 1000;
+	struct blob_key key = sha_key(1, size);
+	struct store *s = open_store();
+	struct blob *b = NULL;
+	uint8_t map[2], one[10];
+
+	EQ(store_get(s, &key, &b), -ENOENT);
+	b = make_blob(s, key, size);
+	EQ(blob_size(b), size);
+	EQ(blob_chunks(b), 4);
+	EQ(blob_chunk_len(b, 0), CHUNK_SIZE);
+	EQ(blob_chunk_len(b, 3), 1000);
+	EQ(blob_missing(b), 4);
+	EQ(blob_get_state(b), BLOB_PROVISIONAL);
+	EQ(store_read(s, b, 0, one, 10), -ENODATA);
+
+	EQ(write_chunk(s, b, 2, 1), 0);
+	EQ(write_chunk(s, b, 2, 1), -EEXIST);
+	EQ(write_chunk(s, b, 3, 1), 0);
+	EQ(store_write(s, b, 0, one, 10, 0), -EINVAL);
+	EQ(store_write(s, b, 4, one, 10, 0), -EINVAL);
+	EQ(blob_missing(b), 2);
+	EQ(blob_cached_bytes(b), MIB + 1000);
+	OK(!blob_has(b, 0) && blob_has(b, 2) && !blob_has(b, 99));
+	EQ(blob_next_missing(b, 0), 0);
+	EQ(blob_next_missing(b, 2), 4);
+	blob_bitmap(b, map, sizeof(map));
+	EQ(map[0], 0x0c);
+	EQ(map[1], 0);
+	EQ(read_same(s, b, 1, 2 * MIB, MIB + 1000), 0);
+	EQ(read_same(s, b, 1, 3 * MIB - 5, 10), 0);
+	EQ(read_same(s, b, 1, size - 1, 1), 0);
+	EQ(read_same(s, b, 1, size, 0), 0);
+	EQ(read_same(s, b, 1, 2 * MIB - 1, 2), -ENODATA);
+	EQ(store_read(s, b, size, one, 1), -EINVAL);
+	EQ(store_read(s, b, UINT64_MAX, one, 10), -EINVAL);
+	EQ(store_read(s, b, 10, one, SIZE_MAX), -EINVAL);
+
+	EQ(write_chunk(s, b, 0, 1), 0);
+	EQ(write_chunk(s, b, 1, 1), 0);
+	EQ(verified(s, b), 0);
+	EQ(blob_get_state(b), BLOB_VERIFIED);
+	EQ(blob_unsummed_bytes(b), 0);
+	EQ(read_same(s, b, 1, 0, size), 0);
+	EQ(store_sync(s), 0);
+	OK(events(BLOB_EV_COMMITTED) > 0);
+	EQ(events(BLOB_EV_VERIFIED), 1);
+	blob_unref(&b);
+	OK(b == NULL);
+	store_close(&s);
+	OK(s == NULL);
+
+	s = open_store();
+	b = get_blob(s, key);
+	EQ(blob_get_state(b), BLOB_VERIFIED);
+	EQ(blob_missing(b), 0);
+	EQ(read_same(s, b, 1, 0, size), 0);
+	EQ(blob_next_missing(b, 0), 4);
+	blob_unref(&b);
+	store_close(&s);
+	wipe();
+}
+
+/* Blobs of more than one segment of the index. */
+static void large(void)
+{
+	uint64_t size = 700 * MIB;
+	struct blob_key key = url_key(1);
+	struct store *s = open_store();
+	struct blob *b = make_blob(s, key, size);
+	static const uint32_t some[] = {0, 63, 64, 255, 256, 511, 512, 699};
+	uint8_t map[88];
+
+	for (size_t i = 0; i < ARRAY_SIZE(some); i++)
+		EQ(write_chunk(s, b, some[i], 7), 0);
+	EQ(store_sync(s), 0);
+	blob_unref(&b);
+	store_close(&s);
+	s = open_store();
+	b = get_blob(s, key);
+	EQ(blob_missing(b), 700 - ARRAY_SIZE(some));
+	EQ(blob_next_missing(b, 0), 1);
+	EQ(blob_next_missing(b, 63), 65);
+	EQ(blob_next_missing(b, 255), 257);
+	EQ(blob_next_missing(b, 699), 700);
+	blob_bitmap(b, map, sizeof(map));
+	for (size_t i = 0; i < ARRAY_SIZE(some); i++) {
+		OK(map[some[i] / 8] >> (some[i] % 8) & 1);
+		EQ(read_same(s, b, 7, some[i] * MIB + 5, 1000), 0);
+	}
+	blob_unref(&b);
+	store_close(&s);
+	wipe();
+}
+
+static void empty_blobs(void)
+{
+	struct store *s = open_store();
+	struct blob_key wrong = sha_key(3, 5);
+	struct blob *b = make_blob(s, sha_key(0, 0), 0);
+	uint8_t c;
+
+	EQ(blob_chunks(b), 0);
+	EQ(blob_missing(b), 0);
+	EQ(blob_get_state(b), BLOB_VERIFIED);
+	EQ(store_read(s, b, 0, &c, 0), 0);
+	EQ(store_read(s, b, 0, &c, 1), -EINVAL);
+	EQ(verified(s, b), 0);
+	EQ(store_verify(s, b), 0);
+	blob_unref(&b);
+	b = make_blob(s, wrong, 0);
+	EQ(blob_get_state(b), BLOB_BAD);
+	EQ(store_read(s, b, 0, &c, 0), -EIO);
+	EQ(verified(s, b), -EBADMSG);
+	blob_unref(&b);
+	/* It had no chunk, so it may take its real size. */
+	b = make_blob(s, wrong, 5);
+	EQ(blob_get_state(b), BLOB_PROVISIONAL);
+	write_all(s, b, 3);
+	EQ(verified(s, b), 0);
+	blob_unref(&b);
+	b = make_blob(s, url_key(4), 0);
+	EQ(verified(s, b), 0);
+	EQ(store_read(s, b, 0, &c, 0), 0);
+	blob_unref(&b);
+	store_close(&s);
+	wipe();
+}
+
+static void other_sizes(void)
+{
+	struct blob_key key = url_key(5);
+	struct store *s = open_store();
+	struct blob *b = NULL, *old = make_blob(s, key, 5 * MIB);
+
+	EQ(store_create(s, &key, BLOB_MAX_SIZE + 1, &b), -EFBIG);
+	EQ(blob_add_origin(s, old, "https://example.com/x"), 0);
+	b = make_blob(s, key, 3 * MIB);
+	OK(b != old);
+	EQ(write_chunk(s, old, 0, 5), -ESTALE);
+	EQ(read_same(s, old, 5, 0, 1), -ESTALE);
+	EQ(write_chunk(s, b, 0, 5), 0);
+	EQ(store_sync(s), 0);
+	blob_unref(&old);
+	EQ(store_create(s, &key, 5 * MIB, &old), -ESTALE);
+	blob_unref(&b);
+	store_close(&s);
+
+	s = open_store();
+	b = get_blob(s, key);
+	EQ(blob_size(b), 3 * MIB);
+	EQ(read_same(s, b, 5, 0, MIB), 0);
+	/* All evicted: a new size is no trouble. */
+	EQ(store_evict(s, b), 0);
+	blob_unref(&b);
+	b = make_blob(s, key, 300 * MIB);
+	EQ(write_chunk(s, b, 299, 5), 0);
+	EQ(store_sync(s), 0);
+	blob_unref(&b);
+	store_close(&s);
+	s = open_store();
+	b = get_blob(s, key);
+	EQ(blob_missing(b), 299);
+	EQ(read_same(s, b, 5, 299 * MIB, MIB), 0);
+	EQ(blob_cached_bytes(b), MIB);
+	blob_unref(&b);
+	b = make_blob(s, url_key(6), BLOB_MAX_SIZE);
+	EQ(blob_missing(b), BLOB_MAX_SIZE / CHUNK_SIZE);
+	blob_unref(&b);
+	store_close(&s);
+	wipe();
+}
+
+static void origins(void)
+{
+	struct string_list l = {0};
+	struct store *s = open_store();
+	struct blob *b = make_blob(s, url_key(7), 10);
+	char text[1100];
+
+	for (int i = 0; i < 20; i++) {
+		(void)snprintf(text, sizeof(text), "registry://h/%d", i);
+		EQ(blob_add_origin(s, b, text), 0);
+	}
+	EQ(blob_add_origin(s, b, "registry://h/10"), 0);
+	EQ(blob_add_origin(s, b, ""), -EINVAL);
+	memset(text, 'x', sizeof(text));
+	text[1025] = '\0';
+	EQ(blob_add_origin(s, b, text), -EINVAL);
+	blob_unref(&b);
+	store_close(&s);
+
+	s = open_store();
+	b = get_blob(s, url_key(7));
+	EQ(blob_origins(b, &l), 0);
+	EQ(l.n, 16);
+	STREQ(l.v[0], "registry://h/10");
+	STREQ(l.v[1], "registry://h/19");
+	STREQ(l.v[15], "registry://h/4");
+	string_list_release(&l);
+	blob_unref(&b);
+	store_close(&s);
+	wipe();
+}
+
+/* Chunks from peers go, those from upstream stay. */
+static void mismatch_from_peer(void)
+{
+	uint64_t size = 5 * MIB + 77;
+	struct store *s = open_store();
+	struct blob *b = make_blob(s, sha_key(8, size), size);
+	uint16_t peer = store_peer_id(s, "node-2");
+
+	for (uint32_t c = 0; c < 6; c++)
+		EQ(write_chunk_as(s, b, c, c == 4 ? 9 : 8,
+				  c == 4 || c == 1 ? peer : 0),
+		   0);
+	EQ(verified(s, b), -EBADMSG);
+	EQ(events(BLOB_EV_MISMATCH), 1);
+	EQ(blob_missing(b), 2);
+	OK(!blob_has(b, 1) && !blob_has(b, 4));
+	EQ(blob_chunk_from(b, 4), peer);
+	EQ(blob_chunk_from(b, 0), 0);
+	EQ(verified(s, b), -ENODATA);
+	EQ(write_chunk(s, b, 4, 8), 0);
+	EQ(write_chunk(s, b, 1, 8), 0);
+	EQ(verified(s, b), 0);
+	EQ(blob_get_state(b), BLOB_VERIFIED);
+	EQ(read_same(s, b, 8, 0, size), 0);
+	blob_unref(&b);
+	store_close(&s);
+	wipe();
+}
+
+static void mismatch_from_upstream(void)
+{
+	uint64_t size = 2 * MIB;
+	struct blob_key key = sha_key(10, size);
+	struct store *s = open_store();
+	struct blob *b = make_blob(s, key, size);
+	struct store_stats st;
+	uint8_t c;
+
+	EQ(write_chunk(s, b, 0, 10), 0);
+	EQ(write_chunk(s, b, 1, 11), 0);
+	EQ(verified(s, b), -EBADMSG);
+	EQ(blob_missing(b), 2);
+	blob_set_bad(s, b);
+	EQ(store_read(s, b, 0, &c, 1), -EIO);
+	EQ(write_chunk(s, b, 0, 10), -EIO);
+	EQ(verified(s, b), -EBADMSG);
+	blob_unref(&b);
+	store_close(&s);
+
+	s = open_store();
+	b = get_blob(s, key);
+	EQ(blob_get_state(b), BLOB_BAD);
+	EQ(store_read(s, b, 0, &c, 1), -EIO);
+	EQ(store_evict(s, b), 0);
+	EQ(blob_get_state(b), BLOB_PROVISIONAL);
+	write_all(s, b, 10);
+	EQ(verified(s, b), 0);
+	store_stats(s, &st);
+	EQ(st.verified_blobs, 1);
+	EQ(st.mismatched_blobs, 0);
+	EQ(st.blobs, 1);
+	EQ(st.cached_bytes, size);
+	blob_unref(&b);
+	store_close(&s);
+	wipe();
+}
+
+/* A verified blob that loses a chunk is checked again, and what was verified
+ * is not held against the one who brought it. */
+static void verified_again(void)
+{
+	uint64_t size = 3 * MIB;
+	struct blob_key key = sha_key(12, size);
+	struct store *s = open_store();
+	struct blob *b = make_blob(s, key, size);
+	uint16_t peer = store_peer_id(s, "p");
+
+	for (uint32_t c = 0; c < 3; c++)
+		EQ(write_chunk_as(s, b, c, 12, peer), 0);
+	EQ(verified(s, b), 0);
+	EQ(store_sync(s), 0);
+	blob_unref(&b);
+	store_close(&s);
+	flip_byte(file_of(key), MIB + 3);
+
+	s = open_store();
+	b = get_blob(s, key);
+	EQ(read_same(s, b, 12, 0, size), -ENODATA);
+	EQ(blob_missing(b), 1);
+	EQ(write_chunk_as(s, b, 1, 13, peer), 0);
+	EQ(verified(s, b), -EBADMSG);
+	EQ(blob_missing(b), 1);
+	EQ(write_chunk_as(s, b, 1, 12, peer), 0);
+	EQ(verified(s, b), 0);
+	EQ(read_same(s, b, 12, 0, size), 0);
+	blob_unref(&b);
+	store_close(&s);
+	wipe();
+}
+
+/* Closed before the sum was done: it is done when the blob is opened. */
+static void sum_after_restart(void)
+{
+	uint64_t size = 40 * MIB;
+	struct blob_key key = sha_key(14, size);
+	struct store *s = open_store();
+	struct blob *b = make_blob(s, key, size);
+
+	write_all(s, b, 14);
+	blob_unref(&b);
+	store_close(&s);
+	s = open_store();
+	b = get_blob(s, key);
+	EQ(blob_missing(b), 0);
+	WAIT(blob_get_state(b) == BLOB_VERIFIED);
+	EQ(blob_unsummed_bytes(b), 0);
+	blob_unref(&b);
+	store_close(&s);
+	wipe();
+}
+
+/* Written out of order by some, waited for by others. */
+struct verifier {
+	struct store *s;
+	uint64_t seed;
+	pthread_t thread;
+	int r;
+};
+
+static void *verifier_main(void *arg)
+{
+	struct verifier *v = arg;
+	uint64_t size = 12 * MIB + 5;
+	struct blob_key key = sha_key(v->seed, size);
+	struct blob *b = make_blob(v->s, key, size);
+
+	for (uint32_t i = 0; i < 13; i++) {
+		uint32_t c = (i * 5 + (uint32_t)v->seed) % 13;
+		int r = write_chunk(v->s, b, c, v->seed);
+
+		OK(r == 0 || r == -EEXIST);
+	}
+	v->r = verified(v->s, b);
+	blob_unref(&b);
+	return NULL;
+}
+
+static void many_verifiers(void)
+{
+	struct store *s = open_store();
+	struct verifier v[6];
+	struct store_stats st;
+
+	for (int i = 0; i < 6; i++) {
+		v[i] = (struct verifier){.s = s, .seed = 20 + (uint64_t)i / 2};
+		EQ(pthread_create(&v[i].thread, NULL, verifier_main, &v[i]), 0);
+	}
+	for (int i = 0; i < 6; i++) {
+		EQ(pthread_join(v[i].thread, NULL), 0);
+		EQ(v[i].r, 0);
+	}
+	store_stats(s, &st);
+	EQ(st.blobs, 3);
+	EQ(st.verified_blobs, 3);
+	store_close(&s);
+	wipe();
+}
+
+/* Whoever waits hears of it when the store closes. */
+static void close_while_waiting(void)
+{
+	uint64_t size = 64 * MIB;
+	struct store *s = open_store();
+	struct blob *b = make_blob(s, sha_key(30, size), size);
+	int r = 12345;
+
+	write_all(s, b, 30);
+	blob_on_verified(s, b, t_answer, &r);
+	blob_unref(&b);
+	store_close(&s);
+	OK(r == 0 || r == -ECANCELED);
+	wipe();
+}
+
+static void full_verify(void)
+{
+	uint64_t size = 4 * MIB;
+	struct blob_key key = sha_key(31, size), url = url_key(31);
+	struct store *s = open_store();
+	struct blob *b = make_blob(s, key, size), *u = make_blob(s, url, size);
+
+	write_all(s, b, 31);
+	EQ(verified(s, b), 0);
+	EQ(store_verify(s, b), 0);
+	EQ(write_chunk(s, u, 1, 31), 0);
+	EQ(store_verify(s, u), -ENODATA);
+	EQ(store_sync(s), 0);
+	flip_byte(file_of(key), 2 * MIB);
+	flip_byte(file_of(url), MIB);
+	EQ(store_verify(s, b), -ENODATA);
+	EQ(blob_missing(b), 1);
+	EQ(store_verify(s, u), -ENODATA);
+	EQ(blob_missing(u), 4);
+	EQ(store_sync(s), 0);
+	EQ(events(BLOB_EV_DROPPED), 2);
+	write_all(s, u, 31);
+	EQ(store_verify(s, u), 0);
+	blob_unref(&b);
+	blob_unref(&u);
+	store_close(&s);
+	wipe();
+}
+
+static void descriptors(void)
+{
+	struct store *s = open_store();
+	struct blob *b = make_blob(s, url_key(32), 3 * MIB);
+	uint8_t buf[100];
+	uint64_t gen;
+	int fd;
+
+	EQ(store_range_fd(s, b, 0, 10, &fd, &gen), -ENODATA);
+	write_all(s, b, 32);
+	EQ(store_range_fd(s, b, 0, 4 * MIB, &fd, &gen), -EINVAL);
+	EQ(store_range_fd(s, b, MIB - 50, 100, &fd, &gen), 0);
+	EQ(pread(fd, buf, 100, MIB - 50), 100);
+	OK(same(32, MIB - 50, buf, 100));
+	OK(store_gen_ok(b, gen));
+	EQ(store_evict(s, b), 0);
+	OK(!store_gen_ok(b, gen));
+	blob_unref(&b);
+	store_close(&s);
+	wipe();
+}
+
+static int seen_repo(void *arg, const struct digest *d, uint64_t size)
+{
+	(void)d;
+	*(uint64_t *)arg += size;
+	return 0;
+}
+
+static int stop_at_once(void *arg, const struct digest *d, uint64_t size)
+{
+	(void)arg;
+	(void)d;
+	(void)size;
+	return 42;
+}
+
+static void manifests(void)
+{
+	struct digest d;
+	struct store *s = open_store();
+	char *type = NULL;
+	void *bytes = NULL;
+	size_t len = 0;
+	CLEANUP(freep) char *big = calloc(1, MANIFEST_MAX_BYTES + 1);
+
+	digest_of("{}", 2, &d);
+	EQ(store_manifest_get(s, &d, &type, &bytes, &len), -ENOENT);
+	EQ(store_manifest_put(s, &d, "application/x", "{ }", 3), -EBADMSG);
+	EQ(store_manifest_put(s, &d, "application/x", "{}", 2), 0);
+	EQ(store_manifest_get(s, &d, &type, &bytes, &len), 0);
+	STREQ(type, "application/x");
+	STREQ((char *)bytes, "{}");
+	EQ(len, 2);
+	free(type);
+	free(bytes);
+	digest_of(big, MANIFEST_MAX_BYTES, &d);
+	EQ(store_manifest_put(s, &d, "t", big, MANIFEST_MAX_BYTES), 0);
+	EQ(store_manifest_get(s, &d, &type, &bytes, &len), 0);
+	EQ(len, MANIFEST_MAX_BYTES);
+	free(type);
+	free(bytes);
+	digest_of(big, MANIFEST_MAX_BYTES + 1, &d);
+	EQ(store_manifest_put(s, &d, "t", big, MANIFEST_MAX_BYTES + 1), -EFBIG);
+	store_close(&s);
+	wipe();
+}
+
+static void tags_and_repositories(void)
+{
+	struct digest d = {{1}}, e = {{2}}, got;
+	struct string_list l = {0};
+	struct store *s = open_store();
+	char longest[600];
+	uint64_t n = 0;
+
+	memset(longest, 'r', sizeof(longest));
+	longest[599] = '\0';
+	EQ(store_tag_put(s, "h/app", "v1", &d, 1000), 0);
+	EQ(store_tag_put(s, "h/app", "v2", &e, 1001), 0);
+	EQ(store_tag_put(s, "h/app2", "v3", &e, 1002), 0);
+	EQ(store_tag_put(s, longest, "v3", &e, 1002), -ENAMETOOLONG);
+	EQ(store_tag_put(s, "", "v3", &e, 1002), -EINVAL);
+	EQ(store_tag_get(s, "h/app", "v2", &got, &n), 0);
+	OK(digest_equal(&got, &e));
+	EQ(n, 1001);
+	EQ(store_tag_get(s, "h/app", "v3", &got, &n), -ENOENT);
+	EQ(store_tag_get(s, longest, "v3", &got, &n), -ENOENT);
+	EQ(store_tag_list(s, "h/app", &l), 0);
+	EQ(l.n, 2);
+	STREQ(l.v[0], "v1");
+	STREQ(l.v[1], "v2");
+	string_list_release(&l);
+	EQ(store_tag_del(s, "h/app", "v1"), 0);
+	EQ(store_tag_get(s, "h/app", "v1", &got, &n), -ENOENT);
+
+	EQ(store_repo_has(s, "h/app", true, &d, &n), -ENOENT);
+	EQ(store_repo_add(s, "h/app", true, &d, 5), 0);
+	EQ(store_repo_add(s, "h/app", true, &d, 5), 0);
+	EQ(store_repo_add(s, "h/app", false, &d, 6), 0);
+	EQ(store_repo_add(s, "h/app", false, &e, 7), 0);
+	EQ(store_repo_add(s, "z/only", false, &e, 8), 0);
+	EQ(store_repo_has(s, "h/app", false, &d, &n), 0);
+	EQ(n, 6);
+	n = 0;
+	EQ(store_repo_each(s, "h/app", false, seen_repo, &n), 0);
+	EQ(n, 13);
+	EQ(store_repo_each(s, "h/app", false, stop_at_once, NULL), 42);
+	EQ(store_repo_list(s, "", &l), 0);
+	EQ(l.n, 3);
+	STREQ(l.v[0], "h/app");
+	STREQ(l.v[1], "h/app2");
+	STREQ(l.v[2], "z/only");
+	string_list_release(&l);
+	EQ(store_repo_list(s, "h/app", &l), 0);
+	EQ(l.n, 2);
+	string_list_release(&l);
+	EQ(store_repo_list(s, "nobody", &l), 0);
+	EQ(l.n, 0);
+	store_close(&s);
+	wipe();
+}
+
+static void small_records(void)
+{
+	CLEANUP(buf_release) struct buf v = BUF_INIT(100000);
+	CLEANUP(freep) char *big = calloc(1, 65537);
+	struct string_list l = {0};
+	struct store *s = open_store();
+	char name[300];
+	uint16_t id;
+
+	EQ(store_kv_put(s, "url\0x", 5, "1", 1), 0);
+	EQ(store_kv_put(s, "abc", 3, big, 65536), 0);
+	EQ(store_kv_put(s, "abc", 3, big, 65537), -EINVAL);
+	EQ(store_kv_put(s, big, 481, "", 0), -EINVAL);
+	EQ(store_kv_put(s, big, 480, "", 0), 0);
+	EQ(store_kv_get(s, "url\0x", 5, &v), 0);
+	STREQ(v.data, "1");
+	EQ(store_kv_get(s, "url", 3, &v), -ENOENT);
+	EQ(store_kv_list(s, "a", &l), 0);
+	EQ(l.n, 1);
+	STREQ(l.v[0], "abc");
+	string_list_release(&l);
+	EQ(store_kv_del(s, "abc", 3), 0);
+	EQ(store_kv_del(s, "abc", 3), 0);
+	EQ(store_kv_get(s, "abc", 3, &v), -ENOENT);
+
+	id = store_peer_id(s, "node-1");
+	EQ(id, 1);
+	EQ(store_peer_id(s, "node-2"), 2);
+	EQ(store_peer_id(s, "node-1"), 1);
+	EQ(store_peer_name(s, 2, name, sizeof(name)), 0);
+	STREQ(name, "node-2");
+	EQ(store_peer_name(s, 0, name, sizeof(name)), -ENOENT);
+	EQ(store_peer_name(s, 3, name, sizeof(name)), -ENOENT);
+	store_close(&s);
+	s = open_store();
+	EQ(store_peer_id(s, "node-2"), 2);
+	EQ(store_peer_id(s, "node-3"), 3);
+	store_close(&s);
+	wipe();
+}
+
+static int64_t anon_kib(void)
+{
+	CLEANUP(freep) char *line = NULL;
+	FILE *f = fopen("/proc/self/status", "re");
+	long long kib = 0;
+	size_t cap = 0;
+
+	while (f && getline(&line, &cap, f) > 0)
+		if (sscanf(line, "RssAnon: %lld", &kib) == 1)
+			break;
+	if (f)
+		(void)fclose(f);
+	return kib;
+}
+
+static int count_info(void *arg, const struct blob_info *info)
+{
+	uint64_t *n = arg;
+
+	n[0]++;
+	n[1] += info->cached_bytes;
+	return info->size == 0 || info->size > 5000 ? -EINVAL : 0;
+}
+
+/* What ten thousand blobs cost. */
+static void ten_thousand(void)
+{
+	struct store *s = open_with((struct store_config){0});
+	struct store_stats st;
+	uint64_t n[2] = {0}, want = 0;
+	int64_t before;
+
+	for (uint64_t i = 0; i < 10000; i++) {
+		struct blob *b = make_blob(s, url_key(i), 1 + i % 5000);
+
+		if (i % 2 == 0) {
+			EQ(write_chunk(s, b, 0, i), 0);
+			want += 1 + i % 5000;
+		}
+		blob_unref(&b);
+	}
+	EQ(store_each(s, count_info, n), 0);
+	EQ(n[0], 10000);
+	EQ(n[1], want);
+	store_close(&s);
+
+	before = anon_kib();
+	s = open_with((struct store_config){0});
+	store_stats(s, &st);
+	EQ(st.blobs, 10000);
+	EQ(st.cached_bytes, want);
+	for (uint64_t i = 0; i < 10000; i++) {
+		struct blob *b = get_blob(s, url_key(i));
+
+		EQ(blob_size(b), 1 + i % 5000);
+		if (i % 2 == 0)
+			EQ(read_same(s, b, i, 0, 1 + i % 5000), 0);
+		blob_unref(&b);
+	}
+	EQ(store_sync(s), 0);
+	printf("# 10000 blobs: %lld KiB more\n",
+	       (long long)(anon_kib() - before));
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) &&         \
+	!defined(__clang__)
+	OK(anon_kib() - before < 4096);
+#endif
+	store_close(&s);
+	wipe();
+}
+
+/* What was read lately is remembered over a restart. */
+static uint64_t last_use;
+
+static int take_last_use(void *arg, const struct blob_info *info)
+{
+	(void)arg;
+	last_use = info->last_use_s;
+	return 0;
+}
+
+static void last_use_is_kept(void)
+{
+	struct store *s = open_store();
+	struct blob *b = make_blob(s, url_key(50), 10);
+	uint64_t first;
+
+	write_all(s, b, 50);
+	blob_unref(&b);
+	store_close(&s);
+	s = open_store();
+	EQ(store_each(s, take_last_use, NULL), 0);
+	first = last_use;
+	OK(first + 600 > now_unix_s());
+	WAIT(now_unix_s() > first + 1);
+	b = get_blob(s, url_key(50));
+	EQ(read_same(s, b, 50, 0, 10), 0);
+	blob_unref(&b);
+	store_close(&s);
+	s = open_store();
+	EQ(store_each(s, take_last_use, NULL), 0);
+	OK(last_use > first);
+	store_close(&s);
+	wipe();
+}
+
+int main(void)
+{
+	t_begin("test_store");
+	RUN(write_and_read);
+	RUN(large);
+	RUN(empty_blobs);
+	RUN(other_sizes);
+	RUN(origins);
+	RUN(mismatch_from_peer);
+	RUN(mismatch_from_upstream);
+	RUN(verified_again);
+	RUN(sum_after_restart);
+	RUN(many_verifiers);
+	RUN(close_while_waiting);
+	RUN(full_verify);
+	RUN(descriptors);
+	RUN(manifests);
+	RUN(tags_and_repositories);
+	RUN(small_records);
+	RUN(ten_thousand);
+	RUN(last_use_is_kept);
+	return t_end();
+}

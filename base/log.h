@@ -43,19 +43,20 @@ struct log_field {
 /* "error":"<strerror of -r>" for a negative errno. */
 #define LE(r) ((struct log_field){LOG_T_ERR, "error", {.i = (int64_t)(r)}})
 
-#define log_error(msg, ...) LOG_AT(LOG_ERROR, msg, __VA_ARGS__)
-#define log_warn(msg, ...)  LOG_AT(LOG_WARN, msg, __VA_ARGS__)
-#define log_info(msg, ...)  LOG_AT(LOG_INFO, msg, __VA_ARGS__)
-#define log_debug(msg, ...) LOG_AT(LOG_DEBUG, msg, __VA_ARGS__)
+#define log_error(msg, ...) LOG_AT(LOG_ERROR, msg, ##__VA_ARGS__)
+#define log_warn(msg, ...)  LOG_AT(LOG_WARN, msg, ##__VA_ARGS__)
+#define log_info(msg, ...)  LOG_AT(LOG_INFO, msg, ##__VA_ARGS__)
+#define log_debug(msg, ...) LOG_AT(LOG_DEBUG, msg, ##__VA_ARGS__)
 
 /* The fields are evaluated only if the level is on. */
-#define LOG_AT(level, msg, ...)                                          \
-	do {                                                             \
-		if (log_on(level))                                       \
-			log_write(level, msg,                            \
-				  (const struct log_field[]){            \
-					  __VA_ARGS__ __VA_OPT__(, ){    \
-						  LOG_END, 0, {0}}});    \
+#define LOG_AT(level, msg, ...)                                            \
+	do {                                                               \
+		if (log_on(level))                                         \
+			log_write(level, msg,                              \
+				  (const struct log_field[]){              \
+					  {LOG_END, 0, {0}}, ##__VA_ARGS__, \
+					  {LOG_END, 0, {0}}} +             \
+					  1);                              \
 	} while (0)
 
 /* Before the first thread is started. node and version are copied (cut at 255

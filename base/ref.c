@@ -1,4 +1,4 @@
-#include "registry/ref.h"
+#include "base/ref.h"
 
 #include <errno.h>
 #include <string.h>

@@ -1,4 +1,4 @@
-#include "registry/manifest.h"
+#include "base/manifest.h"
 
 #include <errno.h>
 #include <string.h>
@@ -6,8 +6,6 @@
 
 #include "base/cleanup.h"
 #include "base/json.h"
-#include "registry/registry.h"
-#include "store/store.h"
 
 #define OCI_MANIFEST	"application/vnd.oci.image.manifest.v1+json"
 #define OCI_INDEX	"application/vnd.oci.image.index.v1+json"
@@ -108,7 +106,7 @@ static int parse_descriptor(const json_t *o, const char *what,
 	if (!digest || digest_parse(digest, &d->digest) < 0)
 		return set_error(err, -EINVAL,
 				 "%s has no digest, or a malformed one", what);
-	if (json_get_u64(o, "size", &d->size) < 0 || d->size > BLOB_MAX_SIZE)
+	if (json_get_u64(o, "size", &d->size) < 0 || d->size > DESCRIPTOR_MAX_SIZE)
 		return set_error(err, -EINVAL,
 				 "%s has no size, or an impossible one", what);
 	if (type && !type_valid(type))
@@ -270,7 +268,7 @@ int manifest_parse(const void *bytes, size_t len, const char *media_type,
 	return 0;
 }
 
-const char *registry_platform(void)
+const char *manifest_platform(void)
 {
 #if defined(__x86_64__)
 	return "linux/amd64";
@@ -318,7 +316,7 @@ const struct descriptor *manifest_for_platform(const struct manifest *m,
 	if (!m->index)
 		return NULL;
 	if (!platform)
-		platform = registry_platform();
+		platform = manifest_platform();
 	for (uint32_t i = 0; i < m->nentries; i++) {
 		const struct descriptor *d = &m->entries[i];
 

@@ -63,15 +63,16 @@ int client_check(const struct http_request *rq)
 	return 0;
 }
 
-/* "Name: value"; "Name;" makes curl send an empty one, "Name:" none at all. */
+/* "Name: value"; "Name;" makes curl send an empty one, and "Name:", for a NULL,
+ * none at all. */
 static int add_header(struct curl_slist **headers, const char *name,
-		      const char *value, bool suppress)
+		      const char *value)
 {
 	CLEANUP(buf_release) struct buf line = BUF_INIT(HEAD_MAX_BYTES);
 	struct curl_slist *list;
 	int r;
 
-	if (suppress)
+	if (!value)
 		r = buf_printf(&line, "%s:", name);
 	else if (value[strspn(value, " \t")] == '\0')
 		r = buf_printf(&line, "%s;", name);
@@ -102,21 +103,21 @@ static int add_headers(struct curl_slist **headers,
 
 	for (size_t i = 0; r == 0 && i < rq->nheaders; i++)
 		r = add_header(headers, rq->headers[i].name,
-			       rq->headers[i].value, false);
+			       rq->headers[i].value);
 	if (r == 0 && rq->has_range) {
 		(void)snprintf(range, sizeof(range), "bytes=%llu-%llu",
 			       (unsigned long long)rq->range_off,
 			       (unsigned long long)(rq->range_off +
 						    rq->range_len - 1));
-		r = add_header(headers, "Range", range, false);
+		r = add_header(headers, "Range", range);
 	}
 	if (r == 0 && !has_header(rq, "Accept-Encoding"))
-		r = add_header(headers, "Accept-Encoding", "identity", false);
+		r = add_header(headers, "Accept-Encoding", "identity");
 	/* What curl would send of its own accord with a body. */
 	if (r == 0 && !has_header(rq, "Expect"))
-		r = add_header(headers, "Expect", NULL, true);
+		r = add_header(headers, "Expect", NULL);
 	if (r == 0 && !has_header(rq, "Content-Type"))
-		r = add_header(headers, "Content-Type", NULL, true);
+		r = add_header(headers, "Content-Type", NULL);
 	return r;
 }
 
@@ -202,6 +203,11 @@ static CURLcode set_connection(CURL *easy, const struct http_request *rq)
 	    rq->http2_prior_knowledge
 		    ? (long)CURL_HTTP_VERSION_2_PRIOR_KNOWLEDGE
 		    : (long)CURL_HTTP_VERSION_1_1);
+	if (rq->http2_prior_knowledge) {
+		/* curl 7.88.1 loses the second request on such a connection. */
+		SET(CURLOPT_FRESH_CONNECT, 1L);
+		SET(CURLOPT_FORBID_REUSE, 1L);
+	}
 	SET(CURLOPT_CONNECTTIMEOUT_MS, rq->connect_timeout_ms
 					       ? (long)rq->connect_timeout_ms
 					       : (long)CONNECT_TIMEOUT_MS);
@@ -210,7 +216,9 @@ static CURLcode set_connection(CURL *easy, const struct http_request *rq)
 	SET(CURLOPT_QUICK_EXIT, 1L);
 	SET(CURLOPT_OPENSOCKETFUNCTION, on_curl_open);
 	SET(CURLOPT_TCP_KEEPALIVE, 1L);
-	SET(CURLOPT_BUFFERSIZE, RECEIVE_BUFFER_BYTES);
+	/* curl 7.88 refuses this on a handle whose last transfer did not come
+	 * past name resolution; it has the right size from before then. */
+	(void)curl_easy_setopt(easy, CURLOPT_BUFFERSIZE, RECEIVE_BUFFER_BYTES);
 	SET(CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
 	if (rq->unix_socket) {
 		SET(CURLOPT_UNIX_SOCKET_PATH, rq->unix_socket);

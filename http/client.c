@@ -30,6 +30,7 @@ struct http_exchange {
 	CURL *easy; /* NULL once it has left curl */
 	struct curl_slist *headers;
 	struct head head;
+	struct head *trailers; /* NULL: there are none */
 
 	bool added;    /* curl has it */
 	bool canceled; /* no callback but done() from now on */
@@ -293,6 +294,18 @@ static int on_curl_ready(void *arg, char *remote_ip, char *local_ip,
 	return CURL_PREREQFUNC_OK;
 }
 
+/* Few look at them: one that is malformed is left out. */
+static void add_trailer(struct http_exchange *x, const char *line, size_t len)
+{
+	if (!x->trailers) {
+		x->trailers = malloc(sizeof(*x->trailers));
+		if (!x->trailers)
+			return;
+		head_init(x->trailers);
+	}
+	(void)head_add_trailer(x->trailers, line, len);
+}
+
 static size_t on_curl_header(char *line, size_t one, size_t len, void *arg)
 {
 	struct http_exchange *x = arg;
@@ -301,8 +314,10 @@ static size_t on_curl_header(char *line, size_t one, size_t len, void *arg)
 	(void)one;
 	if (x->canceled)
 		return stop(x, -ECANCELED);
-	if (x->head.complete)
-		return len; /* a trailer */
+	if (x->head.complete) {
+		add_trailer(x, line, len);
+		return len;
+	}
 	if (x->first_byte_ns == 0)
 		x->first_byte_ns = uv_hrtime();
 	r = head_add(&x->head, line, len);
@@ -377,6 +392,9 @@ static void free_exchange(struct http_exchange *x)
 	list_del(&x->node);
 	list_del(&x->todo);
 	head_release(&x->head);
+	if (x->trailers)
+		head_release(x->trailers);
+	free(x->trailers);
 	free(x);
 }
 
@@ -694,6 +712,11 @@ void http_cancel(struct http_exchange *x)
 const char *http_header(struct http_exchange *x, const char *name, size_t i)
 {
 	return x->head.complete ? head_get(&x->head, name, i) : NULL;
+}
+
+const char *http_trailer(struct http_exchange *x, const char *name, size_t i)
+{
+	return x->trailers ? head_get(x->trailers, name, i) : NULL;
 }
 
 uint32_t http_retry_after_s(struct http_exchange *x)

@@ -44,7 +44,7 @@ struct http_request {
 
 	const char
 		*unix_socket; /* connect there instead of to the URL's host */
-	bool http2_prior_knowledge;
+	bool http2_prior_knowledge;	  /* each on a connection of its own */
 	const char *ca_file;		  /* besides the system's; PEM */
 	const char *cert_file, *key_file; /* our own certificate */
 	bool ca_only; /* ca_file instead of the system's; peers */
@@ -112,6 +112,8 @@ void http_cancel(struct http_exchange *x);
 /* From head() on: a response header's value, NULL if absent; the i-th of
  * several of that name. Borrowed until done() returns. */
 const char *http_header(struct http_exchange *x, const char *name, size_t i);
+/* The same for what was sent after the body, as gRPC does; from done() on. */
+const char *http_trailer(struct http_exchange *x, const char *name, size_t i);
 /* Seconds from Retry-After (a number or a date), 0 if there is none, at most
  * 3600. */
 uint32_t http_retry_after_s(struct http_exchange *x);

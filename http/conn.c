@@ -2,7 +2,6 @@
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <stdlib.h>
-#include <sys/sendfile.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -11,64 +10,12 @@
 #define IN_MIN	     4096	  /* first size of the input buffer */
 #define BODY_ROOM    2048	  /* least room to read chunked bytes into */
 #define OUT_MAX	     (256U << 20) /* own bytes waiting: replies are whole */
-#define SLICE	     (1U << 20)	  /* sent per turn and connection */
+#define SLICE	     (2U << 20)	  /* sent per turn and connection */
 #define RUN_MAX	     16		  /* pipelined requests per turn */
 #define LINGER_MS    2000
 #define LINGER_BYTES (1U << 20)
 
 static void conn_run(struct conn *c);
-
-/* ---- The plain transport ---- */
-
-static ssize_t plain_read(struct conn *c, void *buf, size_t len)
-{
-	ssize_t n;
-
-	do {
-		n = recv(c->fd, buf, len, 0);
-	} while (n < 0 && errno == EINTR);
-	return n < 0 ? -errno : n;
-}
-
-static ssize_t plain_writev(struct conn *c, const struct iovec *iov, int n,
-			    bool more)
-{
-	struct msghdr m = {.msg_iov = (struct iovec *)iov,
-			   .msg_iovlen = (size_t)n};
-	ssize_t r;
-
-	do {
-		r = sendmsg(c->fd, &m, MSG_NOSIGNAL | (more ? MSG_MORE : 0));
-	} while (r < 0 && errno == EINTR);
-	return r < 0 ? -errno : r;
-}
-
-static ssize_t plain_sendfile(struct conn *c, int fd, uint64_t off, size_t len)
-{
-	off_t at = (off_t)off;
-	ssize_t n;
-
-	do {
-		n = sendfile(c->fd, fd, &at, len);
-	} while (n < 0 && errno == EINTR);
-	return n < 0 ? -errno : n;
-}
-
-static void plain_close(struct conn *c, bool reset)
-{
-	struct linger l = {.l_onoff = 1, .l_linger = 0};
-
-	if (reset)
-		(void)setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &l, sizeof(l));
-	(void)close(c->fd);
-}
-
-const struct http_transport http_plain = {
-	.read = plain_read,
-	.writev = plain_writev,
-	.sendfile = plain_sendfile,
-	.close = plain_close,
-};
 
 /* ---- Events ---- */
 
@@ -109,14 +56,14 @@ static int wanted(const struct conn *c)
 }
 
 /* libuv takes up to three system calls to change the events of a descriptor,
- * so those that are wanted no longer stay until one of them fires (`fired`). */
-static void conn_arm(struct conn *c, int fired)
+ * so those that are wanted no longer stay until one of them fires to no use. */
+static void conn_arm(struct conn *c, int unused)
 {
 	int want = wanted(c);
 
 	if (c->state == CONN_DEAD)
 		return;
-	if ((want & ~c->armed) == 0 && (fired & ~want) == 0)
+	if ((want & ~c->armed) == 0 && (unused & ~want) == 0)
 		return;
 	c->armed = want;
 	(void)uv_poll_start(&c->poll, want, on_poll);
@@ -743,6 +690,7 @@ static void on_poll(uv_poll_t *h, int status, int events)
 {
 	struct conn *c = h->data;
 	struct http_server *s = c->server;
+	int unused = events;
 
 	http_server_enter(s);
 	if (status < 0) {
@@ -750,14 +698,17 @@ static void on_poll(uv_poll_t *h, int status, int events)
 		http_server_leave(s);
 		return;
 	}
-	if (events & UV_WRITABLE && has_output(c))
+	if (events & UV_WRITABLE && has_output(c)) {
+		unused &= ~UV_WRITABLE;
 		conn_kick(c);
-	if (events & UV_READABLE) {
+	}
+	if (events & UV_READABLE && wanted(c) & UV_READABLE) {
+		unused &= ~UV_READABLE;
 		if (c->state == CONN_HEAD)
 			read_head(c);
 		else if (c->state == CONN_BODY)
 			read_body(c);
-		else if (c->state == CONN_LINGER)
+		else
 			read_and_drop(c);
 	}
 	if (c->state == CONN_HANDLER || c->state == CONN_FLUSH) {
@@ -766,7 +717,7 @@ static void on_poll(uv_poll_t *h, int status, int events)
 		else if (events & UV_DISCONNECT && !c->fin)
 			on_fin(c);
 	}
-	conn_arm(c, events);
+	conn_arm(c, unused);
 	http_server_leave(s);
 }
 

@@ -105,13 +105,26 @@ static int add_field(struct head *h, const char *line, size_t len)
 	return 0;
 }
 
-int head_add(struct head *h, const char *line, size_t len)
+static size_t without_crlf(const char *line, size_t len)
 {
-	BUG_ON(h->complete);
 	if (len > 0 && line[len - 1] == '\n')
 		len--;
 	if (len > 0 && line[len - 1] == '\r')
 		len--;
+	return len;
+}
+
+int head_add_trailer(struct head *h, const char *line, size_t len)
+{
+	len = without_crlf(line, len);
+	h->status = 200;
+	return len > 0 ? add_field(h, line, len) : 0;
+}
+
+int head_add(struct head *h, const char *line, size_t len)
+{
+	BUG_ON(h->complete);
+	len = without_crlf(line, len);
 	if (len >= 5 && memcmp(line, "HTTP/", 5) == 0)
 		return add_status_line(h, line, len);
 	if (len > 0)

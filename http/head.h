@@ -36,6 +36,10 @@ void head_release(struct head *h);
  * complete. */
 int head_add(struct head *h, const char *line, size_t len);
 
+/* One line of the trailer section, into a struct of its own. The fields must
+ * not be taken for those of the head: RFC 9110, 6.5.1. 0, -EPROTO, -ENOMEM. */
+int head_add_trailer(struct head *h, const char *line, size_t len);
+
 /* The i-th value of that name, case ignored; NULL if there is none. Borrowed
  * until the next head_add() or head_release(). */
 const char *head_get(const struct head *h, const char *name, size_t i);

@@ -2,6 +2,7 @@
  *
  *   server.c   the server, its listeners, the sweep of timeouts
  *   conn.c     one connection: its states, reading, sending, closing
+ *   plain.c    how bytes get onto the wire without TLS
  *   answer.c   the half of server.h that handlers call
  *   parser.c   bytes to heads
  *

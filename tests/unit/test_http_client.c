@@ -89,6 +89,53 @@ static void test_chunked(void)
 	bench_release(b);
 }
 
+static void say_trailers(struct server *s, int fd, int nth)
+{
+	(void)nth;
+	answer_all(s, fd,
+		   "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n"
+		   "ETag: head\r\n\r\n"
+		   "2\r\nab\r\n0\r\nGrpc-Status: 5\r\nETag: trailer\r\n"
+		   "Grpc-Status: 6\r\n\r\n");
+}
+
+static int no_trailers_yet(struct fetch *f)
+{
+	OK(!http_trailer(f->x, "Grpc-Status", 0));
+	return 0;
+}
+
+static void look_at_trailers(struct fetch *f)
+{
+	STREQ(http_trailer(f->x, "grpc-status", 0), "5");
+	STREQ(http_trailer(f->x, "grpc-status", 1), "6");
+	OK(!http_trailer(f->x, "grpc-status", 2));
+	STREQ(http_trailer(f->x, "ETag", 0), "trailer");
+	/* Kept apart. */
+	STREQ(http_header(f->x, "ETag", 0), "head");
+	OK(!http_header(f->x, "ETag", 1));
+	OK(!http_header(f->x, "Grpc-Status", 0));
+}
+
+static void test_trailers(void)
+{
+	struct bench b;
+	struct fetch f = {0};
+
+	bench_init(&b, say_trailers);
+	b.f.on_head = no_trailers_yet;
+	b.f.on_done = look_at_trailers;
+	fetch_url(&b.rig, &b.f, b.server.url);
+	EQ(b.f.r, 0);
+	STREQ(b.f.body, "ab");
+	/* On the same connection. */
+	f.on_done = look_at_trailers;
+	fetch_url(&b.rig, &f, b.server.url);
+	EQ(f.r, 0);
+	fetch_release(&f);
+	bench_release(&b);
+}
+
 static void say_until_close(struct server *s, int fd, int nth)
 {
 	(void)nth;
@@ -748,6 +795,7 @@ int main(void)
 	RUN(test_no_callbacks);
 	RUN(test_head_method);
 	RUN(test_chunked);
+	RUN(test_trailers);
 	RUN(test_until_close);
 	RUN(test_no_body);
 	RUN(test_interim);

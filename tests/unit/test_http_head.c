@@ -131,6 +131,24 @@ static void test_limits(void)
 	EQ(head_add(&big, line, HEAD_MAX_BYTES), -EPROTO);
 }
 
+static void test_trailers(void)
+{
+	static const char nul[] = "a\0: b\r\n";
+	CLEANUP(head_release) struct head t;
+
+	head_init(&t);
+	EQ(head_add_trailer(&t, "grpc-status: 0\r\n", 16), 0);
+	EQ(head_add_trailer(&t, "grpc-message:\r\n", 15), 0);
+	EQ(head_add_trailer(&t, "\r\n", 2), 0);
+	EQ(head_add_trailer(&t, "A: b", 4), 0);
+	EQ(head_add_trailer(&t, "no colon\r\n", 10), -EPROTO);
+	EQ(head_add_trailer(&t, nul, sizeof(nul) - 1), -EPROTO);
+	STREQ(head_get(&t, "Grpc-Status", 0), "0");
+	STREQ(head_get(&t, "grpc-message", 0), "");
+	STREQ(head_get(&t, "a", 0), "b");
+	OK(!head_get(&t, "a", 1));
+}
+
 int main(void)
 {
 	RUN(test_fields);
@@ -138,5 +156,6 @@ int main(void)
 	RUN(test_content_length);
 	RUN(test_malformed);
 	RUN(test_limits);
+	RUN(test_trailers);
 	return tap_done();
 }

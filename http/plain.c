@@ -1,0 +1,56 @@
+/* The transport of connections without TLS. */
+#include <errno.h>
+#include <sys/sendfile.h>
+#include <unistd.h>
+
+#include "http/server-private.h"
+
+static ssize_t plain_read(struct conn *c, void *buf, size_t len)
+{
+	ssize_t n;
+
+	do {
+		n = recv(c->fd, buf, len, 0);
+	} while (n < 0 && errno == EINTR);
+	return n < 0 ? -errno : n;
+}
+
+static ssize_t plain_writev(struct conn *c, const struct iovec *iov, int n,
+			    bool more)
+{
+	struct msghdr m = {.msg_iov = (struct iovec *)iov,
+			   .msg_iovlen = (size_t)n};
+	ssize_t r;
+
+	do {
+		r = sendmsg(c->fd, &m, MSG_NOSIGNAL | (more ? MSG_MORE : 0));
+	} while (r < 0 && errno == EINTR);
+	return r < 0 ? -errno : r;
+}
+
+static ssize_t plain_sendfile(struct conn *c, int fd, uint64_t off, size_t len)
+{
+	off_t at = (off_t)off;
+	ssize_t n;
+
+	do {
+		n = sendfile(c->fd, fd, &at, len);
+	} while (n < 0 && errno == EINTR);
+	return n < 0 ? -errno : n;
+}
+
+static void plain_close(struct conn *c, bool reset)
+{
+	struct linger l = {.l_onoff = 1, .l_linger = 0};
+
+	if (reset)
+		(void)setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &l, sizeof(l));
+	(void)close(c->fd);
+}
+
+const struct http_transport http_plain = {
+	.read = plain_read,
+	.writev = plain_writev,
+	.sendfile = plain_sendfile,
+	.close = plain_close,
+};

@@ -10,6 +10,7 @@
 
 #define CHECK_PIECE	   ((size_t)64 << 10)
 #define ENOSPC_EVICT_BYTES ((uint64_t)64 << 20)
+#define MIN_SLACK_BYTES	   ((uint64_t)64 << 20)
 
 /* ---- What is known without asking the disk ---- */
 
@@ -36,29 +37,30 @@ uint32_t blob_chunk_len(const struct blob *b, uint32_t chunk)
 
 enum blob_state blob_get_state(const struct blob *b)
 {
+	if (LOAD_ACQ(&b->external))
+		return BLOB_VERIFIED;
 	return (enum blob_state)LOAD_ACQ(&b->state);
 }
 
 uint64_t blob_cached_bytes(const struct blob *b)
 {
-	return LOAD(&b->cached_bytes);
+	return LOAD_ACQ(&b->external) ? b->size : LOAD(&b->cached_bytes);
 }
 
 uint32_t blob_missing(const struct blob *b)
 {
-	return b->chunks - LOAD_ACQ(&b->npresent);
+	return LOAD_ACQ(&b->external) ? 0 : b->chunks - LOAD_ACQ(&b->npresent);
 }
 
 bool blob_has(const struct blob *b, uint32_t chunk)
 {
-	struct seg *g = chunk < b->chunks ? seg_of(b, chunk) : NULL;
-
-	return g && bit_get(g->present, chunk % INDEX_SEG);
+	return chunk_present(b, chunk) ||
+	       (LOAD_ACQ(&b->external) && chunk < b->chunks);
 }
 
 uint32_t blob_next_missing(const struct blob *b, uint32_t from)
 {
-	uint32_t c = from;
+	uint32_t c = LOAD_ACQ(&b->external) ? b->chunks : from;
 
 	while (c < b->chunks) {
 		struct seg *g = seg_of(b, c);
@@ -78,11 +80,16 @@ uint32_t blob_next_missing(const struct blob *b, uint32_t from)
 
 void blob_bitmap(const struct blob *b, uint8_t *out, size_t out_bytes)
 {
+	bool all = LOAD_ACQ(&b->external);
+
 	memset(out, 0, out_bytes);
 	for (uint32_t c = 0; c < b->chunks && c / 8 < out_bytes; c += 8) {
 		struct seg *g = seg_of(b, c);
 
-		if (g)
+		if (all)
+			out[c / 8] = (uint8_t)(0xff >>
+					       (8 - min_u64(8, b->chunks - c)));
+		else if (g)
 			out[c / 8] =
 				(uint8_t)(LOAD_ACQ(&g->present[c % INDEX_SEG /
 							       64]) >>
@@ -177,7 +184,7 @@ void blob_set_bad(struct store *s, struct blob *b)
 
 bool blob_gated(const struct blob *b)
 {
-	return LOAD_ACQ(&b->gate) != GATE_OPEN;
+	return LOAD_ACQ(&b->gate) != GATE_OPEN && !LOAD_ACQ(&b->external);
 }
 
 void gate_locked(struct blob *b)
@@ -223,8 +230,10 @@ void blob_damaged_locked(struct blob *b, uint32_t chunk)
 	ADD(&b->store->damaged_chunks, 1);
 }
 
-int store_evict(struct store *s, struct blob *b)
+void blob_drop_all(struct blob *b)
 {
+	struct store *s = b->store;
+
 	for (uint32_t i = 0; i < b->nsegs; i++) {
 		store_lock(s);
 		for (uint32_t c = 0; b->segs[i] && c < b->segs[i]->n; c++)
@@ -240,12 +249,17 @@ int store_evict(struct store *s, struct blob *b)
 	}
 	blob_dirty_locked(b);
 	store_unlock(s);
+}
+
+int store_evict(struct store *s, struct blob *b)
+{
+	blob_drop_all(b);
 	return commit_wait(s);
 }
 
 /* ---- Reading ---- */
 
-static int pread_all(int fd, void *buf, size_t len, uint64_t off)
+int pread_all(int fd, void *buf, size_t len, uint64_t off)
 {
 	uint8_t *p = buf;
 
@@ -425,6 +439,11 @@ int store_read(struct store *s, struct blob *b, uint64_t off, void *buf,
 	(void)s;
 	if (!in_range(b, off, len))
 		return -EINVAL;
+	if (LOAD_ACQ(&b->external)) {
+		r = external_read(b, off, buf, len);
+		if (r != -ENODATA)
+			return r;
+	}
 	if (LOAD_ACQ(&b->state) == BLOB_BAD)
 		return -EIO;
 	if (LOAD_ACQ(&b->stale))
@@ -457,11 +476,16 @@ int store_range_fd(struct store *s, struct blob *b, uint64_t off, uint64_t len,
 	(void)s;
 	if (!in_range(b, off, len))
 		return -EINVAL;
+	*ret_gen = __atomic_load_n(&b->gen, __ATOMIC_SEQ_CST);
+	if (LOAD_ACQ(&b->external)) {
+		STORE(&b->used, store_tick(s));
+		*ret_fd = LOAD_ACQ(&b->ext_fd);
+		return 0;
+	}
 	if (LOAD_ACQ(&b->state) == BLOB_BAD)
 		return -EIO;
 	if (LOAD_ACQ(&b->stale))
 		return -ESTALE;
-	*ret_gen = __atomic_load_n(&b->gen, __ATOMIC_SEQ_CST);
 	if (len > 0) {
 		last = (uint32_t)((off + len - 1) >> CHUNK_SHIFT);
 		r = range_check(b, first, last);
@@ -477,6 +501,28 @@ int store_range_fd(struct store *s, struct blob *b, uint64_t off, uint64_t len,
 		touch(b, first, last);
 	*ret_fd = fd;
 	return 0;
+}
+
+int store_range_fd_now(struct store *s, struct blob *b, uint64_t off,
+		       uint64_t len, int *ret_fd, uint64_t *ret_gen)
+{
+	uint32_t last = (uint32_t)((off + len - 1) >> CHUNK_SHIFT);
+
+	/* Only a miss or a first touch makes store_range_fd() block. */
+	if (len == 0 || !in_range(b, off, len))
+		return -EBUSY;
+	if (LOAD_ACQ(&b->external))
+		return store_range_fd(s, b, off, len, ret_fd, ret_gen);
+	if (LOAD_ACQ(&b->fd) < 0)
+		return -EBUSY;
+	for (uint32_t c = (uint32_t)(off >> CHUNK_SHIFT); c <= last; c++) {
+		struct seg *g = seg_of(b, c);
+
+		if (!g || !bit_get(g->present, c % INDEX_SEG) ||
+		    !bit_get(g->checked, c % INDEX_SEG))
+			return -EBUSY;
+	}
+	return store_range_fd(s, b, off, len, ret_fd, ret_gen);
 }
 
 bool store_gen_ok(struct blob *b, uint64_t gen)
@@ -495,8 +541,8 @@ static int pwrite_all(int fd, const void *data, size_t len, uint64_t off)
 
 		if (n == -1 && errno == EINTR)
 			continue;
-		if (n == -1)
-			return -errno;
+		if (n <= 0)
+			return n ? -errno : -EIO;
 		p += n;
 		off += (size_t)n;
 		len -= (size_t)n;
@@ -566,6 +612,8 @@ static void publish(struct store *s, struct blob *b, uint32_t chunk,
 	ADD(&b->cached_bytes, len);
 	ADD(&s->cached_bytes, len);
 	blob_dirty_locked(b);
+	if (LOAD(&b->external)) /* since the write began */
+		chunk_drop_locked(b, chunk);
 	sum_kick_locked(b);
 	(void)pthread_cond_broadcast(&s->changed);
 	store_unlock(s);
@@ -584,6 +632,16 @@ static bool make_room(struct store *s)
 	got = s->evict_got > 0;
 	store_unlock(s);
 	return got;
+}
+
+/* Writers that are faster than the disk wait for the commit thread, or the
+ * cache would grow without bounds while it flushes. */
+static void keep_to_limit(struct store *s)
+{
+	uint64_t slack = max_u64(MIN_SLACK_BYTES, s->max_bytes / 8);
+
+	if (s->max_bytes && LOAD(&s->cached_bytes) > s->max_bytes + slack)
+		(void)commit_wait(s);
 }
 
 static void write_failed(struct store *s, int r)
@@ -605,6 +663,9 @@ int store_write(struct store *s, struct blob *b, uint32_t chunk,
 
 	if (chunk >= b->chunks || len != blob_chunk_len(b, chunk))
 		return -EINVAL;
+	if (LOAD_ACQ(&b->external))
+		return -EEXIST;
+	keep_to_limit(s);
 	r = claim(s, b, chunk);
 	if (r < 0)
 		return r;

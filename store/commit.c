@@ -154,8 +154,9 @@ static bool encode_seg(const struct seg *g, uint8_t *out)
 			continue;
 		any = true;
 		out[i / 8] |= (uint8_t)(1u << (i % 8));
-		put_le(out + 32 + 4 * i, g->crc[i], 4);
-		put_le(out + 32 + 4 * g->n + 2 * i, g->from[i], 2);
+		put_le(out + 32 + (size_t)4 * i, g->crc[i], 4);
+		put_le(out + 32 + (size_t)4 * g->n + (size_t)2 * i, g->from[i],
+		       2);
 	}
 	return any;
 }
@@ -268,11 +269,13 @@ static void put_touches(struct store *s, struct index_batch *batch)
 	store_lock(s);
 	for (size_t h = 0; h < HASH_SIZE; h++) {
 		for (struct blob *b = s->hash[h]; b; b = b->next) {
-			uint64_t last = blob_last_use_s(b);
 			uint8_t bkey[INDEX_BKEY];
+			uint64_t last;
 
-			if (b->loading || !b->indexed ||
-			    last <= b->rec_last_use_s)
+			if (b->loading || !b->indexed)
+				continue;
+			last = blob_last_use_s(b);
+			if (last <= b->rec_last_use_s)
 				continue;
 			b->rec_last_use_s = last;
 			bkey_of(&b->key, bkey);
@@ -306,6 +309,17 @@ static void put_peers(struct store *s, struct index_batch *batch,
 
 /* ---- A cycle ---- */
 
+static void punch(int fd, uint64_t off, uint64_t len)
+{
+	static struct log_limit limit;
+
+	if (fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+		      (off_t)off, (off_t)len) == -1 &&
+	    log_limit_ok(&limit, 1, 3600000))
+		log_warn("cannot give back the room of evicted chunks",
+			 LE(-errno));
+}
+
 /* Gives back the room of dropped chunks that the index has forgotten. */
 static void punch_seg(struct store *s, struct blob *b, uint32_t k)
 {
@@ -317,7 +331,7 @@ static void punch_seg(struct store *s, struct blob *b, uint32_t k)
 	if (!g)
 		return;
 	store_lock(s);
-	for (int i = 0; i < SEG_WORDS && !g->changed; i++) {
+	for (int i = 0; i < SEG_WORDS && !g->changed && !LOAD(&b->stale); i++) {
 		mine[i] = g->punch[i] & ~g->present[i] & ~g->claimed[i];
 		g->claimed[i] |= mine[i];
 		g->punch[i] &= ~mine[i];
@@ -333,10 +347,8 @@ static void punch_seg(struct store *s, struct blob *b, uint32_t k)
 		while (end < g->n && mine[end / 64] >> (end % 64) & 1)
 			end++;
 		if (end > i)
-			(void)fallocate(
-				fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-				(off_t)((k * INDEX_SEG + i) * CHUNK_SIZE),
-				(off_t)((end - i) * CHUNK_SIZE));
+			punch(fd, (k * INDEX_SEG + i) * CHUNK_SIZE,
+			      (end - i) * CHUNK_SIZE);
 		i = end + 1;
 	}
 	store_lock(s);
@@ -467,6 +479,9 @@ static uint64_t due_ms(const struct store *s)
 				    s->retry_ms));
 	if (s->evict_again_ms)
 		t = min_u64(t, s->evict_again_ms);
+	if (!list_empty(&s->settling))
+		t = min_u64(t, list_first(&s->settling, struct blob, settling)
+				       ->settle_ms);
 	return t;
 }
 
@@ -494,6 +509,7 @@ void *commit_main(void *arg)
 			s->housekeep_ms = now_ms() + HOUSEKEEPING_MS;
 		store_unlock(s);
 
+		external_settle(s, stop);
 		evict(s, want_room);
 		r = run_cycle(s, housekeep);
 		if (housekeep && !stop)

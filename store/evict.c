@@ -12,12 +12,12 @@
 
 #include "base/cleanup.h"
 
-#define RECENT_TICKS (10 * TICKS_PER_S)
+#define RECENT_TICKS ((int64_t)10 * TICKS_PER_S)
 #define KEEP_TICKS   4
 #define AGAIN_MS     300
 #define SMALL_CACHE  ((uint64_t)16 << 20)
 #define MAX_EMPTY    100000
-#define EMPTY_AGE_S  (24 * 3600)
+#define EMPTY_AGE_S  ((uint64_t)24 * 3600)
 
 struct candidate {
 	struct blob_key key;
@@ -168,7 +168,7 @@ static int collect(struct blob *b, struct victims *l)
 			c |= INDEX_SEG - 1;
 			continue;
 		}
-		if (!blob_has(b, c))
+		if (!chunk_present(b, c))
 			continue;
 		v = grow(l->v, l->n, &l->cap, sizeof(*l->v));
 		if (!v)
@@ -184,7 +184,7 @@ static uint64_t drop_one(struct store *s, const struct victim *v)
 	uint64_t len = 0;
 
 	store_lock(s);
-	if (blob_has(v->blob, v->chunk)) {
+	if (chunk_present(v->blob, v->chunk)) {
 		len = blob_chunk_len(v->blob, v->chunk);
 		chunk_drop_locked(v->blob, v->chunk);
 	}

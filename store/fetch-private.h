@@ -9,7 +9,6 @@
 
 #define FETCH_MAX_SOURCES 4
 #define FLIGHT_BUCKETS	  1024
-#define BUFS_POOLED	  8
 /* Chunks that could not be stored stay in memory for a while. */
 #define MEMORY_FLIGHTS 16
 /* Queued prefetch beyond this is not worth remembering. */
@@ -17,6 +16,8 @@
 /* The longest range in one request. */
 #define RUN_MAX_BYTES (UINT64_C(32) << 20)
 #define TICK_MS	      50
+/* Pooled buffers are given back after so many ticks without work. */
+#define IDLE_TICKS	   40
 
 /* CHUNK_SIZE bytes of memory, pooled by the engine. */
 struct chunk_buf {
@@ -109,6 +110,7 @@ struct fetch {
 	unsigned int pooled;
 	uv_timer_t tick;
 	bool ticking, stopping;
+	unsigned int idle_ticks;
 	void (*stopped)(void *arg);
 	void *stopped_arg;
 	uint64_t fetched_bytes, failed_runs, failed_reads;

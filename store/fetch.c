@@ -87,7 +87,9 @@ void chunk_buf_unref(struct chunk_buf **bp)
 	if (!b || --b->refs > 0)
 		return;
 	f = b->f;
-	if (f->pooled < BUFS_POOLED && !f->stopping) {
+	if (!f->stopping) {
+		/* Fresh pages cost a fault each: buffers are kept until all is
+		 * quiet, see on_tick(). */
 		b->next = f->pool;
 		f->pool = b;
 		f->pooled++;
@@ -243,6 +245,21 @@ static void read_unwait(struct fetch_read *rd)
 	}
 }
 
+static void read_drop_landed(struct fetch_read *rd)
+{
+	for (int i = 0; i < 2; i++)
+		chunk_buf_unref(&rd->wait[i].landed);
+}
+
+static struct chunk_buf *read_landed(const struct fetch_read *rd,
+				     uint32_t chunk)
+{
+	for (int i = 0; i < 2; i++)
+		if (rd->wait[i].landed && rd->wait[i].landed_chunk == chunk)
+			return rd->wait[i].landed;
+	return NULL;
+}
+
 static void read_finish(struct fetch_read *rd, int r)
 {
 	struct fetch *f = rd->f;
@@ -250,6 +267,7 @@ static void read_finish(struct fetch_read *rd, int r)
 	if (rd->state == READ_READY)
 		return;
 	read_unwait(rd);
+	read_drop_landed(rd);
 	list_del(&rd->node);
 	rd->state = READ_READY;
 	rd->result = r;
@@ -276,8 +294,7 @@ static bool may_serve(const struct flight *fl)
 
 	if (blob_gated(b))
 		return false;
-	if (blob_key(b)->kind != BLOB_SHA256 ||
-	    fl->state == FLIGHT_MEMORY)
+	if (blob_key(b)->kind != BLOB_SHA256 || fl->state == FLIGHT_MEMORY)
 		return true;
 	/* Chunks of which no byte, or not every byte, has come, besides this
 	 * one. A chunk may count as written here and as present there for a
@@ -309,11 +326,18 @@ static uint32_t read_collect(struct fetch_read *rd)
 		struct fetch_piece *p = &rd->piece[rd->npieces];
 
 		memset(p, 0, sizeof(*p));
-		if (fl && fl->buf && fl->have > o && may_serve(fl)) {
+		if (!rd->stored && fl && fl->buf && fl->have > o &&
+		    may_serve(fl)) {
 			p->buf = chunk_buf_ref(fl->buf);
 			p->mem = fl->buf->data + o;
 			p->len = min_u64(want, fl->have - o);
 		} else if (blob_has(rd->blob, c) && !blob_gated(rd->blob)) {
+			struct chunk_buf *b = read_landed(rd, c);
+
+			if (b) {
+				p->buf = chunk_buf_ref(b);
+				p->mem = b->data + o;
+			}
 			p->len = want;
 		} else {
 			break;
@@ -408,6 +432,14 @@ static void keep_in_memory(struct flight *fl)
 {
 	struct fetch *f = fl->bf->f;
 
+	list_for_each_safe(n, &fl->waits)
+	{
+		struct fetch_read *rd = list_entry(n, struct fetch_wait,
+						   node)->rd;
+
+		if (rd->stored)
+			read_finish(rd, fl->write_result);
+	}
 	fl->state = FLIGHT_MEMORY;
 	list_add_tail(&f->memory, &fl->queue);
 	f->nmemory++;
@@ -420,6 +452,17 @@ static void keep_in_memory(struct flight *fl)
 			break; /* gated; ends at the deadline */
 		flight_free(old);
 	}
+}
+
+static void keep_landed(struct fetch_wait *w, const struct flight *fl)
+{
+	w->flight = NULL;
+	if (w->rd->off + w->rd->min <= ((uint64_t)fl->chunk + 1) * CHUNK_SIZE &&
+	    w->rd->off >= (uint64_t)fl->chunk * CHUNK_SIZE)
+		return; /* waits for nothing else but the check */
+	chunk_buf_unref(&w->landed);
+	w->landed = chunk_buf_ref(fl->buf);
+	w->landed_chunk = fl->chunk;
 }
 
 static void write_done(struct loop_job *j)
@@ -443,7 +486,7 @@ static void write_done(struct loop_job *j)
 
 			list_del(n);
 			list_add_tail(&waits, n);
-			list_entry(n, struct fetch_wait, node)->flight = NULL;
+			keep_landed(list_entry(n, struct fetch_wait, node), fl);
 		}
 		flight_free(fl);
 		reattach_waits(&waits);
@@ -558,7 +601,7 @@ static void wait_for(struct fetch_read *rd, int i, struct flight *fl,
 {
 	struct fetch_wait *w = &rd->wait[i];
 
-	w->rd = rd;
+	w->rd = rd; /* what has landed stays */
 	w->flight = fl;
 	w->need = need;
 	list_add_tail(&fl->waits, &w->node);
@@ -601,6 +644,10 @@ static void read_attach(struct fetch_read *rd)
 				read_finish(rd, -ENOMEM);
 				goto out;
 			}
+		}
+		if (fl && fl->state == FLIGHT_MEMORY && rd->stored) {
+			read_finish(rd, fl->write_result);
+			goto out;
 		}
 		if (fl)
 			wait_for(rd, nwaits++, fl,
@@ -767,7 +814,8 @@ static void on_tick(uv_timer_t *t)
 	}
 	runs_check_stalls(f, now);
 	runs_schedule(f);
-	if (!busy) {
+	f->idle_ticks = busy ? 0 : f->idle_ticks + 1;
+	if (f->idle_ticks > IDLE_TICKS) {
 		pool_trim(f);
 		(void)uv_timer_stop(&f->tick);
 		f->ticking = false;

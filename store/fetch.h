@@ -63,6 +63,10 @@ struct fetch_wait { /* private */
 	struct fetch_read *rd; /* NULL = not waiting */
 	struct flight *flight;
 	uint32_t need; /* bytes from the chunk's start */
+	/* The flight has ended, and this is what it brought: kept for a read
+	 * that waits for its other chunk too. */
+	struct chunk_buf *landed;
+	uint32_t landed_chunk;
 };
 
 struct fetch_piece {
@@ -80,6 +84,8 @@ struct fetch_read {
 	uint32_t min; /* be called as soon as so many bytes from off on are
 			 there; 0 = len */
 	uint64_t deadline_ms; /* on now_ms(); 0 = now + read_timeout_ms */
+	bool stored; /* be called only once the bytes are in the store, or
+			with the error that keeps them out (-ENOSPC) */
 	/* Exactly once, never from inside fetch_read_start(). r: 0, and
 	 * piece[] describes at least `min` bytes from off on, in order;
 	 * -ENOENT nobody has the blob; -EACCES; -EBADMSG the bytes failed the

@@ -364,7 +364,7 @@ static bool metas_ok(struct check *c)
 
 	/* Both meta pages must lie in the file before its page size is known.
 	 */
-	if (c->bytes < 2 * 512)
+	if (c->bytes < (size_t)2 * 512)
 		return false;
 	a = (const void *)(h + 1);
 	c->page_bytes = a->trees[0].pad;

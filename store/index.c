@@ -494,7 +494,8 @@ int index_each(struct index *ix, enum index_db db, const void *prefix,
 			    prefix_len ? MDB_SET_RANGE : MDB_FIRST);
 	while (rc == 0 && r == 0) {
 		if (key.mv_size < prefix_len ||
-		    (prefix_len && memcmp(key.mv_data, prefix, prefix_len)))
+		    (prefix_len &&
+		     memcmp(key.mv_data, prefix, prefix_len) != 0))
 			break;
 		if (record_ok(ix, db, &key, &val))
 			r = each(arg, key.mv_data, key.mv_size, val.mv_data,

@@ -94,6 +94,8 @@ int store_manifest_get(struct store *s, const struct digest *d, char **ret_type,
 	size_t type_len, len;
 	int r = index_get(s->ix, INDEX_MANIFESTS, d->sha256, DIGEST_BYTES, &v);
 
+	if (r == -ENOENT)
+		return external_manifest(s, d, ret_type, ret_bytes, ret_len);
 	if (r < 0)
 		return r;
 	type_len = v.len ? strnlen(v.data, v.len) : 0;

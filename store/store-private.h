@@ -27,7 +27,7 @@
 #define SEG_WORDS (INDEX_SEG / 64)
 /* A chunk of a blob that was verified: who brought it matters no longer. */
 #define CHUNK_FROM_VERIFIED 0xffff
-#define MAX_ORIGINS	    16
+#define MAX_ORIGINS	    ((size_t)16)
 #define MAX_ORIGIN_BYTES    1024
 #define HASH_SIZE	    4096
 #define MAX_IDLE_BLOBS	    256
@@ -80,6 +80,8 @@ struct blob {
 	uint64_t cached_bytes; /* atomic; likewise */
 	uint32_t used;	       /* atomic; ticks */
 	int fd;		       /* atomic; -1 until the first use */
+	int ext_fd;	       /* atomic; see external.c */
+	bool external;	       /* atomic; changed under store.mu */
 	bool stale;	       /* atomic; replaced by a blob of another size */
 	void *user;	       /* loop thread */
 
@@ -92,6 +94,9 @@ struct blob {
 	bool hashed, loading, opening, in_dirty;
 	int load_error;
 	bool rec_changed, origins_changed;
+	bool ext_refused;
+	struct list settling; /* in store.settling: holds a reference */
+	uint64_t settle_ms;
 	bool made; /* the file's name is not durable yet */
 	/* Took another size: what is there of the old one must go. */
 	bool wipe_file, wipe_records;
@@ -127,6 +132,9 @@ struct store {
 	struct index *ix;
 	uint64_t max_bytes, min_free_bytes;
 	uint32_t commit_interval_ms;
+	char *external_dir; /* NULL = none */
+	uint32_t external_grace_ms;
+	int nullfd; /* /dev/null, if there is an external_dir */
 	void (*event)(void *arg, struct blob *b, enum blob_event ev);
 	void *event_arg;
 	uint64_t open_ms; /* CLOCK_MONOTONIC, of tick 0 */
@@ -145,6 +153,7 @@ struct store {
 	pthread_t commit_thread;
 	pthread_cond_t commit_wake, cycle_end;
 	struct list dirty;
+	struct list settling; /* by settle_ms */
 	unsigned int ndirty;
 	uint64_t first_dirty_ms, retry_ms, housekeep_ms, evict_again_ms;
 	uint64_t cycle_wanted, cycle_started, cycle_done;
@@ -196,6 +205,14 @@ static inline struct seg *seg_of(const struct blob *b, uint32_t chunk)
 	return LOAD_ACQ(&b->segs[chunk >> INDEX_SEG_SHIFT]);
 }
 
+/* One of our own; blob_has() is true for the chunks of others, too. */
+static inline bool chunk_present(const struct blob *b, uint32_t chunk)
+{
+	struct seg *g = chunk < b->chunks ? seg_of(b, chunk) : NULL;
+
+	return g && bit_get(g->present, chunk % INDEX_SEG);
+}
+
 static inline void store_lock(struct store *s)
 {
 	(void)pthread_mutex_lock(&s->mu);
@@ -226,6 +243,10 @@ int blob_get_quiet(struct store *s, const struct blob_key *key,
 		   struct blob **ret);
 /* mu is held. */
 struct blob *blob_find_locked(struct store *s, const struct blob_key *key);
+/* A reference to the blob if it is in memory, or is just being loaded. NULL. */
+struct blob *blob_find_loaded(struct store *s, const struct blob_key *key);
+/* For a blob that is being made. -ENOMEM. */
+int blob_set_size(struct blob *b, uint64_t size);
 static inline void blob_ref_locked(struct blob *b)
 {
 	ADD(&b->refs, 1);
@@ -246,11 +267,15 @@ void trim_idle(struct store *s, unsigned int keep);
 
 /* mu is held; the chunk is present. */
 void chunk_drop_locked(struct blob *b, uint32_t chunk);
+/* Drops all; the blob is no longer bad. */
+void blob_drop_all(struct blob *b);
 /* Queues b for the commit thread; mu is held. */
 void blob_dirty_locked(struct blob *b);
 /* Blocks. 0: present, and its bytes match the checksum, which was tested now
  * if `force` or never before. -ENODATA: absent, or dropped now. -ENOMEM. */
 int chunk_check(struct blob *b, uint32_t chunk, bool force);
+/* Blocks. -ENODATA: the file is too short. */
+int pread_all(int fd, void *buf, size_t len, uint64_t off);
 /* Blocks. One whole chunk, checked; not counted as a use. */
 int chunk_read(struct blob *b, uint32_t chunk, void *buf);
 /* Drops a chunk whose bytes are lost. mu is held. */
@@ -276,6 +301,24 @@ void drop_unsaved(struct store *s);
 void evict(struct store *s, uint64_t want);
 /* Forgets blobs that have no chunks when there are very many records. */
 void forget_empty(struct store *s);
+
+/* ---- external.c: blobs that somebody else keeps ---- */
+
+/* While b is being loaded; r is what the index said: 0 or -ENOENT. Looks into
+ * the directory. Returns 0 or r. */
+int external_load(struct blob *b, int r);
+/* Then, with mu held. */
+void external_loaded_locked(struct blob *b);
+/* Blocks. -ENODATA: b is not external, or no longer. */
+int external_read(struct blob *b, uint64_t off, void *buf, size_t len);
+/* As store_verify(). */
+int external_verify(struct blob *b);
+/* As store_manifest_get(). */
+int external_manifest(struct store *s, const struct digest *d, char **ret_type,
+		      void **ret_bytes, size_t *ret_len);
+/* On the commit thread: lets go what nobody can be sending from any more;
+ * with `all`, at the end, of everything. */
+void external_settle(struct store *s, bool all);
 
 /* ---- verify.c ---- */
 

@@ -13,6 +13,7 @@
 #include "base/cleanup.h"
 
 #define DEFAULT_COMMIT_MS 50
+#define EXTERNAL_GRACE_MS 30000
 #define DAMAGED_DIR	  "index.damaged"
 
 static const char *kind_name(enum blob_kind kind)
@@ -336,7 +337,9 @@ static int load_all(struct store *s, struct error *err)
 
 static void init(struct store *s, const struct store_config *cfg)
 {
-	s->dirfd = s->lockfd = -1;
+	s->dirfd = s->lockfd = s->nullfd = -1;
+	s->external_grace_ms = cfg->external_grace_ms ? cfg->external_grace_ms
+						      : EXTERNAL_GRACE_MS;
 	s->max_bytes = cfg->max_bytes;
 	s->min_free_bytes = cfg->min_free_bytes;
 	s->commit_interval_ms = cfg->commit_interval_ms
@@ -355,6 +358,7 @@ static void init(struct store *s, const struct store_config *cfg)
 	cond_init(&s->sum_wake[1]);
 	list_init(&s->idle);
 	list_init(&s->dirty);
+	list_init(&s->settling);
 	list_init(&s->sums[0]);
 	list_init(&s->sums[1]);
 }
@@ -367,6 +371,7 @@ static void destroy(struct store *s)
 	free(s->peers);
 	free(s->touches);
 	closep(&s->dirfd);
+	closep(&s->nullfd);
 	closep(&s->lockfd); /* lets go of the lock */
 	(void)pthread_cond_destroy(&s->changed);
 	(void)pthread_cond_destroy(&s->commit_wake);
@@ -374,6 +379,7 @@ static void destroy(struct store *s)
 	(void)pthread_cond_destroy(&s->sum_wake[0]);
 	(void)pthread_cond_destroy(&s->sum_wake[1]);
 	(void)pthread_mutex_destroy(&s->mu);
+	free(s->external_dir);
 	free(s->dir);
 	free(s);
 }
@@ -420,6 +426,13 @@ static int start_threads(struct store *s)
 	return 0;
 }
 
+static bool set_external(struct store *s, const struct store_config *cfg)
+{
+	s->external_dir = strdup(cfg->external_dir);
+	s->nullfd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	return s->external_dir && s->nullfd >= 0;
+}
+
 int store_open(const struct store_config *cfg, struct store **ret,
 	       struct error *err)
 {
@@ -430,7 +443,7 @@ int store_open(const struct store_config *cfg, struct store **ret,
 		return set_error(err, r, "out of memory");
 	init(s, cfg);
 	s->dir = strdup(cfg->dir);
-	if (s->dir)
+	if (s->dir && (!cfg->external_dir || set_external(s, cfg)))
 		r = open_dir(s, err);
 	if (r == 0)
 		r = open_index(s, err);

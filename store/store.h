@@ -32,6 +32,7 @@
 
 #include "base/buf.h"
 #include "base/digest.h"
+#include "base/manifest.h"
 #include "base/options.h"
 #include "base/util.h"
 
@@ -39,7 +40,6 @@
 #define CHUNK_SIZE  (UINT64_C(1) << CHUNK_SHIFT)
 /* 16 TiB: what a chunk number of 24 bits reaches. */
 #define BLOB_MAX_SIZE (UINT64_C(1) << 44)
-#define MANIFEST_MAX_BYTES ((size_t)4 << 20)
 
 struct store;
 struct blob;
@@ -78,6 +78,9 @@ struct store_config {
 	uint64_t max_bytes;	/* of chunks; 0 = no limit */
 	uint64_t min_free_bytes; /* of the file system; evict below that */
 	uint32_t commit_interval_ms; /* batch window; 0 = 50 */
+	/* See "Blobs that somebody else keeps"; copied; NULL = none. */
+	const char *external_dir;
+	uint32_t external_grace_ms; /* 0 = 30 s */
 	/* Called on a store thread with no lock held; b is referenced until
 	 * the call returns. May be NULL. */
 	void (*event)(void *arg, struct blob *b, enum blob_event ev);
@@ -108,6 +111,8 @@ int store_get(struct store *s, const struct blob_key *key, struct blob **ret);
  * such a blob has no chunks and is verified by its key. */
 int store_create(struct store *s, const struct blob_key *key, uint64_t size,
 		 struct blob **ret);
+/* Does not block: -EAGAIN when the blob is not in memory; use store_get(). */
+int store_peek(struct store *s, const struct blob_key *key, struct blob **ret);
 struct blob *blob_ref(struct blob *b);
 /* NULLs. A blob without references may stay in memory for a while. */
 void blob_unref(struct blob **b);
@@ -157,7 +162,7 @@ int store_read(struct store *s, struct blob *b, uint64_t off, void *buf,
  * -EAGAIN, when all its chunks are there but were not yet checked (unless more
  * than STORE_GATE_MAX bytes are still to be summed), and from a mismatch until
  * it is verified or evicted. blob_on_verified() tells when to try again. */
-#define STORE_GATE_MAX (UINT64_C(2) << 30)
+#define STORE_GATE_MAX (UINT64_C(64) << 20)
 bool blob_gated(const struct blob *b);
 
 /* For sendfile(2): makes sure that [off, off+len) is present and checked, and
@@ -167,6 +172,10 @@ bool blob_gated(const struct blob *b);
 int store_range_fd(struct store *s, struct blob *b, uint64_t off, uint64_t len,
 		   int *ret_fd, uint64_t *ret_gen);
 bool store_gen_ok(struct blob *b, uint64_t gen);
+/* The same without blocking: -EBUSY when the file is not open yet or a chunk
+ * not checked; use store_range_fd() on a worker then. */
+int store_range_fd_now(struct store *s, struct blob *b, uint64_t off,
+		       uint64_t len, int *ret_fd, uint64_t *ret_gen);
 
 /* Blocks on disk. Writes a whole chunk (len = blob_chunk_len()) and marks it
  * present; it becomes durable with the next commit. -EEXIST: it was present
@@ -199,6 +208,31 @@ void blob_set_bad(struct store *s, struct blob *b);
 /* Blocks until everything written so far is durable. */
 int store_sync(struct store *s);
 
+/* ---- Blobs that somebody else keeps ----
+ *
+ * Files of external_dir that are named by their SHA-256 in hex (containerd's
+ * content store) are read in place, and not kept twice. A blob for which there
+ * is such a file of its size is external: all its chunks count as present and
+ * verified, reads and descriptors come from that file, store_write() gives
+ * -EEXIST. The directory is looked at when a blob comes into memory, and when
+ * store_external_changed() says so. A blob that only the directory knows is
+ * made by store_get(), as store_create() would.
+ *
+ * Who was sending from our own file or from theirs when the other took over
+ * has external_grace_ms to end; then our chunks are dropped, or their file is
+ * let go and store_gen_ok() is false. When theirs is gone, the blob is what
+ * our own chunks make it.
+ *
+ * They who keep the files have checked them; we look that it is a regular file
+ * of the right size. One that is found cut short, or that store_verify() finds
+ * wrong, is used no more before it was gone. */
+
+/* Blocks. A file came or went. 1: there is one; it is in use if the blob is in
+ * memory, and our own chunks go. 0: there is none. -ESTALE: there is one that
+ * is not used. Others are those of open(2); the file is not used then. */
+int store_external_changed(struct store *s, const struct digest *d);
+bool blob_external(const struct blob *b);
+
 /* ---- Peers as origins of chunks ---- */
 
 /* A small number for a peer's name, stable across restarts. 1..65534; the same
@@ -212,7 +246,9 @@ int store_peer_name(struct store *s, uint16_t id, char *out, size_t out_size);
 /* bytes must hash to d (checked: -EBADMSG). At most MANIFEST_MAX_BYTES. */
 int store_manifest_put(struct store *s, const struct digest *d,
 		       const char *media_type, const void *bytes, size_t len);
-/* *ret_bytes and *ret_type are the caller's to free(). -ENOENT. */
+/* *ret_bytes and *ret_type are the caller's to free(). -ENOENT. One that is
+ * not known is looked for in external_dir; its type is what it says itself, ""
+ * if nothing. */
 int store_manifest_get(struct store *s, const struct digest *d,
 		       char **ret_type, void **ret_bytes, size_t *ret_len);
 

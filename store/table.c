@@ -55,7 +55,8 @@ static struct blob *blob_new(struct store *s, const struct blob_key *key)
 	b->store = s;
 	b->key = *key;
 	b->refs = 1;
-	b->fd = -1;
+	b->fd = b->ext_fd = -1;
+	list_init(&b->settling);
 	list_init(&b->idle);
 	list_init(&b->dirty);
 	list_init(&b->cycle);
@@ -72,6 +73,7 @@ static void blob_free(struct blob *b)
 	if (b->segs != &b->one)
 		free(b->segs);
 	closep(&b->fd);
+	closep(&b->ext_fd);
 	sha256_free(&b->sum);
 	string_list_release(&b->origins);
 	free(b);
@@ -182,14 +184,14 @@ void blob_unref(struct blob **bp)
 
 /* ---- From the index into memory ---- */
 
-static int set_size(struct blob *b, uint64_t size)
+int blob_set_size(struct blob *b, uint64_t size)
 {
 	b->size = size;
 	b->chunks = (uint32_t)div_up_u64(size, CHUNK_SIZE);
 	b->nsegs = (uint32_t)div_up_u64(b->chunks, INDEX_SEG);
 	b->segs = &b->one;
 	if (b->nsegs > 1) {
-		b->segs = calloc(b->nsegs, sizeof(*b->segs));
+		b->segs = calloc(b->nsegs, sizeof(struct seg *));
 		if (!b->segs) {
 			b->segs = &b->one;
 			b->nsegs = 0;
@@ -239,8 +241,9 @@ static int load_seg(void *arg, const uint8_t *key, size_t key_len,
 	for (uint32_t c = 0; c < g->n; c++) {
 		if (!(val[c / 8] >> (c % 8) & 1))
 			continue;
-		g->crc[c] = (uint32_t)get_le(val + 32 + 4 * c, 4);
-		g->from[c] = (uint16_t)get_le(val + 32 + 4 * g->n + 2 * c, 2);
+		g->crc[c] = (uint32_t)get_le(val + 32 + (size_t)4 * c, 4);
+		g->from[c] = (uint16_t)get_le(
+			val + 32 + (size_t)4 * g->n + (size_t)2 * c, 2);
 		bit_set(g->present, c);
 		bit_set(g->durable, c);
 		b->npresent++;
@@ -280,7 +283,7 @@ static int load(struct store *s, struct blob *b)
 		r = -ENOENT;
 	if (r < 0)
 		return r;
-	r = set_size(b, rec.size);
+	r = blob_set_size(b, rec.size);
 	if (r < 0)
 		return r;
 	b->state = rec.state;
@@ -293,6 +296,7 @@ static int load(struct store *s, struct blob *b)
 		return r;
 	b->durable_bytes = b->cached_bytes;
 	/* They differ when a segment's record was damaged. */
+	b->rec_changed = b->cached_bytes != rec.cached_bytes;
 	ADD(&s->cached_bytes, b->cached_bytes - rec.cached_bytes);
 	return 0;
 }
@@ -321,6 +325,7 @@ static int get_or_load(struct store *s, const struct blob_key *key, bool keep,
 		       struct blob **ret, bool *ret_absent)
 {
 	struct blob *b, *fresh = blob_new(s, key);
+	bool known;
 	int r;
 
 	*ret_absent = false;
@@ -342,6 +347,8 @@ static int get_or_load(struct store *s, const struct blob_key *key, bool keep,
 	store_unlock(s);
 
 	r = load(s, b);
+	known = r == 0;
+	r = external_load(b, r);
 	if (r == -ENOENT && keep) {
 		*ret = b;
 		*ret_absent = true;
@@ -349,8 +356,18 @@ static int get_or_load(struct store *s, const struct blob_key *key, bool keep,
 	}
 	store_lock(s);
 	b->loading = false;
-	if (r < 0)
+	if (r < 0) {
 		hash_del(s, b);
+	} else if (!known) {
+		s->nblobs++;
+		init_new_locked(s, b);
+	} else {
+		external_loaded_locked(b);
+		if (LOAD(&b->npresent) == b->chunks)
+			gate_locked(b);
+		if (b->rec_changed)
+			blob_dirty_locked(b);
+	}
 	(void)pthread_cond_broadcast(&s->changed);
 	store_unlock(s);
 	if (r < 0)
@@ -359,12 +376,40 @@ static int get_or_load(struct store *s, const struct blob_key *key, bool keep,
 	return r;
 }
 
+struct blob *blob_find_loaded(struct store *s, const struct blob_key *key)
+{
+	struct blob *b;
+
+	store_lock(s);
+	while ((b = blob_find_locked(s, key)) && b->loading)
+		(void)pthread_cond_wait(&s->changed, &s->mu);
+	if (b)
+		ref_found(s, b);
+	store_unlock(s);
+	return b;
+}
+
 int blob_get_quiet(struct store *s, const struct blob_key *key,
 		   struct blob **ret)
 {
 	bool absent;
 
 	return get_or_load(s, key, false, ret, &absent);
+}
+
+int store_peek(struct store *s, const struct blob_key *key, struct blob **ret)
+{
+	struct blob *b;
+
+	store_lock(s);
+	b = blob_find_locked(s, key);
+	if (b && b->loading)
+		b = NULL;
+	if (b)
+		ref_found(s, b);
+	store_unlock(s);
+	*ret = b;
+	return b ? 0 : -EAGAIN;
 }
 
 int store_get(struct store *s, const struct blob_key *key, struct blob **ret)
@@ -397,7 +442,7 @@ static int replace(struct store *s, struct blob *old, uint64_t size,
 		   struct blob **ret)
 {
 	struct blob *b = blob_new(s, &old->key);
-	int r = b ? set_size(b, size) : -ENOMEM;
+	int r = b ? blob_set_size(b, size) : -ENOMEM;
 
 	if (r < 0) {
 		if (b)
@@ -408,7 +453,7 @@ static int replace(struct store *s, struct blob *old, uint64_t size,
 	store_lock(s);
 	while (any_claimed(old) || old->opening)
 		(void)pthread_cond_wait(&s->changed, &s->mu);
-	if (!old->hashed || LOAD(&old->npresent) > 0 ||
+	if (!old->hashed || LOAD(&old->npresent) > 0 || LOAD(&old->external) ||
 	    LOAD(&old->state) == BLOB_VERIFIED) {
 		store_unlock(s);
 		blob_free(b);
@@ -445,7 +490,7 @@ int store_create(struct store *s, const struct blob_key *key, uint64_t size,
 	if (!absent && b->size != size)
 		return replace(s, b, size, ret);
 	if (absent)
-		r = set_size(b, size);
+		r = blob_set_size(b, size);
 	store_lock(s);
 	if (absent) {
 		b->loading = false;

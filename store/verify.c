@@ -17,7 +17,7 @@
 #include "base/cleanup.h"
 
 #define SLICE_CHUNKS 16
-#define LOW_PRIORITY 10
+#define LOW_PRIORITY 19
 
 static bool complete(const struct blob *b)
 {
@@ -33,7 +33,7 @@ static bool can_sum(const struct blob *b)
 		return false;
 	if (LOAD(&b->state) != BLOB_PROVISIONAL && !b->sum_forced)
 		return false;
-	return next >= b->chunks || blob_has(b, next);
+	return next >= b->chunks || chunk_present(b, next);
 }
 
 static int queue_of(const struct blob *b)
@@ -54,8 +54,6 @@ void sum_kick_locked(struct blob *b)
 {
 	struct store *s = b->store;
 
-	if (complete(b))
-		gate_locked(b);
 	if (s->stop || b->sum_queued || b->sum_running || !can_sum(b))
 		return;
 	blob_ref_locked(b);
@@ -351,9 +349,8 @@ static bool known(const struct blob *b, bool force, int *ret)
 		*ret = -ENODATA;
 	else if (b->chunks == 0)
 		*ret = state == BLOB_BAD ? -EBADMSG : 0;
-	else if (b->key.kind != BLOB_SHA256)
-		*ret = 0;
-	else if (!force && state == BLOB_VERIFIED)
+	else if (b->key.kind != BLOB_SHA256 ||
+		 (!force && state == BLOB_VERIFIED))
 		*ret = 0;
 	else
 		return false;
@@ -393,7 +390,10 @@ static void wait_verified(struct store *s, struct blob *b, bool force,
 void blob_on_verified(struct store *s, struct blob *b,
 		      void (*done)(void *arg, int r), void *arg)
 {
-	wait_verified(s, b, false, done, arg);
+	if (LOAD_ACQ(&b->external))
+		done(arg, 0);
+	else
+		wait_verified(s, b, false, done, arg);
 }
 
 struct verify_wait {
@@ -429,6 +429,11 @@ int store_verify(struct store *s, struct blob *b)
 {
 	struct verify_wait w = {.s = s};
 
+	if (LOAD_ACQ(&b->external)) {
+		w.r = external_verify(b);
+		if (w.r != -ENODATA)
+			return w.r;
+	}
 	if (LOAD_ACQ(&b->stale))
 		return -ESTALE;
 	forget_checked(s, b);
@@ -441,7 +446,7 @@ int store_verify(struct store *s, struct blob *b)
 	(void)pthread_cond_destroy(&w.cond);
 	/* Bytes that the sum did not come to. */
 	for (uint32_t c = 0; c < b->chunks && w.r != -ECANCELED; c++) {
-		if (!blob_has(b, c))
+		if (!chunk_present(b, c))
 			continue;
 		if (chunk_check(b, c, false) == -ENODATA && w.r == 0)
 			w.r = -ENODATA;

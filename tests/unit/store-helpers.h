@@ -16,6 +16,18 @@
 #include "store/store.h"
 #include "tests/unit/tap.h"
 
+/* ThreadSanitizer's runtime cannot start threads in a forked child. */
+#if defined(__SANITIZE_THREAD__)
+#define T_TSAN 1
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define T_TSAN 1
+#endif
+#endif
+#ifndef T_TSAN
+#define T_TSAN 0
+#endif
+
 #define MIB ((uint64_t)1 << 20)
 
 static char t_dir[4096];
@@ -73,20 +85,26 @@ static inline void wipe(void)
 	run("rm -rf \"$D\"/* ");
 }
 
-/* Byte at off of the blob with that seed. */
+static inline uint64_t fill_word(uint64_t seed, uint64_t at)
+{
+	uint64_t x = (at + 1) * 0x9E3779B97F4A7C15 ^ seed * 0xD1B54A32D192ED03;
+
+	x ^= x >> 29;
+	x *= 0xBF58476D1CE4E5B9;
+	return x ^ x >> 32;
+}
+
+/* The bytes from off on of the blob with that seed. */
 static inline void fill(uint64_t seed, uint64_t off, uint8_t *out, size_t len)
 {
-	uint64_t x = 0;
+	while (len > 0) {
+		uint64_t x = fill_word(seed, off / 8) >> (8 * (off % 8));
+		size_t n = min_u64(len, 8 - off % 8);
 
-	for (size_t i = 0; i < len; i++, off++) {
-		if (off % 8 == 0 || i == 0) {
-			x = (off / 8 + 1) * 0x9E3779B97F4A7C15 ^
-			    seed * 0xD1B54A32D192ED03;
-			x ^= x >> 29;
-			x *= 0xBF58476D1CE4E5B9;
-			x ^= x >> 32;
-		}
-		out[i] = (uint8_t)(x >> (8 * (off % 8)));
+		memcpy(out, &x, n);
+		out += n;
+		off += n;
+		len -= n;
 	}
 }
 
@@ -241,6 +259,7 @@ static inline void t_begin(const char *name)
 	if (!mkdtemp(t_dir))
 		BAIL("mkdtemp");
 	(void)setenv("D", t_dir, 1);
+	(void)setvbuf(stdout, NULL, _IOLBF, 0);
 	log_init(LOG_ERROR, LOG_FORMAT_TEXT, "test", "0");
 	if (!getenv("VERBOSE"))
 		log_set_fd(quiet);

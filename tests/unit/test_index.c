@@ -72,7 +72,8 @@ static bool has(struct index *ix, enum index_db db, const char *k,
 	CLEANUP(buf_release) struct buf out = BUF_INIT(1 << 20);
 
 	return index_get(ix, db, k, strlen(k), &out) == 0 &&
-	       out.len == strlen(v) && memcmp(out.data, v, out.len) == 0;
+	       out.len == strlen(v) &&
+	       (out.len == 0 || memcmp(out.data, v, out.len) == 0);
 }
 
 static int add_name(void *arg, const uint8_t *key, size_t key_len,

@@ -451,26 +451,84 @@ static void post_pull(struct daemon *d, struct http_req *rq)
 
 /* ---- Routes ---- */
 
+/* Ready to be sent traffic. Liveness is that an answer comes at all. */
+static void get_ready(struct daemon *d, struct http_req *rq)
+{
+	if (d->ready && !d->stopping)
+		http_reply(rq, 200, "text/plain", "ok\n", 3);
+	else
+		http_reply(rq, 503, "text/plain",
+			   d->stopping ? "stopping\n" : "starting\n", 9);
+}
+
+static bool handle_common(struct daemon *d, struct http_req *rq, bool get)
+{
+	const char *path = http_req_path(rq);
+
+	if (!get)
+		return false;
+	if (strcmp(path, "/healthz") == 0)
+		http_reply(rq, 200, "text/plain", "ok\n", 3);
+	else if (strcmp(path, "/readyz") == 0)
+		get_ready(d, rq);
+	else if (strcmp(path, "/metrics/prometheus") == 0 ||
+		 strcmp(path, "/metrics") == 0)
+		get_metrics(rq);
+	else
+		return false;
+	return true;
+}
+
+static bool is_get(const struct http_req *rq)
+{
+	return strcmp(http_req_method(rq), "GET") == 0 || http_req_is_head(rq);
+}
+
+static void no_route(struct http_req *rq)
+{
+	http_reply_error(rq, 404, "UNSUPPORTED", "no such route: %.200s",
+			 http_req_path(rq));
+}
+
+void api_handle_metrics(void *arg, struct http_req *rq)
+{
+	if (!handle_common(arg, rq, is_get(rq)))
+		no_route(rq);
+}
+
+void api_handle_public(void *arg, struct http_req *rq)
+{
+	struct daemon *d = arg;
+	const char *path = http_req_path(rq);
+
+	if (mirror_handle(d->mirror, rq) || proxy_handle(d->proxy, rq) ||
+	    handle_common(d, rq, is_get(rq)))
+		return;
+	if (strcmp(path, "/api/v1/status") == 0 && is_get(rq))
+		get_status(d, rq);
+	else if (strcmp(path, "/api/v1/blobs") == 0 && is_get(rq))
+		get_blobs(d, rq);
+	else
+		no_route(rq);
+}
+
 void api_handle(void *arg, struct http_req *rq)
 {
 	struct daemon *d = arg;
 	const char *path = http_req_path(rq), *m = http_req_method(rq);
-	bool get = strcmp(m, "GET") == 0 || strcmp(m, "HEAD") == 0;
+	bool get = is_get(rq);
 	bool post = strcmp(m, "POST") == 0;
 
 	if (strcmp(path, "/api/v1/status") == 0 && get)
 		get_status(d, rq);
 	else if (strcmp(path, "/api/v1/blobs") == 0 && get)
 		get_blobs(d, rq);
-	else if (strcmp(path, "/metrics/prometheus") == 0 && get)
-		get_metrics(rq);
 	else if (strcmp(path, "/api/v1/pull") == 0 && post)
 		post_pull(d, rq);
 	else if (strcmp(path, "/api/v1/verify") == 0 && post)
 		post_keys(d, rq, verify_one);
 	else if (strcmp(path, "/api/v1/evict") == 0 && post)
 		post_keys(d, rq, evict_one);
-	else
-		http_reply_error(rq, 404, "UNSUPPORTED", "no such route: %s",
-				 path);
+	else if (!handle_common(d, rq, get))
+		no_route(rq);
 }

@@ -63,6 +63,26 @@ const struct option config_options[] = {
 	 .max = 3600000, .section = "Registries",
 	 .help = "a \"not found\" or a refusal is remembered for TIME"},
 
+	{.name = "http-addr", .type = OPT_STRING, .offset = F(http_addr),
+	 .value_name = "ADDR:PORT", .def = "127.0.0.1:5000", .section = "HTTP",
+	 .help = "where container runtimes and block drivers are served; "
+		 "\"none\" for nowhere"},
+	{.name = "prom-addr", .type = OPT_STRING, .offset = F(prom_addr),
+	 .value_name = "ADDR:PORT", .def = "0.0.0.0:5004", .section = "HTTP",
+	 .help = "where metrics are served, as /metrics/prometheus; \"none\" "
+		 "for nowhere"},
+	{.name = "hosts", .type = OPT_LIST, .offset = F(hosts),
+	 .value_name = "HOST[:PORT]", .section = "HTTP",
+	 .help = "registries that the mirror serves; all when none is named"},
+	{.name = "mirror-timeout", .type = OPT_DURATION,
+	 .offset = F(mirror_timeout_ms), .value_name = "TIME", .def = "10s",
+	 .min = 100, .max = 600000, .section = "HTTP",
+	 .help = "the mirror answers 404 when nothing came within TIME, so "
+		 "that the runtime asks the registry itself"},
+	{.name = "blobs-allow", .type = OPT_LIST, .offset = F(blobs_allow),
+	 .value_name = "HOST[:PORT]", .section = "HTTP",
+	 .help = "targets on this host or link that /blobs/ may fetch from"},
+
 	{.name = "prefetch", .type = OPT_BOOL, .offset = F(prefetch),
 	 .def = "true", .section = "Fetching",
 	 .help = "fetch ahead of sequential readers"},

@@ -23,6 +23,11 @@ struct config {
 	uint64_t metadata_timeout_ms;
 	uint64_t tag_fresh_ms;
 	uint64_t negative_ms;
+	char *http_addr;
+	char *prom_addr;
+	struct string_list hosts;
+	struct string_list blobs_allow;
+	uint64_t mirror_timeout_ms;
 	bool prefetch;
 	uint64_t max_window;
 	uint64_t fetch_memory;

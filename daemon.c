@@ -73,6 +73,8 @@ static void server_stopped(void *arg)
 	struct daemon *d = arg;
 
 	http_server_free(&d->server);
+	mirror_free(&d->mirror);
+	proxy_free(&d->proxy);
 	if (d->fetch)
 		fetch_stop(d->fetch, fetch_stopped, d);
 	else
@@ -212,7 +214,49 @@ static int open_mount(struct daemon *d, struct error *err)
 	return mount_open(&mc, &d->mount, err);
 }
 
-static int open_control(struct daemon *d, struct error *err)
+static int open_mirror(struct daemon *d, struct error *err)
+{
+	struct mirror_config mc = {
+		.serve = &d->serve,
+		.catalog = d->catalog,
+		.hosts = &d->cfg->hosts,
+		.deadline_ms = d->cfg->mirror_timeout_ms,
+	};
+	struct proxy_config pc = {
+		.serve = &d->serve,
+		.catalog = d->catalog,
+		.allow = &d->cfg->blobs_allow,
+	};
+	int r;
+
+	d->serve = (struct serve_config){
+		.loop = d->loop,
+		.store = d->store,
+		.fetch = d->fetch,
+		.max_window = d->cfg->prefetch ? d->cfg->max_window : 0,
+		.first_deadline_ms = d->cfg->mirror_timeout_ms,
+	};
+	r = mirror_new(&mc, &d->mirror);
+	if (r == 0)
+		r = proxy_new(&pc, &d->proxy);
+	return r < 0 ? set_error(err, r, "mirror: %s", strerror(-r)) : 0;
+}
+
+static int listen_on(struct daemon *d, const char *addr, http_handler *handler,
+		     struct error *err)
+{
+	uint16_t port;
+	int r;
+
+	if (!*addr || strcmp(addr, "none") == 0)
+		return 0;
+	r = http_listen(d->server, addr, NULL, handler, d, &port, err);
+	if (r == 0)
+		log_info("listening", LS("address", addr), LU("port", port));
+	return r;
+}
+
+static int open_server(struct daemon *d, struct error *err)
 {
 	struct http_server_config sc = {.loop = d->loop, .name = "peerd"};
 	CLEANUP(buf_release) struct buf addr = BUF_INIT(4096);
@@ -224,8 +268,12 @@ static int open_control(struct daemon *d, struct error *err)
 		r = control_path(d->cfg->cache_dir, &addr);
 	if (r < 0)
 		return set_error(err, r, "control socket: %s", strerror(-r));
-	return http_listen(d->server, addr.data, NULL, api_handle, d, NULL,
-			   err);
+	r = http_listen(d->server, addr.data, NULL, api_handle, d, NULL, err);
+	if (r == 0)
+		r = listen_on(d, d->cfg->http_addr, api_handle_public, err);
+	if (r == 0)
+		r = listen_on(d, d->cfg->prom_addr, api_handle_metrics, err);
+	return r;
 }
 
 static void listen_signals(struct daemon *d)
@@ -256,13 +304,16 @@ static void on_start(struct loop_task *t)
 	if (r == 0)
 		r = open_mount(d, &err);
 	if (r == 0)
-		r = open_control(d, &err);
+		r = open_mirror(d, &err);
+	if (r == 0)
+		r = open_server(d, &err);
 	if (r < 0) {
 		log_error("cannot start", LS("why", err.text));
 		d->exit_status = 1;
 		stop(d);
 		return;
 	}
+	d->ready = true;
 	log_info("ready", LS("mount", d->cfg->mount),
 		 LS("cache", d->cfg->cache_dir),
 		 LU("ms", now_ms() - d->started_ms));

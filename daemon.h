@@ -8,6 +8,8 @@
 #include "http/client.h"
 #include "http/server.h"
 #include "mount/session.h"
+#include "registry/mirror.h"
+#include "registry/proxy.h"
 #include "registry/registry.h"
 #include "store/catalog.h"
 #include "store/fetch.h"
@@ -24,19 +26,25 @@ struct daemon {
 	struct fs *fs;
 	struct mount *mount;
 	struct http_server *server;
+	struct serve_config serve;
+	struct mirror *mirror;
+	struct proxy *proxy;
 	uint64_t started_ms;
 	char node[256];
 	uv_signal_t term, intr;
 	struct loop_task unmounted;
-	bool stopping;
+	bool ready, stopping;
 	int exit_status;
 };
 
 /* Runs the daemon until a signal; the process's exit status. */
 int daemon_run(const struct config *cfg);
 
-/* api.c: the routes of the control socket, and the status document. */
+/* api.c: the routes of the control socket, those that everyone may call, those
+ * of --prom-addr, and the status document. */
 void api_handle(void *arg, struct http_req *rq);
+void api_handle_public(void *arg, struct http_req *rq);
+void api_handle_metrics(void *arg, struct http_req *rq);
 int api_status(void *arg, struct buf *out);
 
 /* cli.c: the commands that talk to a daemon; the exit status. */

@@ -17,6 +17,8 @@ struct item {
 	struct digest digest;
 	struct blob *blob;
 	uint64_t last_cached;
+	uint32_t at;	     /* chunks before it were looked at */
+	unsigned int passes; /* over the whole blob */
 	int check_result;
 	bool done;
 };
@@ -108,17 +110,26 @@ static void on_read(struct fetch_read *rd, int r)
 	item_step(it);
 }
 
-/* Waits for the first chunk that is missing, and has those behind it fetched
- * meanwhile. */
+/* Waits for the next chunk that is missing, and has those behind it fetched
+ * meanwhile. A blob that does not fit into the cache loses its first chunks
+ * while the last ones come: one more try, then it is given up. */
 static void item_step(struct item *it)
 {
 	struct pull *p = it->p;
-	uint32_t c = blob_next_missing(it->blob, 0);
-	uint64_t off = (uint64_t)c * CHUNK_SIZE;
+	uint32_t c = blob_next_missing(it->blob, it->at);
+	uint64_t off;
 
 	if (p->cancelled || p->result < 0) {
 		item_end(it, -ECANCELED);
 		return;
+	}
+	if (c == blob_chunks(it->blob) && blob_missing(it->blob) > 0) {
+		it->at = 0;
+		if (++it->passes > 1) {
+			item_end(it, -ENOSPC);
+			return;
+		}
+		c = blob_next_missing(it->blob, 0);
 	}
 	if (c == blob_chunks(it->blob)) {
 		account(it);
@@ -126,11 +137,14 @@ static void item_step(struct item *it)
 		blob_on_verified(p->d->store, it->blob, on_verified, it);
 		return;
 	}
+	it->at = c + 1;
+	off = (uint64_t)c * CHUNK_SIZE;
 	fetch_prefetch(p->d->fetch, it->blob, off, WINDOW);
 	memset(&it->rd, 0, sizeof(it->rd));
 	it->rd.blob = it->blob;
 	it->rd.off = off;
 	it->rd.len = blob_chunk_len(it->blob, c);
+	it->rd.stored = true;
 	it->rd.done = on_read;
 	fetch_read_start(p->d->fetch, &it->rd);
 }

@@ -49,10 +49,8 @@ double node_entry_timeout(const struct fs *fs, const struct node *n)
 	case NODE_FILES:
 	case NODE_MANIFEST: /* by a tag, perhaps */
 	case NODE_URL_DIR:
-		return fresh;
-	case NODE_BLOB:
-		/* layers/, files/, config.json and url/ names may move to
-		 * another blob. */
+	case NODE_BLOB: /* layers/, files/, config.json and url/ names may move
+			   to another blob */
 		return fresh;
 	default:
 		return LONG_S;

@@ -15,6 +15,7 @@
 
 #define MAX_THREADS 16
 #define FS_TYPE	    "fuse.peerd"
+#define WAKE_SIGNAL SIGUSR1
 
 struct mount {
 	struct mount_config cfg;
@@ -39,7 +40,8 @@ static void unescape(char *s)
 	char *out = s;
 
 	for (; *s; s++) {
-		if (s[0] == '\\' && s[1] >= '0' && s[1] <= '3' && s[2] && s[3]) {
+		if (s[0] == '\\' && s[1] >= '0' && s[1] <= '3' && s[2] &&
+		    s[3]) {
 			*out++ = (char)((s[1] - '0') << 6 | (s[2] - '0') << 3 |
 					(s[3] - '0'));
 			s += 3;
@@ -118,8 +120,8 @@ static int clear_stale(const char *path, struct error *err)
 	struct stat st;
 
 	for (int i = 0; i < 16; i++) {
-		if (stat(path, &st) == 0 || (errno != ENOTCONN &&
-					     errno != ECONNABORTED))
+		if (stat(path, &st) == 0 ||
+		    (errno != ENOTCONN && errno != ECONNABORTED))
 			return 0;
 		if (umount2(path, MNT_DETACH) == -1)
 			return set_error(err, -errno,
@@ -196,8 +198,8 @@ static int session_new(struct mount *m, struct error *err)
 	if (r == 0 && geteuid() != 0 && m->cfg.allow_other)
 		r = fuse_opt_add_arg(&args, "-oallow_other");
 	if (r == 0)
-		m->se = fuse_session_new(&args, m->cfg.ops,
-					 sizeof(*m->cfg.ops), m->cfg.userdata);
+		m->se = fuse_session_new(&args, m->cfg.ops, sizeof(*m->cfg.ops),
+					 m->cfg.userdata);
 	fuse_opt_free_args(&args);
 	if (!m->se)
 		return set_error(err, -EIO, "libfuse makes no session");
@@ -210,28 +212,12 @@ static void raise_read_ahead(struct mount *m)
 	int len = snprintf(val, sizeof(val), "%u\n", m->cfg.read_ahead_kb);
 	CLEANUP(closep) int fd = -1;
 
-	(void)snprintf(path, sizeof(path),
-		       "/sys/class/bdi/%u:%u/read_ahead_kb", m->major,
-		       m->minor);
+	(void)snprintf(path, sizeof(path), "/sys/class/bdi/%u:%u/read_ahead_kb",
+		       m->major, m->minor);
 	fd = open(path, O_WRONLY | O_CLOEXEC);
 	if (fd == -1 || write(fd, val, (size_t)len) != len)
 		log_warn("cannot raise the kernel's read-ahead",
 			 LS("file", path), LE(-errno));
-}
-
-/* Lets go of requests that the kernel still has for us. */
-static void abort_connection(const struct mount *m)
-{
-	char path[128];
-	CLEANUP(closep) int fd = -1;
-
-	(void)snprintf(path, sizeof(path), "/sys/fs/fuse/connections/%u/abort",
-		       m->minor);
-	fd = open(path, O_WRONLY | O_CLOEXEC);
-	if (fd >= 0 && write(fd, "1", 1) == 1)
-		return;
-	log_warn("cannot abort the FUSE connection", LS("file", path),
-		 LE(-errno));
 }
 
 static void *serve(void *arg)
@@ -256,14 +242,24 @@ static void *serve(void *arg)
 	return NULL;
 }
 
-/* Signals are the loop thread's. */
+static void on_wake(int signum)
+{
+	(void)signum;
+}
+
+/* Signals are the loop thread's, but for the one that gets a thread out of its
+ * read(2) of /dev/fuse; see join(). */
 static int start_threads(struct mount *m)
 {
 	uint32_t want = m->cfg.threads ? m->cfg.threads : 3;
+	struct sigaction sa = {.sa_handler = on_wake};
 	sigset_t all, old;
 	int r = 0;
 
+	if (sigaction(WAKE_SIGNAL, &sa, NULL) == -1)
+		return -errno;
 	(void)sigfillset(&all);
+	(void)sigdelset(&all, WAKE_SIGNAL);
 	(void)pthread_sigmask(SIG_SETMASK, &all, &old);
 	while (m->nthreads < min_u64(want, MAX_THREADS) && r == 0) {
 		r = -pthread_create(&m->threads[m->nthreads], NULL, serve, m);
@@ -315,33 +311,47 @@ int mount_open(const struct mount_config *cfg, struct mount **ret,
 /* True while what is mounted at our path is ours. */
 static bool still_mounted(const struct mount *m)
 {
-	unsigned int major, minor;
+	unsigned int major = 0, minor = 0;
 
 	return find_mount(m->path, NULL, 0, &major, &minor) == 1 &&
 	       major == m->major && minor == m->minor;
 }
 
+static void unmount(struct mount *m)
+{
+	bool busy;
+
+	if (!still_mounted(m) || umount2(m->path, 0) == 0)
+		return;
+	busy = errno == EBUSY;
+	/* MNT_FORCE ends the connection: who waits for bytes is let go. */
+	if (umount2(m->path, MNT_FORCE | MNT_DETACH) == -1)
+		log_error("cannot unmount", LS("mount", m->path), LE(-errno));
+	else if (busy)
+		log_warn("files are open: unmounted lazily",
+			 LS("mount", m->path));
+}
+
+/* As long as files are open on a mount that was detached, read(2) of /dev/fuse
+ * does not end by itself. A signal that comes just before it is lost. */
+static void join(pthread_t thread)
+{
+	while (pthread_tryjoin_np(thread, NULL) == EBUSY) {
+		(void)pthread_kill(thread, WAKE_SIGNAL);
+		(void)usleep(1000);
+	}
+}
+
 void mount_close(struct mount *m)
 {
-	bool lazy = false;
-
 	__atomic_store_n(&m->closing, true, __ATOMIC_RELEASE);
-	if (geteuid() != 0) {
+	if (geteuid() != 0)
 		fuse_session_unmount(m->se);
-	} else if (still_mounted(m) && umount2(m->path, 0) == -1) {
-		lazy = errno == EBUSY;
-		if (umount2(m->path, MNT_DETACH) == -1)
-			log_error("cannot unmount", LS("mount", m->path),
-				  LE(-errno));
-		if (lazy)
-			log_warn("files are open: unmounted lazily",
-				 LS("mount", m->path));
-	}
+	else
+		unmount(m);
 	fuse_session_exit(m->se);
-	if (lazy)
-		abort_connection(m);
 	for (uint32_t i = 0; i < m->nthreads; i++)
-		(void)pthread_join(m->threads[i], NULL);
+		join(m->threads[i]);
 	m->nthreads = 0;
 }
 

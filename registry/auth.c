@@ -6,7 +6,7 @@
 
 #include "base/cleanup.h"
 #include "base/json.h"
-#include "registry/ref.h"
+#include "base/ref.h"
 
 /* Distribution's token specification: the life of a token that does not say. */
 #define TOKEN_DEFAULT_S 60
@@ -72,7 +72,7 @@ char *auth_basic(const char *user, const char *password)
 {
 	static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 				     "abcdefghijklmnopqrstuvwxyz"
-				     "0123456789+/";
+				     "0123456789+/=";
 	CLEANUP(freep) char *in = NULL;
 	char *out, *p;
 	int n;
@@ -96,8 +96,8 @@ char *auth_basic(const char *user, const char *password)
 			v |= (uint32_t)(unsigned char)in[i + 2];
 		*p++ = digits[v >> 18];
 		*p++ = digits[v >> 12 & 63];
-		*p++ = i + 1 < n ? digits[v >> 6 & 63] : '=';
-		*p++ = i + 2 < n ? digits[v & 63] : '=';
+		*p++ = digits[i + 1 < n ? v >> 6 & 63 : 64];
+		*p++ = digits[i + 2 < n ? v & 63 : 64];
 	}
 	*p = '\0';
 	return out;
@@ -259,11 +259,9 @@ static int build_config(const json_t *o, struct auth_config **ret,
 	c->helpers = json_get_str(o, "credsStore") ||
 		     json_object_size(json_get_obj(o, "credHelpers")) > 0;
 	auths = json_get_obj(o, "auths");
-	if (json_object_size(auths) > 0) {
-		c->v = calloc(json_object_size(auths), sizeof(*c->v));
-		if (!c->v)
-			return -ENOMEM;
-	}
+	c->v = calloc(json_object_size(auths) + 1, sizeof(*c->v));
+	if (!c->v)
+		return -ENOMEM;
 	json_object_foreach (auths, key, v) {
 		r = add_entry(c, key, v);
 		if (r < 0)
@@ -504,8 +502,7 @@ int auth_token_parse(const char *json, size_t len, uint64_t at_ms,
 		v = json_get_str(o, "access_token");
 	if (!v || !token_valid(v))
 		return set_error(err, -EINVAL,
-				 "the token server's answer has "
-				 "no usable token");
+				 "the answer has no usable token");
 	if (json_get_u64(o, "expires_in", &life_s) < 0 || life_s == 0)
 		life_s = TOKEN_DEFAULT_S;
 	life_s = min_u64(life_s, TOKEN_MAX_S);

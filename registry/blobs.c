@@ -100,7 +100,7 @@ static void probed(void *arg, int r, const struct probe_result *res,
 	struct flight *f = arg;
 
 	(void)unreachable;
-	(void)why;
+	flight_why(f, why);
 	f->probe = NULL;
 	if (r == 0 && res->size > BLOB_MAX_SIZE)
 		r = -EBADMSG;

@@ -13,7 +13,9 @@
 #define MAX_TRIES 6
 /* Bodies of redirects and errors up to this are read to the end, so that the
  * connection can be used again. */
-#define MAX_DRAINED    (64 << 10)
+#define MAX_DRAINED (64 << 10)
+/* Others than the request that was told so wait no longer than this. */
+#define MAX_HOLD_MS    60000
 #define BACKOFF_MS     200
 #define BACKOFF_MAX_MS 3000
 /* For what somebody waits for in a directory listing. */
@@ -123,11 +125,19 @@ void call_resume(struct call *c)
 		http_resume(c->x);
 }
 
+/* Goes on at pause_over(). An exchange that is over is freed before that. */
+static void pause_until(struct call *c, uint64_t when_ms)
+{
+	if (c->x_over)
+		c->x = NULL;
+	delay_set(c->r, &c->pause, when_ms);
+}
+
 /* Ends it in a later turn of the loop. */
 static void fail_later(struct call *c, int r)
 {
 	c->fail_r = r;
-	delay_set(c->r, &c->pause, now_ms());
+	pause_until(c, now_ms());
 }
 
 static void deadline_passed(struct delay *d)
@@ -161,7 +171,7 @@ static void try_again_at(struct call *c, uint64_t when_ms)
 		c->crossed = false;
 	}
 	c->fail_r = 0;
-	delay_set(c->r, &c->pause, when_ms);
+	pause_until(c, when_ms);
 }
 
 static void back_off(struct call *c)
@@ -303,7 +313,8 @@ static void refused(struct call *c)
 		uint64_t until = now_ms() + (uint64_t)wait_s * 1000;
 
 		if (at_home)
-			c->session->host->hold_until_ms = until;
+			c->session->host->hold_until_ms[c->has_range] =
+				min_u64(until, now_ms() + MAX_HOLD_MS);
 		try_again_at(c, until);
 		return;
 	}
@@ -392,6 +403,13 @@ static int exchange_data(void *arg, struct http_exchange *x, const void *bytes,
 	return verdict(c, v);
 }
 
+/* What a second attempt may help against. A time-out is long enough. */
+static bool may_pass(int r)
+{
+	return r == -ECONNREFUSED || r == -ECONNRESET || r == -EHOSTUNREACH ||
+	       r == -ENETUNREACH || r == -EPROTO || r == -EIO;
+}
+
 static void exchange_done(void *arg, struct http_exchange *x, int r,
 			  const char *why)
 {
@@ -403,20 +421,17 @@ static void exchange_done(void *arg, struct http_exchange *x, int r,
 		return;
 	}
 	c->x_over = true;
-	if (c->enough) {
+	if (c->enough || (r == 0 && !c->draining)) {
 		finish(c, 0, NULL);
 	} else if (c->fail_r < 0) {
 		finish(c, c->fail_r, c->why[0] ? c->why : why);
 	} else if (c->status && c->draining) {
 		refused(c);
-	} else if (r == 0) {
-		finish(c, 0, NULL);
 	} else {
 		if (!c->status)
 			count_response(c->at.host, 0);
 		(void)call_why(c, 0, "%s: %s", c->at.host, why);
-		if (c->retry && r != -ENOENT && r != -EKEYREJECTED &&
-		    r != -ECANCELED && c->tries < 2)
+		if (c->retry && may_pass(r) && c->tries < 2)
 			back_off(c);
 		else
 			finish(c, r, c->why);
@@ -514,9 +529,9 @@ static void go(struct call *c)
 	c->why[0] = '\0';
 	buf_reset(&c->body);
 	if (c->session && !c->crossed &&
-	    c->session->host->hold_until_ms > now_ms()) {
-		(void)call_why(c, 0, "%s: asked to wait", c->at.host);
-		try_again_at(c, c->session->host->hold_until_ms);
+	    c->session->host->hold_until_ms[c->has_range] > now_ms()) {
+		(void)call_why(c, 0, "%s: asked us to wait", c->at.host);
+		try_again_at(c, c->session->host->hold_until_ms[c->has_range]);
 		return;
 	}
 	r = authorize(c);

@@ -1,6 +1,7 @@
 /* Equal requests under way are one; a "no" is remembered for a while. */
 #include <string.h>
 
+#include "base/log.h"
 #include "registry/registry-private.h"
 
 /* ---- "No" ---- */
@@ -83,7 +84,6 @@ static void answer_all(struct flight *f, int r)
 
 static void flight_free(struct flight *f)
 {
-	f->ops->release(f);
 	free(f->host);
 	free(f->name);
 	free(f->repo);
@@ -99,13 +99,58 @@ static void flight_end(struct flight *f, int r)
 	call_abandon(&f->call);
 	probe_abandon(&f->probe);
 	answer_all(f, r);
+	/* At once, also when registry_free() ends a flight whose job has done
+	 * its work but not come back: the store may be closed by then. */
+	f->ops->release(f);
 	f->r = NULL;
 	if (!f->job_busy)
 		flight_free(f);
 }
 
+void flight_why(struct flight *f, const char *why)
+{
+	(void)snprintf(f->why, sizeof(f->why), "%s", why ? why : "");
+}
+
+static char *down_key(const struct flight *f)
+{
+	char *s;
+
+	if (!f->host || asprintf(&s, "down %s", f->host) < 0)
+		return NULL;
+	return s;
+}
+
+bool flight_host_is_down(struct flight *f)
+{
+	CLEANUP(freep) char *key = down_key(f);
+
+	return key && no_find(f->r, key) < 0;
+}
+
+void flight_host_failed(struct flight *f)
+{
+	CLEANUP(freep) char *key = down_key(f);
+
+	if (key)
+		no_remember(f->r, key, -EHOSTUNREACH);
+}
+
+/* A refusal is logged by its session. */
+static void complain(const struct flight *f, int r)
+{
+	static struct log_limit limit;
+
+	if (r >= 0 || r == -ENOENT || r == -EACCES || r == -ECANCELED)
+		return;
+	if (log_limit_ok(&limit, 20, 60000))
+		log_warn("upstream has no usable answer", LS("name", f->repo),
+			 LE(r), LS("why", f->why));
+}
+
 void flight_finish(struct flight *f, int r)
 {
+	complain(f, r);
 	if (r < 0 && r != -ENOMEM && r != -ECANCELED)
 		no_remember(f->r, f->node.key, r);
 	flight_end(f, r);

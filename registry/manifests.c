@@ -229,15 +229,11 @@ static void accept_content(struct job *j)
 static void accepted(struct flight *f)
 {
 	struct manifest_flight *m = of(f);
-	char digest[DIGEST_STR_SIZE];
 
 	if (m->r == -EBADMSG)
-		log_warn("a manifest is not what it should be",
-			 LS("repository", f->repo),
-			 LS("reference", m->reference),
-			 LS("expected",
-			    m->expected_known ? digest_str(&m->expected, digest)
-					      : NULL));
+		flight_why(f, m->expected_known
+				      ? "the content does not match its digest"
+				      : "the content is no manifest");
 	flight_finish(f, m->r);
 }
 
@@ -250,25 +246,17 @@ static void serve_stale(struct flight *f)
 	flight_finish(f, 0);
 }
 
-static char *down_key(struct flight *f)
-{
-	char *s;
-
-	if (asprintf(&s, "down %s", f->host) < 0)
-		return NULL;
-	return s;
-}
-
 static void failed(struct flight *f, int r, bool unreachable)
 {
 	struct manifest_flight *m = of(f);
-	CLEANUP(freep) char *down = NULL;
 
 	if (unreachable) {
-		down = down_key(f);
-		if (down)
-			no_remember(f->r, down, -EHOSTUNREACH);
+		flight_host_failed(f);
 		if (m->by_tag && m->bytes) {
+			log_warn("upstream does not answer; the last known "
+				 "digest of a tag is served",
+				 LS("repository", f->repo),
+				 LS("tag", m->reference), LS("why", f->why));
 			serve_stale(f);
 			return;
 		}
@@ -297,7 +285,7 @@ static void got(struct call *c, int r, const char *why)
 	struct manifest_flight *m = of(f);
 	const char *type = call_header(c, "Content-Type", 0);
 
-	(void)why;
+	flight_why(f, why);
 	f->call = NULL;
 	if (r < 0) {
 		failed(f, call_public_errno(c, r), call_unreachable(c, r));
@@ -381,7 +369,7 @@ static void headed(struct call *c, int r, const char *why)
 	struct flight *f = c->arg;
 	struct manifest_flight *m = of(f);
 
-	(void)why;
+	flight_why(f, why);
 	f->call = NULL;
 	if (r == 0)
 		read_digest_header(m, c);
@@ -396,19 +384,16 @@ static void headed(struct call *c, int r, const char *why)
 static void looked_up(struct flight *f)
 {
 	struct manifest_flight *m = of(f);
-	CLEANUP(freep) char *down = NULL;
 
 	if (m->r == 0 && (!m->by_tag || m->fresh)) {
 		flight_finish(f, 0);
 		return;
 	}
 	if (m->r == 0) {
-		down = down_key(f);
-		if (down && no_find(f->r, down)) {
+		if (flight_host_is_down(f))
 			serve_stale(f);
-			return;
-		}
-		head(f);
+		else
+			head(f);
 		return;
 	}
 	if (!m->by_tag) {

@@ -12,7 +12,7 @@
 #include "http/client.h"
 #include "http/url.h"
 #include "registry/auth.h"
-#include "registry/ref.h"
+#include "base/ref.h"
 #include "registry/registry.h"
 #include "registry/table.h"
 
@@ -92,7 +92,10 @@ struct host {
 	char *name;
 	char *base; /* "https://registry-1.docker.io" */
 	bool https;
-	uint64_t hold_until_ms; /* it told us to wait (Retry-After) */
+	/* It told us to wait (Retry-After): with ranges; with the rest. They
+	 * are limited apart: at Docker Hub, blobs may be had when manifests
+	 * may not. */
+	uint64_t hold_until_ms[2];
 };
 
 /* How to be let in to one repository. Between calls it stays for the next. */
@@ -258,7 +261,8 @@ struct flight_ops {
 	void (*begin)(struct flight *f);
 	/* Hands the outcome to one waiter. f may be NULL when r is negative. */
 	void (*answer)(struct flight *f, int r, void (*cb)(void), void *arg);
-	/* Frees what f owns, not f. Calls and probes were abandoned. */
+	/* Frees what f owns, not f. Calls and probes were abandoned. No job is
+	 * inside work(). */
 	void (*release)(struct flight *f);
 };
 
@@ -276,7 +280,7 @@ struct flight {
 	struct call *call;
 	struct probe *probe;
 	char *host, *name; /* canonical; NULL for URLs */
-	char *repo;	   /* "HOST/NAME" */
+	char *repo;	   /* "HOST/NAME"; a URL without its query */
 	char why[WHY_SIZE];
 };
 
@@ -291,7 +295,13 @@ int flight_set_repo(struct flight *f, const char *host, const char *name);
 void flight_abort(struct flight *f, int r);
 void flight_job(struct flight *f, void (*work)(struct job *j),
 		void (*done)(struct flight *f));
-/* Answers all and frees f. A negative r is remembered. */
+/* Keeps the reason for the log. */
+void flight_why(struct flight *f, const char *why);
+/* Whether the flight's host did not answer others a moment ago. */
+bool flight_host_is_down(struct flight *f);
+void flight_host_failed(struct flight *f);
+/* Answers all and frees f. A negative r is remembered, and logged unless it is
+ * a plain "no". */
 void flight_finish(struct flight *f, int r);
 void flights_release(struct registry *r);
 /* Forgets the "no" to all; new credentials may change it. */

@@ -9,7 +9,8 @@
  * remembered for a few seconds.
  *
  * All functions run on the loop thread. Callbacks run there too, exactly once,
- * never from inside the call that started them. Reads of the small index
+ * never from inside the call that started them (but for -ENOMEM, when there is
+ * no memory even to remember the request). Reads of the small index
  * records go through pool workers.
  *
  * Errors: -ENOENT the registry says there is none (404, or DNS knows no such
@@ -25,7 +26,7 @@
 #include "base/loop.h"
 #include "base/options.h"
 #include "http/client.h"
-#include "registry/manifest.h"
+#include "base/manifest.h"
 #include "store/catalog.h"
 #include "store/source.h"
 #include "store/store.h"
@@ -50,7 +51,9 @@ struct registry_config {
 
 int registry_new(const struct registry_config *cfg, struct registry **ret,
 		 struct error *err);
-/* Callbacks of what is under way run from here with -ECANCELED. */
+/* Callbacks of what is under way run from here with -ECANCELED. Not from inside
+ * a callback of the registry. The store may be closed, and the client freed,
+ * after it; the loop must get a turn before it is freed. */
 void registry_free(struct registry **r);
 
 typedef manifest_cb registry_manifest_cb;
@@ -93,15 +96,12 @@ void registry_get_url(struct registry *r, const char *url, registry_blob_cb *cb,
 /* Ranges of blobs from their origins. Tries a blob's origins newest first; a
  * redirect's target is remembered per blob until it expires (from its query,
  * if it says so; else 5 minutes) or answers 401, 403, 404 or 410, and is then
- * resolved again, single-flight. No header of ours goes to the target of a
- * redirect. Belongs to r. */
+ * resolved again, single-flight. No credentials of ours go to the target of a
+ * redirect, only Accept, Range and If-Match. Belongs to r. */
 struct source *registry_source(struct registry *r);
 
 /* The functions above, for the floors that know nothing of registries. Belongs
  * to r. */
 struct catalog *registry_catalog(struct registry *r);
-
-/* "linux/amd64" and the like for this machine. */
-const char *registry_platform(void);
 
 #endif

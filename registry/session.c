@@ -352,30 +352,39 @@ static void wake(struct session *s, int r, const char *why)
 	}
 }
 
+/* Takes the token out of the answer. */
+static int read_token(struct session *s, struct call *c, struct error *err)
+{
+	struct auth_token t;
+	int r;
+
+	r = auth_token_parse(c->body.data ? c->body.data : "", c->body.len,
+			     now_ms(), &t, err);
+	if (r < 0)
+		return r == -EINVAL ? -EBADMSG : r;
+	auth_token_release(&s->token);
+	s->token = t;
+	return 0;
+}
+
 static void token_done(struct call *c, int r, const char *why)
 {
 	struct session *s = c->arg;
-	struct auth_token t;
-	struct error err = {""};
+	struct error err = {"no usable answer"};
+	char text[WHY_SIZE];
 
 	s->fetch = NULL;
 	if (r == 0) {
-		r = auth_token_parse(c->body.data ? c->body.data : "",
-				     c->body.len, now_ms(), &t, &err);
-		if (r == 0) {
-			auth_token_release(&s->token);
-			s->token = t;
-		} else if (r == -EINVAL) {
-			r = -EBADMSG;
-			why = "the token server's answer has no usable token";
-		}
+		r = read_token(s, c, &err);
+		why = err.text;
 	} else if (c->status >= 400 && c->status < 500 && c->status != 429 &&
 		   c->status != 408) {
 		r = -EACCES;
 	} else if (r == -ENOENT) {
 		r = -EHOSTUNREACH;
 	}
-	wake(s, r, why);
+	(void)snprintf(text, sizeof(text), "the token server: %.300s", why);
+	wake(s, r, text);
 	session_unref(&s);
 }
 

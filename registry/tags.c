@@ -8,7 +8,7 @@
 
 #define TAGS_MAX       100000
 #define TAGS_MAX_BYTES ((size_t)16 << 20)
-#define PAGES_MAX      10000
+#define PAGES_MAX      1000
 #define PAGE_SIZE      1000
 
 struct tags_flight {
@@ -129,6 +129,8 @@ static void page_parsed(struct flight *f)
 	struct tags_flight *t = of(f);
 	CLEANUP(freep) char *next = steal_ptr(&t->next);
 
+	if (t->r == -EBADMSG)
+		flight_why(f, "the list of tags is malformed");
 	if (t->full)
 		log_warn("a repository has more tags than are listed",
 			 LS("repository", f->repo), LU("listed", t->tags.n));
@@ -157,7 +159,8 @@ static void find_next(struct tags_flight *t, struct call *c)
 	ref = strndup(v + 1, (size_t)(end - v - 1));
 	if (!ref || url_resolve(&c->at, ref, &u) < 0)
 		return;
-	if (url_same_origin(&c->at, &u) && url_format(&u, true, &b) == 0)
+	if (url_same_origin(&c->at, &u) && url_format(&u, true, &b) == 0 &&
+	    strcmp(b.data, c->start) != 0) /* not this one again */
 		t->next = buf_steal(&b);
 }
 
@@ -166,10 +169,11 @@ static void page_done(struct call *c, int r, const char *why)
 	struct flight *f = c->arg;
 	struct tags_flight *t = of(f);
 
-	(void)why;
+	flight_why(f, why);
 	f->call = NULL;
 	if (r < 0 && call_unreachable(c, r)) {
 		t->call_r = call_public_errno(c, r);
+		flight_host_failed(f);
 		flight_job(f, list_known, known_listed);
 		return;
 	}
@@ -220,7 +224,13 @@ static void get_page(struct flight *f, const char *url)
 
 static void tags_begin(struct flight *f)
 {
-	get_page(f, NULL);
+	if (flight_host_is_down(f)) {
+		of(f)->call_r = -EHOSTUNREACH;
+		flight_why(f, "no answer a moment ago");
+		flight_job(f, list_known, known_listed);
+	} else {
+		get_page(f, NULL);
+	}
 }
 
 static const struct flight_ops tags_ops = {

@@ -195,7 +195,6 @@ static int check_version(struct request *u, struct call *c)
 			   blob_size(u->rq->blob), &id) &&
 	    digest_equal(&id, &key->id))
 		return 0;
-	url_expire(u->r, origin_now(u));
 	return call_why(c, -ESTALE, "the file has changed");
 }
 
@@ -348,6 +347,8 @@ static void range_done(struct call *c, int r, const char *why)
 		forget_target(u);
 	if (r == -ENOENT && c->status == 0)
 		r = -EHOSTUNREACH; /* no such host: nothing about the blob */
+	if (r == -ESTALE)
+		url_expire(u->r, origin_now(u));
 	if (r == -ENOENT || r == -EACCES)
 		no_remember(u->r, u->route->node.key, r);
 	note_failure(u, r, why);
@@ -370,18 +371,19 @@ static const struct call_ops range_ops = {
 static int registry_url(struct request *u, const char *origin,
 			struct session **ret_session, char **ret_url)
 {
-	CLEANUP(freep) char *host = strdup(origin + strlen(REGISTRY_PREFIX));
 	CLEANUP(session_unref) struct session *s = NULL;
+	CLEANUP(freep) char *host = NULL;
 	char digest[DIGEST_STR_SIZE];
-	char *name;
+	const char *start = origin + strlen(REGISTRY_PREFIX);
+	const char *name = strchr(start, '/');
 	int r;
 
-	if (!host)
-		return -ENOMEM;
-	name = strchr(host, '/');
 	if (!name || blob_key(u->rq->blob)->kind != BLOB_SHA256)
 		return -EINVAL;
-	*name++ = '\0';
+	host = strndup(start, (size_t)(name - start));
+	if (!host)
+		return -ENOMEM;
+	name++;
 	if (!ref_host_valid(host) || !ref_name_valid(name))
 		return -EINVAL;
 	r = session_get(u->r, host, name, &s);

@@ -360,7 +360,7 @@ static void probed(void *arg, int r, const struct probe_result *res,
 	struct flight *f = arg;
 	struct url_flight *u = of(f);
 
-	(void)why;
+	flight_why(f, why);
 	f->probe = NULL;
 	if (unreachable) {
 		u->probe_r = r;
@@ -433,6 +433,7 @@ static int set_url(struct url_flight *u, const char *text)
 	u->url = buf_steal(&whole);
 	if (!u->origin || !u->url)
 		return -ENOMEM;
+	u->f.repo = strdup(u->origin);
 	return hash_query(url.query, &u->query_id);
 }
 

@@ -25,7 +25,7 @@ struct reg_rig {
 	struct store *store;
 	struct registry *registry;
 	struct registry_config cfg;
-	int pending; /* the loop stops at 0 */
+	int pending;   /* the loop stops at 0 */
 	bool starting; /* inside a call that must not call back */
 };
 
@@ -153,8 +153,7 @@ static inline void on_manifest(void *arg, int r,
 	EQ(res != NULL, r == 0);
 	if (res) {
 		m->digest = res->digest;
-		(void)snprintf(m->type, sizeof(m->type), "%s",
-			       res->media_type);
+		(void)snprintf(m->type, sizeof(m->type), "%s", res->media_type);
 		free(m->bytes);
 		m->bytes = malloc(res->len + 1);
 		memcpy(m->bytes, res->bytes, res->len);
@@ -270,8 +269,7 @@ static inline int rig_blob(struct reg_rig *g, const char *host,
 	return w.r;
 }
 
-static inline int rig_url(struct reg_rig *g, const char *url,
-			  struct blob **ret)
+static inline int rig_url(struct reg_rig *g, const char *url, struct blob **ret)
 {
 	struct got_blob w = {.g = g};
 
@@ -335,17 +333,19 @@ static inline int range_start(struct reg_rig *g, struct blob *b, uint64_t off,
 		.g = g,
 		.bytes = BUF_INIT(64 << 20),
 		.on_data = on_data,
-		.rq = {
-			.blob = b,
-			.offset = off,
-			.length = len,
-			.origin = origin,
-			.deadline_ms = deadline ? deadline
-						: now_ms() + RIG_DEADLINE_MS,
-			.data = range_on_data,
-			.done = range_on_done,
-			.from = 77,
-		},
+		.rq =
+			{
+				.blob = b,
+				.offset = off,
+				.length = len,
+				.origin = origin,
+				.deadline_ms =
+					deadline ? deadline
+						 : now_ms() + RIG_DEADLINE_MS,
+				.data = range_on_data,
+				.done = range_on_done,
+				.from = 77,
+			},
 	};
 	rig_begin(g);
 	r = s->ops->start(s, &w->rq);

@@ -20,11 +20,11 @@ static void test_base64(void)
 {
 	static const struct {
 		const char *in, *out;
-	} good[] = {{"", ""},		{"Zg==", "f"},	   {"Zm8=", "fo"},
-		    {"Zm9v", "foo"},	{"Zm9vYg==", "foob"}, {"Zg", "f"},
-		    {"Zm8", "fo"},	{"+/+/", "\xfb\xff\xbf"}};
-	static const char *const bad[] = {"Z", "Zg=", "Zg===", "Zm9v=",
-					  "Z-==", "Zg==x", "Zm 9v", "===="};
+	} good[] = {{"", ""},	     {"Zg==", "f"},	      {"Zm8=", "fo"},
+		    {"Zm9v", "foo"}, {"Zm9vYg==", "foob"},    {"Zg", "f"},
+		    {"Zm8", "fo"},   {"+/+/", "\xfb\xff\xbf"}};
+	static const char *const bad[] = {
+		"Z", "Zg=", "Zg===", "Zm9v=", "Z-==", "Zg==x", "Zm 9v", "===="};
 	size_t len;
 	char *s;
 
@@ -95,11 +95,11 @@ static void test_config(void)
 /* The host itself beats an older URL form of it, wherever it stands. */
 static void test_config_precedence(void)
 {
-	struct auth_config *c = config(
-		"{\"auths\":{\"a.io\":{\"auth\":\"dTpw\"},"
-		"\"https://a.io/v1/\":{\"auth\":\"eDp5\"},"
-		"\"https://b.io/v1/\":{\"auth\":\"eDp5\"},"
-		"\"b.io\":{\"auth\":\"dTpw\"}}}");
+	struct auth_config *c =
+		config("{\"auths\":{\"a.io\":{\"auth\":\"dTpw\"},"
+		       "\"https://a.io/v1/\":{\"auth\":\"eDp5\"},"
+		       "\"https://b.io/v1/\":{\"auth\":\"eDp5\"},"
+		       "\"b.io\":{\"auth\":\"dTpw\"}}}");
 
 	STREQ(auth_config_find(c, "a.io")->user, "u");
 	STREQ(auth_config_find(c, "b.io")->user, "u");
@@ -156,8 +156,7 @@ static void test_challenges(void)
 	       "-");
 	expect("Bearer realm=\"r\", error=\"x\", Basic realm=\"b\"",
 	       AUTH_BEARER, "r", "-", "-");
-	expect("Negotiate abc==, Basic realm=\"b\"", AUTH_BASIC, "b", "-",
-	       "-");
+	expect("Negotiate abc==, Basic realm=\"b\"", AUTH_BASIC, "b", "-", "-");
 	expect("Negotiate, Basic", AUTH_BASIC, "-", "-", "-");
 	expect(", ,Bearer realm=\"a\\\"b\\\\c\"", AUTH_BEARER, "a\"b\\c", "-",
 	       "-");
@@ -170,11 +169,16 @@ static void test_challenges(void)
 
 static void test_bad_challenges(void)
 {
-	static const char *const none[] = {"", ",", "Negotiate", "Digest a=b",
-					   "Bearer service=\"s\"", "x y"};
+	static const char *const none[] = {
+		"",   ",", "Negotiate", "Digest a=b", "Bearer service=\"s\"",
+		"x y"};
 	static const char *const malformed[] = {
-		"Bearer realm=\"abc", "=", "Basic realm=\"a\nb\"", "\"",
-		"Bearer realm=\"a\" service=\"b\" x", "Basic\x01",
+		"Bearer realm=\"abc",
+		"=",
+		"Basic realm=\"a\nb\"",
+		"\"",
+		"Bearer realm=\"a\" service=\"b\" x",
+		"Basic\x01",
 	};
 	struct auth_challenge c;
 
@@ -210,7 +214,9 @@ static void test_tokens(void)
 	EQ(t.refresh_ms, 1000000 + 48000); /* 60 s when it does not say */
 	auth_token_release(&t);
 	EQ(token("{\"token\":\"\",\"access_token\":\"y\","
-		 "\"expires_in\":0}", &t), 0);
+		 "\"expires_in\":0}",
+		 &t),
+	   0);
 	STREQ(t.value, "y");
 	auth_token_release(&t);
 	EQ(token("{\"token\":\"x\",\"expires_in\":9007199254740993}", &t), 0);
@@ -231,9 +237,13 @@ static void test_target_lifetimes(void)
 	EQ(route_lifetime_ms(NULL, now), 300000);
 	EQ(route_lifetime_ms("a=b", now), 300000);
 	EQ(route_lifetime_ms("X-Amz-Date=20231114T221320Z&X-Amz-Expires=1200"
-			     "&X-Amz-Signature=0", now), 1080000);
+			     "&X-Amz-Signature=0",
+			     now),
+	   1080000);
 	EQ(route_lifetime_ms("x=y&X-Goog-Date=20231114T221320Z&"
-			     "X-Goog-Expires=100", now), 90000);
+			     "X-Goog-Expires=100",
+			     now),
+	   90000);
 	EQ(route_lifetime_ms("se=2023-11-14T22%3A33%3A20Z&sig=x", now),
 	   1080000);
 	EQ(route_lifetime_ms("Expires=1700000100&Signature=x", now), 90000);

@@ -1,4 +1,4 @@
-#include "registry/manifest.h"
+#include "base/manifest.h"
 
 #include <errno.h>
 
@@ -6,16 +6,18 @@
 #include "registry/registry.h"
 #include "tests/unit/tap.h"
 
-#define D1 "sha256:" \
-	   "1111111111111111111111111111111111111111111111111111111111111111"
-#define D2 "sha256:" \
-	   "2222222222222222222222222222222222222222222222222222222222222222"
-#define D3 "sha256:" \
-	   "3333333333333333333333333333333333333333333333333333333333333333"
+#define D1                                                                     \
+	"sha256:"                                                              \
+	"1111111111111111111111111111111111111111111111111111111111111111"
+#define D2                                                                     \
+	"sha256:"                                                              \
+	"2222222222222222222222222222222222222222222222222222222222222222"
+#define D3                                                                     \
+	"sha256:"                                                              \
+	"3333333333333333333333333333333333333333333333333333333333333333"
 #define OCI_MANIFEST "application/vnd.oci.image.manifest.v1+json"
 #define OCI_INDEX    "application/vnd.oci.image.index.v1+json"
-#define DOCKER_LIST \
-	"application/vnd.docker.distribution.manifest.list.v2+json"
+#define DOCKER_LIST  "application/vnd.docker.distribution.manifest.list.v2+json"
 
 static int parse(const char *s, const char *type, struct manifest **ret,
 		 struct error *err)
@@ -58,8 +60,7 @@ static void test_image(void)
  * guess. */
 static void test_kind(void)
 {
-	static const char *const image =
-		"{\"schemaVersion\":2,\"layers\":[]}";
+	static const char *const image = "{\"schemaVersion\":2,\"layers\":[]}";
 	static const char *const list =
 		"{\"schemaVersion\":2,\"manifests\":[]}";
 	struct manifest *m;
@@ -196,12 +197,12 @@ static const char *title_of(const char *title, struct manifest **m)
 static void test_titles(void)
 {
 	static const char *const bad[] = {
-		"",	"/",	"/a",	"a/",	"a//b",	   ".",
-		"..",	"a/..",	"../a",	"a/./b", "a\\n",   "a\\u0001b",
-		"\\u007f", "a\\u0085b",
+		"",	"/",	     "/a",	"a/",	     "a//b",
+		".",	"..",	     "a/..",	"../a",	     "a/./b",
+		"a\\n", "a\\u0001b", "\\u007f", "a\\u0085b",
 	};
-	static const char *const good[] = {"a", "a b", "...", ".a", "a/b/c",
-					   "a:b", "\xe2\x82\xac"};
+	static const char *const good[] = {"a",	    "a b", "...",	  ".a",
+					   "a/b/c", "a:b", "\xe2\x82\xac"};
 	struct manifest *m;
 	char s[5000];
 
@@ -230,8 +231,8 @@ static void test_titles(void)
 	manifest_free(&m);
 }
 
-#define ENTRY(d, os, arch, extra)                                          \
-	"{\"digest\":\"" d "\",\"size\":1,\"platform\":{\"os\":\"" os "\"," \
+#define ENTRY(d, os, arch, extra)                                              \
+	"{\"digest\":\"" d "\",\"size\":1,\"platform\":{\"os\":\"" os "\","    \
 	"\"architecture\":\"" arch "\"" extra "}}"
 
 static const char *pick(const struct manifest *m, const char *platform)
@@ -246,14 +247,18 @@ static void test_platforms(void)
 {
 	struct manifest *m;
 
-	EQ(parse("{\"schemaVersion\":2,\"manifests\":["
-		 ENTRY(D1, "unknown", "unknown", "") ","
-		 ENTRY(D1, "linux", "arm", ",\"variant\":\"v6\"") ","
-		 ENTRY(D2, "linux", "arm", ",\"variant\":\"v7\"") ","
-		 ENTRY(D3, "linux", "arm", "") ","
-		 ENTRY(D2, "windows", "amd64", "") ","
-		 ENTRY(D3, "linux", "arm64", ",\"variant\":\"v8\"") ","
-		 "{\"digest\":\"" D1 "\",\"size\":1}]}",
+	EQ(parse("{\"schemaVersion\":2,\"manifests\":[" ENTRY(D1, "unknown", "unknown", "") "," ENTRY(D1, "linux", "arm", ",\"variant\":\"v6\"") "," ENTRY(
+			 D2, "linux", "arm",
+			 ",\"variant\":\"v7\"") "," ENTRY(D3, "linux", "arm",
+							  "") "," ENTRY(D2,
+									"windows",
+									"amd64",
+									"") "," ENTRY(D3,
+										      "linux",
+										      "arm64",
+										      ",\"variant\":\"v8\"") ","
+													     "{\"digest\":\"" D1
+													     "\",\"size\":1}]}",
 		 "", &m, NULL),
 	   0);
 	EQ(m->nentries, 7);
@@ -268,7 +273,7 @@ static void test_platforms(void)
 	STREQ(pick(m, "linux"), "none");
 	STREQ(pick(m, ""), "none");
 	manifest_free(&m);
-	OK(strncmp(registry_platform(), "linux/", 6) == 0);
+	OK(strncmp(manifest_platform(), "linux/", 6) == 0);
 }
 
 int main(void)

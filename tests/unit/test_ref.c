@@ -1,4 +1,4 @@
-#include "registry/ref.h"
+#include "base/ref.h"
 
 #include <errno.h>
 
@@ -16,17 +16,18 @@ static const char *filled(char *buf, char c, size_t n)
 static void test_hosts(void)
 {
 	static const char *const good[] = {
-		"docker.io", "localhost",	"localhost:5000", "a",
-		"10.0.0.1",  "registry.local:1", "x-y.z:65535",	  "[::1]",
+		"docker.io",	  "localhost",
+		"localhost:5000", "a",
+		"10.0.0.1",	  "registry.local:1",
+		"x-y.z:65535",	  "[::1]",
 		"[fe80::1]:5000", "[::ffff:10.0.0.1]:80",
 	};
 	static const char *const bad[] = {
-		"",	   ".",	      "..",	   "a..b",    "-a",
-		"a-",	   "a.-b",    "a-.b",	   ".a",      "a.",
-		"A.io",	   "a_b",     "a/b",	   "a:",      "a:0",
-		"a:65536", "a:x",     "a:1:2",	   "a:123456", "[]",
-		"[::1",	   "[::1]x",  "[::1]:",	   "[1]",     "[::g]",
-		"a b",	   "a\n",     "user@host", "a%2fb",   ":5000",
+		"",	    ".",    "..",   "a..b",	 "-a",	   "a-",
+		"a.-b",	    "a-.b", ".a",   "a.",	 "A.io",   "a_b",
+		"a/b",	    "a:",   "a:0",  "a:65536",	 "a:x",	   "a:1:2",
+		"a:123456", "[]",   "[::1", "[::1]x",	 "[::1]:", "[1]",
+		"[::g]",    "a b",  "a\n",  "user@host", "a%2fb",  ":5000",
 	};
 	char long_host[300];
 
@@ -47,13 +48,13 @@ static void test_hosts(void)
 static void test_names(void)
 {
 	static const char *const good[] = {
-		"a", "library/ubuntu", "a.b", "a_b", "a__b", "a-b", "a---b",
-		"0/1/2", "a/b/c/d",
+		"a",   "library/ubuntu", "a.b",	  "a_b",     "a__b",
+		"a-b", "a---b",		 "0/1/2", "a/b/c/d",
 	};
 	static const char *const bad[] = {
-		"",    "/",   "a/",   "/a",    "a//b",  ".",	 "..",
-		"a/..", "a/.", "A",   "a..b",  "a___b", "a._b",	 "-a",
-		"a-",  "_a",  "a_",   ".a",    "a.",	"a b",	 "a%2fb",
+		"",	 "/",	"a/",  "/a",	   "a//b",  ".",    "..",
+		"a/..",	 "a/.", "A",   "a..b",	   "a___b", "a._b", "-a",
+		"a-",	 "_a",	"a_",  ".a",	   "a.",    "a b",  "a%2fb",
 		"a\x01", "a:b", "a@b", "\xc3\xa4",
 	};
 	char buf[300];
@@ -73,8 +74,8 @@ static void test_names(void)
 
 static void test_tags(void)
 {
-	static const char *const bad[] = {"", ".a", "-a", "a/b", "a:b", "a b",
-					  "a\n", "\xc3\xa4"};
+	static const char *const bad[] = {"",	 ".a",	"-a",  "a/b",
+					  "a:b", "a b", "a\n", "\xc3\xa4"};
 	char buf[200];
 
 	OK(ref_tag_valid("latest"));
@@ -102,8 +103,7 @@ static void test_references(void)
 		bool digest;
 	} t[] = {
 		{"ubuntu", "docker.io", "library/ubuntu", "latest", false},
-		{"ubuntu:22.04", "docker.io", "library/ubuntu", "22.04",
-		 false},
+		{"ubuntu:22.04", "docker.io", "library/ubuntu", "22.04", false},
 		{"me/app", "docker.io", "me/app", "latest", false},
 		{"docker.io/ubuntu", "docker.io", "library/ubuntu", "latest",
 		 false},

@@ -116,9 +116,22 @@ static void make_passwords(const char *dir)
 		BAIL("htpasswd failed");
 }
 
-static void real_start(struct real *s, bool with_login)
+static bool make_certificate(const char *dir)
 {
-	char text[2048], auth[512] = "";
+	char cmd[1024];
+
+	(void)snprintf(cmd, sizeof(cmd),
+		       "openssl req -x509 -newkey ec -pkeyopt "
+		       "ec_paramgen_curve:prime256v1 -nodes -keyout %s/key "
+		       "-out %s/crt -days 2 -subj /CN=test -addext "
+		       "subjectAltName=IP:127.0.0.1 2>/dev/null",
+		       dir, dir);
+	return system(cmd) == 0;
+}
+
+static void real_start(struct real *s, bool with_login, bool with_tls)
+{
+	char text[4096], auth[512] = "", tls[1024] = "";
 
 	*s = (struct real){0};
 	rig_make_dir(s->dir, sizeof(s->dir));
@@ -128,6 +141,14 @@ static void real_start(struct real *s, bool with_login)
 			       "auth:\n  htpasswd:\n    realm: test\n"
 			       "    path: %s/htpasswd\n",
 			       s->dir);
+	}
+	if (with_tls) {
+		if (!make_certificate(s->dir))
+			BAIL("openssl failed");
+		(void)snprintf(tls, sizeof(tls),
+			       "  tls:\n    certificate: %s/crt\n"
+			       "    key: %s/key\n",
+			       s->dir, s->dir);
 	}
 	for (int i = 0; i < 10; i++) {
 		s->port = free_port();
@@ -139,8 +160,8 @@ static void real_start(struct real *s, bool with_login)
 			       "  accesslog:\n    disabled: true\n"
 			       "storage:\n  filesystem:\n"
 			       "    rootdirectory: %s/data\n"
-			       "http:\n  addr: %s\n%s",
-			       s->dir, s->host, auth);
+			       "http:\n  addr: %s\n%s%s",
+			       s->dir, s->host, tls, auth);
 		rig_write_file(s->dir, "config.yml", text);
 		real_run(s);
 		if (wait_until_up(s))
@@ -195,8 +216,8 @@ static void push_done(void *arg, struct http_exchange *x, int r,
 }
 
 static int push_send(struct reg_rig *g, const char *method, const char *url,
-		     const char *type, const void *body, size_t len,
-		     bool login, struct push *p)
+		     const char *type, const void *body, size_t len, bool login,
+		     struct push *p)
 {
 	static const struct http_callbacks cb = {.head = push_head,
 						 .done = push_done};
@@ -223,9 +244,9 @@ static int push_send(struct reg_rig *g, const char *method, const char *url,
 	return p->status;
 }
 
-static void push_blob(struct reg_rig *g, const struct real *s,
-		      const char *name, const void *data, size_t len,
-		      bool login, struct digest *ret)
+static void push_blob(struct reg_rig *g, const struct real *s, const char *name,
+		      const void *data, size_t len, bool login,
+		      struct digest *ret)
 {
 	char url[4096], digest[DIGEST_STR_SIZE];
 	struct push p;
@@ -299,8 +320,7 @@ static void image_push(struct reg_rig *g, const struct real *s,
 		      &im->manifest_digest);
 }
 
-static void check_manifest(const struct image *im,
-			   const struct got_manifest *m)
+static void check_manifest(const struct image *im, const struct got_manifest *m)
 {
 	OK(digest_equal(&m->digest, &im->manifest_digest));
 	EQ(m->len, strlen(im->manifest));
@@ -366,7 +386,7 @@ static void test_open(void)
 
 	if (!have("docker-registry"))
 		SKIP("docker-registry is not installed");
-	real_start(&s, false);
+	real_start(&s, false, false);
 	rig_open(&g);
 	image_push(&g, &s, "a/b", "v1", false, &im);
 	/* Before a manifest told its size: by HEAD. */
@@ -403,7 +423,7 @@ static void test_tag_moves(void)
 
 	if (!have("docker-registry"))
 		SKIP("docker-registry is not installed");
-	real_start(&s, false);
+	real_start(&s, false, false);
 	rig_open(&g);
 	image_push(&g, &s, "a/b", "v1", false, &im);
 	EQ(rig_manifest(&g, s.host, "a/b", "v1", &m), 0);
@@ -440,7 +460,7 @@ static void test_unreachable(void)
 
 	if (!have("docker-registry"))
 		SKIP("docker-registry is not installed");
-	real_start(&s, false);
+	real_start(&s, false, false);
 	rig_open(&g);
 	image_push(&g, &s, "a/b", "v1", false, &im);
 	EQ(rig_manifest(&g, s.host, "a/b", "v1", NULL), 0);
@@ -485,7 +505,7 @@ static void test_fresh(void)
 
 	if (!have("docker-registry"))
 		SKIP("docker-registry is not installed");
-	real_start(&s, false);
+	real_start(&s, false, false);
 	rig_open(&g);
 	image_push(&g, &s, "a/b", "v1", false, &im);
 	EQ(rig_manifest(&g, s.host, "a/b", "v1", NULL), 0);
@@ -522,7 +542,7 @@ static void test_login(void)
 
 	if (!have("docker-registry") || !have("htpasswd"))
 		SKIP("docker-registry or htpasswd is not installed");
-	real_start(&s, true);
+	real_start(&s, true, false);
 	rig_open(&g);
 	image_push(&g, &s, "a/b", "v1", true, &im);
 	/* Without credentials. */
@@ -566,7 +586,7 @@ static void test_login_fixed(void)
 
 	if (!have("docker-registry") || !have("htpasswd"))
 		SKIP("docker-registry or htpasswd is not installed");
-	real_start(&s, true);
+	real_start(&s, true, false);
 	rig_open(&g);
 	image_push(&g, &s, "a/b", "v1", true, &im);
 	write_creds(&g, s.host, "YWxpY2U6d3Jvbmc=");
@@ -597,7 +617,7 @@ static void test_empty_blob(void)
 
 	if (!have("docker-registry"))
 		SKIP("docker-registry is not installed");
-	real_start(&s, false);
+	real_start(&s, false, false);
 	rig_open(&g);
 	push_blob(&g, &s, "a/b", "", 0, false, &d);
 	EQ(rig_blob(&g, s.host, "a/b", &d, &b), 0);
@@ -627,6 +647,46 @@ static void test_unknown_host(void)
 	rig_close(&g);
 }
 
+static void copy_ca(const struct real *s, const struct reg_rig *g)
+{
+	char cmd[1024];
+
+	(void)snprintf(cmd, sizeof(cmd),
+		       "mkdir -p %s/certs/%s && cp %s/crt %s/certs/%s/ca.crt",
+		       g->dir, s->host, s->dir, g->dir, s->host);
+	if (system(cmd) != 0)
+		BAIL("cannot copy the certificate");
+}
+
+/* On loopback, a CA of its own makes a registry one with TLS. */
+static void test_tls(void)
+{
+	struct reg_rig g = {0};
+	struct real s, other;
+	char certs[300];
+
+	if (!have("docker-registry") || !have("openssl"))
+		SKIP("docker-registry or openssl is not installed");
+	real_start(&s, false, true);
+	rig_open(&g);
+	/* Spoken to in the clear, it says 400. */
+	EQ(rig_manifest(&g, s.host, "a/b", "v1", NULL), -EBADMSG);
+	(void)snprintf(certs, sizeof(certs), "%s/certs", g.dir);
+	g.cfg.certs_dir = certs;
+	/* Another's CA. */
+	real_start(&other, false, true);
+	(void)snprintf(other.host, sizeof(other.host), "%s", s.host);
+	copy_ca(&other, &g);
+	rig_restart_registry(&g);
+	EQ(rig_manifest(&g, s.host, "a/b", "v1", NULL), -EHOSTUNREACH);
+	copy_ca(&s, &g);
+	rig_restart_registry(&g);
+	EQ(rig_manifest(&g, s.host, "a/b", "v1", NULL), -ENOENT);
+	rig_close(&g);
+	real_stop(&s);
+	real_stop(&other);
+}
+
 static void test_config_file(void)
 {
 	struct reg_rig g = {0};
@@ -654,6 +714,7 @@ int main(void)
 	RUN(test_login);
 	RUN(test_login_fixed);
 	RUN(test_empty_blob);
+	RUN(test_tls);
 	RUN(test_unknown_host);
 	RUN(test_config_file);
 	(void)close(fd);

@@ -1,0 +1,340 @@
+#include "registry/mirror.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "base/metrics.h"
+#include "base/ref.h"
+#include "http/url.h"
+
+struct mirror {
+	struct mirror_config cfg;
+};
+
+static struct metric_family m_requests = {
+	.name = "peerd_mirror_requests_total",
+	.help = "Requests of container runtimes, by kind and outcome.",
+	.type = METRIC_COUNTER,
+	.labels = {"kind", "code"},
+};
+static struct metric_family m_stale = {
+	.name = "peerd_mirror_stale_tags_total",
+	.help = "Tags that were served although upstream did not confirm them.",
+	.type = METRIC_COUNTER,
+};
+
+/* One request that waits for the catalog. */
+struct ask {
+	struct mirror *m;
+	struct http_req *rq; /* NULL: answered or gone */
+	uv_timer_t timer;    /* the 404 at the deadline */
+	bool closing, called_back;
+	bool by_tag;
+};
+
+static void count(const char *kind, const char *code)
+{
+	metric_add(metric_get(&m_requests, (const char *const[]){kind, code}),
+		   1);
+}
+
+static void on_timer_closed(uv_handle_t *h)
+{
+	struct ask *a = h->data;
+
+	a->closing = false;
+	if (a->called_back)
+		free(a);
+}
+
+/* The answer is on its way: nothing else may answer. */
+static struct http_req *take(struct ask *a)
+{
+	struct http_req *rq = steal_ptr(&a->rq);
+
+	if (!rq)
+		return NULL;
+	http_req_on_gone(rq, NULL);
+	a->closing = true;
+	uv_close((uv_handle_t *)&a->timer, on_timer_closed);
+	return rq;
+}
+
+static void on_gone(struct http_req *rq)
+{
+	struct ask *a = http_req_data(rq);
+
+	(void)take(a);
+	http_release(rq);
+}
+
+static void not_found(struct http_req *rq, const char *kind, const char *why)
+{
+	bool blob = strcmp(kind, "blob") == 0;
+
+	count(kind, "404");
+	http_reply_error(rq, 404, blob ? "BLOB_UNKNOWN" : "MANIFEST_UNKNOWN",
+			 "%s", why);
+}
+
+static void on_deadline(uv_timer_t *t)
+{
+	struct ask *a = t->data;
+	struct http_req *rq = take(a);
+
+	if (rq)
+		not_found(rq, "any", "no answer from upstream in time");
+}
+
+static struct ask *ask_new(struct mirror *m, struct http_req *rq)
+{
+	struct ask *a = calloc(1, sizeof(*a));
+
+	if (!a) {
+		http_reply_error(rq, 500, "UNKNOWN", "out of memory");
+		return NULL;
+	}
+	a->m = m;
+	a->rq = rq;
+	(void)uv_timer_init(loop_uv(m->cfg.serve->loop), &a->timer);
+	a->timer.data = a;
+	(void)uv_timer_start(&a->timer, on_deadline,
+			     m->cfg.deadline_ms ? m->cfg.deadline_ms : 10000, 0);
+	http_req_set_data(rq, a);
+	http_req_on_gone(rq, on_gone);
+	return a;
+}
+
+/* The catalog has called back: the ask ends. */
+static struct http_req *ask_end(struct ask *a)
+{
+	struct http_req *rq = take(a);
+
+	a->called_back = true;
+	if (!a->closing)
+		free(a);
+	return rq;
+}
+
+static const char *why_not(int r)
+{
+	switch (r) {
+	case -ENOENT:
+		return "upstream has no such content";
+	case -EACCES:
+		return "upstream refuses this node's credentials";
+	case -EBADMSG:
+		return "what upstream sent does not match";
+	default:
+		return "upstream cannot be reached";
+	}
+}
+
+static void reply_manifest(struct http_req *rq,
+			   const struct manifest_result *res)
+{
+	char d[DIGEST_STR_SIZE];
+
+	(void)digest_str(&res->digest, d);
+	http_header_add(rq, "Docker-Content-Digest", "%s", d);
+	if (res->stale) {
+		metric_add(metric_get(&m_stale, NULL), 1);
+		http_header_add(rq, "Warning",
+				"110 peerd \"upstream did not confirm it\"");
+	}
+	count("manifest", "200");
+	serve_bytes(rq, res->bytes, res->len,
+		    *res->media_type ? res->media_type : "application/json", d);
+}
+
+static void on_manifest(void *arg, int r, const struct manifest_result *res)
+{
+	struct http_req *rq = ask_end(arg);
+
+	if (!rq)
+		return;
+	if (r < 0)
+		not_found(rq, "manifest", why_not(r));
+	else
+		reply_manifest(rq, res);
+}
+
+static void reply_blob(struct mirror *m, struct http_req *rq, struct blob **b)
+{
+	struct serve_how how = {0};
+	char d[DIGEST_STR_SIZE];
+
+	http_header_add(rq, "Docker-Content-Digest", "%s",
+			digest_str(&blob_key(*b)->id, d));
+	count("blob", "200");
+	serve_blob(m->cfg.serve, rq, b, &how);
+}
+
+static void on_blob(void *arg, int r, struct blob *b)
+{
+	struct ask *a = arg;
+	struct mirror *m = a->m;
+	struct http_req *rq = ask_end(a);
+
+	if (!rq)
+		blob_unref(&b);
+	else if (r < 0)
+		not_found(rq, "blob", why_not(r));
+	else
+		reply_blob(m, rq, &b);
+}
+
+/* "/v2/<name>/<kind>/<reference>": splits from the right, since a name may
+ * have components of any kind. */
+static bool split(char *path, char **name, char **kind, char **reference)
+{
+	char *p;
+
+	*name = path + strlen("/v2/");
+	p = strrchr(*name, '/');
+	if (!p)
+		return false;
+	*p = '\0';
+	*reference = p + 1;
+	p = strrchr(*name, '/');
+	if (!p)
+		return false;
+	*p = '\0';
+	*kind = p + 1;
+	return true;
+}
+
+/* The registry that is meant; NULL with an answer given. */
+static const char *which_host(struct mirror *m, struct http_req *rq)
+{
+	const char *ns = http_req_query(rq, "ns");
+
+	if (!ns && m->cfg.hosts->n > 0)
+		return m->cfg.hosts->v[0];
+	if (!ns)
+		return "docker.io";
+	ns = ref_host_canonical(ns);
+	if (!ref_host_valid(ns)) {
+		http_reply_error(rq, 400, "NAME_INVALID",
+				 "ns is not the name of a registry");
+		return NULL;
+	}
+	for (size_t i = 0; i < m->cfg.hosts->n; i++)
+		if (strcmp(ref_host_canonical(m->cfg.hosts->v[i]), ns) == 0)
+			return ns;
+	if (m->cfg.hosts->n > 0) {
+		http_reply_error(rq, 404, "NAME_UNKNOWN",
+				 "not a registry that this mirror serves");
+		return NULL;
+	}
+	return ns;
+}
+
+static void get_blob(struct mirror *m, struct http_req *rq, const char *host,
+		     const char *name, const char *reference)
+{
+	struct blob_key key = {.kind = BLOB_SHA256};
+	struct blob *b;
+	struct ask *a;
+
+	if (digest_parse(reference, &key.id) < 0) {
+		http_reply_error(rq, 400, "DIGEST_INVALID",
+				 "not a sha256 digest");
+		return;
+	}
+	/* The way of most requests: it is in memory, and has been asked for
+	 * with this name before. */
+	if (store_peek(m->cfg.serve->store, &key, &b) == 0) {
+		if (blob_missing(b) == 0) {
+			reply_blob(m, rq, &b);
+			return;
+		}
+		blob_unref(&b);
+	}
+	a = ask_new(m, rq);
+	if (a)
+		m->cfg.catalog->ops->get_blob(m->cfg.catalog, host, name,
+					      &key.id, on_blob, a);
+}
+
+static void get_manifest(struct mirror *m, struct http_req *rq,
+			 const char *host, const char *name,
+			 const char *reference)
+{
+	struct digest d;
+	struct ask *a;
+
+	if (digest_parse(reference, &d) < 0 && !ref_tag_valid(reference)) {
+		http_reply_error(rq, 400, "MANIFEST_INVALID",
+				 "neither a tag nor a sha256 digest");
+		return;
+	}
+	a = ask_new(m, rq);
+	if (a)
+		m->cfg.catalog->ops->get_manifest(m->cfg.catalog, host, name,
+						  reference, on_manifest, a);
+}
+
+bool mirror_handle(struct mirror *m, struct http_req *rq)
+{
+	CLEANUP(freep) char *path = strdup(http_req_path(rq));
+	char *name, *kind, *reference;
+	const char *host;
+	bool blob;
+
+	if (!path || strncmp(path, "/v2/", 4) != 0)
+		return path && strcmp(path, "/v2") == 0
+			       ? (http_reply(rq, 200, "application/json", "{}",
+					     2),
+				  true)
+			       : false;
+	http_header_add(rq, "Docker-Distribution-Api-Version", "registry/2.0");
+	if (strcmp(http_req_method(rq), "GET") != 0 && !http_req_is_head(rq)) {
+		http_header_add(rq, "Allow", "GET, HEAD");
+		http_reply_error(rq, 405, "UNSUPPORTED", "a mirror is read");
+		return true;
+	}
+	if (strcmp(path, "/v2/") == 0) {
+		http_reply(rq, 200, "application/json", "{}", 2);
+		return true;
+	}
+	/* Digests come with an encoded colon now and then; names need no
+	 * escapes, and an encoded slash is never what it seems. */
+	if (strcasestr(path, "%2f") || strcasestr(path, "%00") ||
+	    !url_decode(path) || !split(path, &name, &kind, &reference) ||
+	    !ref_name_valid(name)) {
+		http_reply_error(rq, 400, "NAME_INVALID",
+				 "not the name of a repository");
+		return true;
+	}
+	blob = strcmp(kind, "blobs") == 0;
+	if (!blob && strcmp(kind, "manifests") != 0) {
+		http_reply_error(rq, 404, "UNSUPPORTED", "no such route");
+		return true;
+	}
+	host = which_host(m, rq);
+	if (host && blob)
+		get_blob(m, rq, host, name, reference);
+	else if (host)
+		get_manifest(m, rq, host, name, reference);
+	return true;
+}
+
+int mirror_new(const struct mirror_config *cfg, struct mirror **ret)
+{
+	struct mirror *m = calloc(1, sizeof(*m));
+
+	if (!m)
+		return -ENOMEM;
+	m->cfg = *cfg;
+	*ret = m;
+	return 0;
+}
+
+void mirror_free(struct mirror **m)
+{
+	free(*m);
+	*m = NULL;
+}

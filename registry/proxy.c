@@ -1,0 +1,235 @@
+#include "registry/proxy.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <string.h>
+#include <strings.h>
+
+#include "base/cleanup.h"
+#include "base/metrics.h"
+#include "http/url.h"
+
+#define PREFIX "/blobs/"
+
+struct proxy {
+	struct proxy_config cfg;
+};
+
+struct ask {
+	struct proxy *p;
+	struct http_req *rq; /* NULL: gone */
+};
+
+static struct metric_family m_requests = {
+	.name = "peerd_proxy_requests_total",
+	.help = "Requests of block drivers for /blobs/, by outcome.",
+	.type = METRIC_COUNTER,
+	.labels = {"code"},
+};
+
+static void count(const char *code)
+{
+	metric_add(metric_get(&m_requests, (const char *const[]){code}), 1);
+}
+
+static void refuse(struct http_req *rq, int status, const char *code,
+		   const char *why)
+{
+	char s[8];
+
+	(void)snprintf(s, sizeof(s), "%d", status);
+	count(s);
+	http_reply_error(rq, status, code, "%s", why);
+}
+
+/* ---- Targets ---- */
+
+static bool v4_internal(uint32_t a)
+{
+	return a >> 24 == 127 || a >> 24 == 0 || a >> 16 == 0xa9fe ||
+	       a >> 28 == 14 || a == 0xffffffff;
+}
+
+static bool v6_internal(const struct in6_addr *a)
+{
+	uint32_t v4;
+
+	if (IN6_IS_ADDR_LOOPBACK(a) || IN6_IS_ADDR_UNSPECIFIED(a) ||
+	    IN6_IS_ADDR_LINKLOCAL(a) || IN6_IS_ADDR_MULTICAST(a))
+		return true;
+	if (!IN6_IS_ADDR_V4MAPPED(a) && !IN6_IS_ADDR_V4COMPAT(a))
+		return false;
+	memcpy(&v4, &a->s6_addr[12], sizeof(v4));
+	return v4_internal(ntohl(v4));
+}
+
+static bool allowed(const struct string_list *allow, const char *host,
+		    uint16_t port)
+{
+	char with_port[300];
+	size_t len = strlen(host);
+
+	(void)snprintf(with_port, sizeof(with_port),
+		       strchr(host, ':') ? "[%s]:%u" : "%s:%u", host, port);
+	for (size_t i = 0; i < allow->n; i++) {
+		const char *a = allow->v[i];
+		size_t n = strlen(a);
+
+		if (strcasecmp(a, host) == 0 || strcasecmp(a, with_port) == 0)
+			return true;
+		if (*a == '.' && len > n &&
+		    strcasecmp(host + len - n, a) == 0)
+			return true;
+	}
+	return false;
+}
+
+bool proxy_target_ok(const struct string_list *allow, const char *host,
+		     uint16_t port)
+{
+	size_t len = strlen(host);
+	struct in6_addr a6;
+	struct in_addr a4;
+
+	if (allowed(allow, host, port))
+		return true;
+	if (len > 0 && host[len - 1] == '.')
+		len--;
+	if ((len == 9 && strncasecmp(host, "localhost", 9) == 0) ||
+	    (len > 10 && strncasecmp(host + len - 10, ".localhost", 10) == 0))
+		return false;
+	if (inet_aton(host, &a4)) /* 127.1, 0x7f000001 and 2130706433 too */
+		return !v4_internal(ntohl(a4.s_addr));
+	if (inet_pton(AF_INET6, host, &a6) == 1)
+		return !v6_internal(&a6);
+	return true;
+}
+
+/* ---- Requests ---- */
+
+static void on_gone(struct http_req *rq)
+{
+	struct ask *a = http_req_data(rq);
+
+	a->rq = NULL;
+	http_release(rq);
+}
+
+static void reply_failure(struct http_req *rq, int r)
+{
+	switch (r) {
+	case -ENOENT:
+	case -EISDIR:
+		refuse(rq, 404, "BLOB_UNKNOWN", "upstream has no such file");
+		break;
+	case -EACCES:
+		refuse(rq, 403, "DENIED", "upstream refuses it");
+		break;
+	case -EOPNOTSUPP:
+		refuse(rq, 502, "UNSUPPORTED",
+		       "upstream does not serve ranges of it");
+		break;
+	default:
+		refuse(rq, 502, "UNAVAILABLE", "upstream cannot be reached");
+	}
+}
+
+static void on_blob(void *arg, int r, struct blob *b)
+{
+	struct ask *a = arg;
+	struct proxy *p = a->p;
+	struct http_req *rq = a->rq;
+	struct serve_how how = {.miss_status = 502};
+	char etag[DIGEST_HEX_SIZE];
+
+	free(a);
+	if (!rq) {
+		blob_unref(&b);
+		return;
+	}
+	http_req_on_gone(rq, NULL);
+	if (r < 0) {
+		reply_failure(rq, r);
+		return;
+	}
+	/* The key names the version as well as any tag of upstream's. */
+	if (blob_key(b)->kind == BLOB_URL)
+		how.etag = digest_hex(&blob_key(b)->id, etag);
+	count("200");
+	serve_blob(p->cfg.serve, rq, &b, &how);
+}
+
+/* What stands behind the prefix, as an absolute URL: "https://host/…", or
+ * "https:/host/…" as some clients' path cleaning leaves it. */
+static int target_url(const char *target, struct buf *out)
+{
+	const char *s = target + strlen(PREFIX);
+	const char *rest;
+	int r;
+
+	if (strncasecmp(s, "http:/", 6) == 0)
+		rest = s + 6;
+	else if (strncasecmp(s, "https:/", 7) == 0)
+		rest = s + 7;
+	else
+		return -EINVAL;
+	rest += *rest == '/';
+	r = buf_printf(out, "%s://%s", rest[0] && s[4] == ':' ? "http" : "https",
+		       rest);
+	return r;
+}
+
+bool proxy_handle(struct proxy *p, struct http_req *rq)
+{
+	CLEANUP(buf_release) struct buf text = BUF_INIT(URL_MAX_BYTES);
+	CLEANUP(url_release) struct url url = {0};
+	struct ask *a;
+
+	if (strncmp(http_req_path(rq), PREFIX, strlen(PREFIX)) != 0)
+		return false;
+	if (strcmp(http_req_method(rq), "GET") != 0 && !http_req_is_head(rq)) {
+		http_header_add(rq, "Allow", "GET, HEAD");
+		refuse(rq, 405, "UNSUPPORTED", "blobs are read");
+		return true;
+	}
+	if (target_url(http_req_target(rq), &text) < 0 ||
+	    url_parse(text.data, &url) < 0 || !*url.host) {
+		refuse(rq, 400, "NAME_INVALID",
+		       "not an absolute http or https URL");
+		return true;
+	}
+	if (!proxy_target_ok(p->cfg.allow, url.host, url.port)) {
+		refuse(rq, 403, "DENIED",
+		       "a target on this host or link; --blobs-allow lets it");
+		return true;
+	}
+	a = calloc(1, sizeof(*a));
+	if (!a) {
+		refuse(rq, 500, "UNKNOWN", "out of memory");
+		return true;
+	}
+	a->p = p;
+	a->rq = rq;
+	http_req_set_data(rq, a);
+	http_req_on_gone(rq, on_gone);
+	p->cfg.catalog->ops->get_url(p->cfg.catalog, text.data, on_blob, a);
+	return true;
+}
+
+int proxy_new(const struct proxy_config *cfg, struct proxy **ret)
+{
+	struct proxy *p = calloc(1, sizeof(*p));
+
+	if (!p)
+		return -ENOMEM;
+	p->cfg = *cfg;
+	*ret = p;
+	return 0;
+}
+
+void proxy_free(struct proxy **p)
+{
+	free(*p);
+	*p = NULL;
+}

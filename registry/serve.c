@@ -1,0 +1,482 @@
+#include "registry/serve.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "http/range.h"
+#include "store/readahead.h"
+
+#define BOUNDARY "peerd-3f6c1b7e9a54d208"
+/* What is sent at once out of the store. */
+#define FILE_PIECE (UINT64_C(8) << 20)
+/* A response goes on as soon as so much of what it lacks has come. */
+#define MIN_PIECE (64u << 10)
+
+struct serve {
+	const struct serve_config *cfg;
+	struct serve_how how;
+	struct http_req *rq; /* NULL: the client is gone, or all was sent */
+	struct blob *blob;
+	struct byte_range ranges[RANGE_MAX];
+	uint32_t nranges, at; /* at: the range being sent */
+	uint64_t off, end;    /* of what is left of that range */
+	uint64_t sent;
+	bool begun, single, head_due; /* head_due: a part's head is to be sent */
+	int status;
+	uint64_t deadline_ms; /* of the first byte */
+	char part[320];
+	size_t part_len;
+	struct readahead ra;
+
+	/* What is under way: one of a fetch, a job, a write. */
+	struct fetch_read rd;
+	bool reading, writing, working;
+	struct loop_job job;
+	int job_r, job_fd;
+	uint64_t job_gen, piece_len;
+	struct chunk_buf *held;
+};
+
+static void next(struct serve *s);
+
+/* ---- Ends ---- */
+
+static void serve_free(struct serve *s)
+{
+	if (s->reading || s->working)
+		return; /* comes back, and then frees */
+	chunk_buf_unref(&s->held);
+	blob_unref(&s->blob);
+	free(s);
+}
+
+static void finish(struct serve *s, int r)
+{
+	struct http_req *rq = steal_ptr(&s->rq);
+
+	if (rq)
+		http_req_on_gone(rq, NULL);
+	if (rq && r == 0)
+		http_end(rq);
+	else if (rq && r == -EPIPE)
+		http_release(rq);
+	else if (rq && s->begun)
+		http_abort(rq);
+	else if (rq)
+		http_reply_error(rq,
+				 s->how.miss_status ? s->how.miss_status : 404,
+				 "BLOB_UNKNOWN", "cannot be had now: %s",
+				 strerror(-r));
+	if (s->how.done)
+		s->how.done(s->how.arg, r, s->sent);
+	serve_free(s);
+}
+
+static void on_gone(struct http_req *rq)
+{
+	struct serve *s = http_req_data(rq);
+
+	s->rq = NULL;
+	http_release(rq);
+	if (s->reading)
+		fetch_read_cancel(&s->rd);
+	finish(s, -EPIPE);
+}
+
+/* ---- Pieces ---- */
+
+static void on_sent(struct http_req *rq, int r)
+{
+	struct serve *s = http_req_data(rq);
+
+	s->writing = false;
+	chunk_buf_unref(&s->held);
+	if (r < 0) {
+		finish(s, r);
+		return;
+	}
+	/* What left while the range was being evicted may have been a hole. */
+	if (s->job_fd >= 0 && !store_gen_ok(s->blob, s->job_gen)) {
+		finish(s, -ESTALE);
+		return;
+	}
+	s->job_fd = -1;
+	s->off += s->piece_len;
+	s->sent += s->piece_len;
+	next(s);
+}
+
+static uint64_t multipart_length(struct serve *s);
+
+static void begin(struct serve *s)
+{
+	uint64_t size = blob_size(s->blob);
+	uint64_t len = s->end - s->off;
+
+	if (s->begun)
+		return;
+	s->begun = true;
+	if (s->status == 206 && s->single)
+		http_header_add(s->rq, "Content-Range", "bytes %llu-%llu/%llu",
+				(unsigned long long)s->off,
+				(unsigned long long)s->end - 1,
+				(unsigned long long)size);
+	if (!s->single)
+		len = multipart_length(s);
+	http_begin(s->rq, s->status, (int64_t)len);
+}
+
+static void send_file(struct serve *s)
+{
+	begin(s);
+	s->writing = true;
+	http_send_file(s->rq, s->job_fd, s->off, s->piece_len, on_sent);
+}
+
+static void read_piece(struct serve *s);
+
+static void ranged(struct serve *s)
+{
+	if (s->job_r == 0)
+		send_file(s);
+	else if (s->job_r == -ENODATA || s->job_r == -EAGAIN)
+		read_piece(s);
+	else
+		finish(s, s->job_r);
+}
+
+static void range_work(struct loop_job *j)
+{
+	struct serve *s = container_of(j, struct serve, job);
+
+	s->job_r = store_range_fd(s->cfg->store, s->blob, s->off, s->piece_len,
+				  &s->job_fd, &s->job_gen);
+}
+
+static void range_done(struct loop_job *j)
+{
+	struct serve *s = container_of(j, struct serve, job);
+
+	s->working = false;
+	if (!s->rq)
+		serve_free(s);
+	else
+		ranged(s);
+}
+
+/* From the store: checked already as a rule, else a worker checks. */
+static void file_piece(struct serve *s)
+{
+	s->job_fd = -1;
+	s->job_r = store_range_fd_now(s->cfg->store, s->blob, s->off,
+				      s->piece_len, &s->job_fd, &s->job_gen);
+	if (s->job_r != -EBUSY) {
+		ranged(s);
+		return;
+	}
+	s->working = true;
+	loop_work(s->cfg->loop, &s->job, range_work, range_done);
+}
+
+static void on_read(struct fetch_read *rd, int r)
+{
+	struct serve *s = container_of(rd, struct serve, rd);
+	const struct fetch_piece *p = &rd->piece[0];
+
+	s->reading = false;
+	if (!s->rq) {
+		serve_free(s);
+		return;
+	}
+	if (r < 0) {
+		finish(s, r);
+		return;
+	}
+	if (s->head_due) {
+		/* Now that there is something to follow it. */
+		begin(s);
+		next(s);
+		return;
+	}
+	s->piece_len = p->len;
+	if (!p->mem) {
+		file_piece(s);
+		return;
+	}
+	s->held = chunk_buf_ref(p->buf);
+	begin(s);
+	s->writing = true;
+	http_write(s->rq, p->mem, p->len, on_sent);
+}
+
+static void read_piece(struct serve *s)
+{
+	uint64_t in_chunk = CHUNK_SIZE - s->off % CHUNK_SIZE;
+	uint64_t len = min_u64(s->end - s->off, in_chunk);
+
+	memset(&s->rd, 0, sizeof(s->rd));
+	s->rd.blob = s->blob;
+	s->rd.off = s->off;
+	s->rd.len = (uint32_t)len;
+	s->rd.min = (uint32_t)min_u64(len, MIN_PIECE);
+	s->rd.deadline_ms = s->begun ? 0 : s->deadline_ms;
+	s->rd.done = on_read;
+	s->reading = true;
+	fetch_read_start(s->cfg->fetch, &s->rd);
+}
+
+static void guess_ahead(struct serve *s, uint64_t len)
+{
+	uint64_t off, n;
+
+	if (s->cfg->max_window && blob_missing(s->blob) > 0 &&
+	    readahead_note(&s->ra, s->off, len, blob_size(s->blob),
+			   s->cfg->max_window, &off, &n) &&
+	    off < s->end)
+		fetch_prefetch(s->cfg->fetch, s->blob, off,
+			       min_u64(n, s->end - off));
+}
+
+/* How much from s->off on is in the store without a gap. */
+static uint64_t present_from(const struct serve *s)
+{
+	uint32_t c = (uint32_t)(s->off / CHUNK_SIZE);
+	uint64_t until;
+
+	if (!blob_has(s->blob, c))
+		return 0;
+	until = (uint64_t)blob_next_missing(s->blob, c) * CHUNK_SIZE;
+	return min_u64(until, s->end) - s->off;
+}
+
+static void send_part(struct serve *s, const char *text, size_t len)
+{
+	memcpy(s->part, text, len);
+	begin(s);
+	s->writing = true;
+	s->piece_len = 0;
+	http_write(s->rq, s->part, len, on_sent);
+}
+
+static size_t part_head(const struct serve *s, uint32_t i, char out[320])
+{
+	const char *type = s->how.content_type ? s->how.content_type
+					       : "application/octet-stream";
+
+	return (size_t)snprintf(
+		out, 320,
+		"%s--" BOUNDARY "\r\nContent-Type: %.128s\r\n"
+		"Content-Range: bytes %llu-%llu/%llu\r\n\r\n",
+		i ? "\r\n" : "", type, (unsigned long long)s->ranges[i].off,
+		(unsigned long long)(s->ranges[i].off + s->ranges[i].len - 1),
+		(unsigned long long)blob_size(s->blob));
+}
+
+static const char multipart_end[] = "\r\n--" BOUNDARY "--\r\n";
+
+static uint64_t multipart_length(struct serve *s)
+{
+	uint64_t len = sizeof(multipart_end) - 1;
+	char head[320];
+
+	for (uint32_t i = 0; i < s->nranges; i++)
+		len += part_head(s, i, head) + s->ranges[i].len;
+	return len;
+}
+
+/* Goes on: a part's head, a piece of a range, the next range, the end. */
+static void next(struct serve *s)
+{
+	char text[320];
+
+	if (s->off == s->end && !s->head_due) {
+		s->at++;
+		if (s->at < s->nranges) {
+			s->off = s->ranges[s->at].off;
+			s->end = s->off + s->ranges[s->at].len;
+			s->head_due = true;
+		} else if (s->at == s->nranges && !s->single) {
+			send_part(s, multipart_end, sizeof(multipart_end) - 1);
+			return;
+		} else {
+			finish(s, 0);
+			return;
+		}
+	}
+	/* The first head waits until there is something to follow it. */
+	if (s->head_due && !s->single && (s->begun || present_from(s) > 0)) {
+		s->head_due = false;
+		send_part(s, text, part_head(s, s->at, text));
+		return;
+	}
+	s->piece_len = min_u64(present_from(s), FILE_PIECE);
+	guess_ahead(s, s->piece_len ? s->piece_len
+				    : min_u64(CHUNK_SIZE, s->end - s->off));
+	if (s->piece_len && !blob_gated(s->blob))
+		file_piece(s);
+	else
+		read_piece(s);
+}
+
+/* ---- Conditions ---- */
+
+/* Whether a list of entity tags ("a", W/"b", *) has ours. RFC 9110, 13.1. */
+static bool etag_listed(const char *list, const char *etag, bool weak)
+{
+	size_t len = etag ? strlen(etag) : 0;
+
+	if (!etag)
+		return false;
+	while (*list) {
+		const char *q;
+		bool is_weak = false;
+
+		list += strspn(list, " \t,");
+		if (*list == '*')
+			return true;
+		if (strncmp(list, "W/", 2) == 0) {
+			is_weak = true;
+			list += 2;
+		}
+		if (*list != '"' || !(q = strchr(list + 1, '"')))
+			return false;
+		if ((weak || !is_weak) && (size_t)(q - list - 1) == len &&
+		    strncmp(list + 1, etag, len) == 0)
+			return true;
+		list = q + 1;
+	}
+	return false;
+}
+
+/* The status that conditions and the Range header lead to: 200, 206, 304, 412,
+ * 416. Fills ranges for 206. */
+static int decide(struct http_req *rq, uint64_t size, const char *etag,
+		  struct byte_range ranges[RANGE_MAX], uint32_t *ret_n)
+{
+	const char *h = http_req_header(rq, "If-Match");
+	int n;
+
+	*ret_n = 0;
+	if (h && !etag_listed(h, etag, false))
+		return 412;
+	h = http_req_header(rq, "If-None-Match");
+	if (h && etag_listed(h, etag, true))
+		return 304;
+	h = http_req_header(rq, "Range");
+	if (!h || strcmp(http_req_method(rq), "GET") != 0)
+		return 200;
+	if (http_req_header(rq, "If-Range") &&
+	    !etag_listed(http_req_header(rq, "If-Range"), etag, false))
+		return 200;
+	n = range_parse(h, size, ranges);
+	if (n == -ERANGE || n == -E2BIG)
+		return 416;
+	if (n < 0)
+		return 200; /* not a range that we know: ignored */
+	*ret_n = (uint32_t)n;
+	return 206;
+}
+
+static void add_headers(struct http_req *rq, const char *etag)
+{
+	http_header_add(rq, "Accept-Ranges", "bytes");
+	if (etag)
+		http_header_add(rq, "ETag", "\"%s\"", etag);
+}
+
+static bool reply_simple(struct http_req *rq, int status, uint64_t size)
+{
+	if (status == 304 || status == 412) {
+		http_reply(rq, status, NULL, NULL, 0);
+		return true;
+	}
+	if (status == 416) {
+		http_header_add(rq, "Content-Range", "bytes */%llu",
+				(unsigned long long)size);
+		http_reply_error(rq, 416, "RANGE_INVALID",
+				 "the size is %llu bytes",
+				 (unsigned long long)size);
+		return true;
+	}
+	return false;
+}
+
+void serve_bytes(struct http_req *rq, const void *bytes, size_t len,
+		 const char *content_type, const char *etag)
+{
+	struct byte_range ranges[RANGE_MAX];
+	uint32_t n;
+	int status = decide(rq, len, etag, ranges, &n);
+
+	add_headers(rq, etag);
+	if (reply_simple(rq, status, len))
+		return;
+	if (status == 206 && n == 1) {
+		http_header_add(rq, "Content-Range", "bytes %llu-%llu/%zu",
+				(unsigned long long)ranges[0].off,
+				(unsigned long long)(ranges[0].off +
+						     ranges[0].len - 1),
+				len);
+		http_reply(rq, 206, content_type,
+			   (const char *)bytes + ranges[0].off, ranges[0].len);
+		return;
+	}
+	/* Several ranges of something so small: the whole will do (RFC 9110,
+	 * 14.2 lets a server ignore Range). */
+	http_reply(rq, 200, content_type, bytes, len);
+}
+
+void serve_blob(const struct serve_config *cfg, struct http_req *rq,
+		struct blob **b, const struct serve_how *how)
+{
+	struct serve *s = calloc(1, sizeof(*s));
+	char digest[DIGEST_STR_SIZE];
+	const char *etag = how->etag;
+	uint64_t size = blob_size(*b);
+
+	if (!s) {
+		blob_unref(b);
+		http_reply_error(rq, 500, "UNKNOWN", "out of memory");
+		if (how->done)
+			how->done(how->arg, -ENOMEM, 0);
+		return;
+	}
+	s->cfg = cfg;
+	s->how = *how;
+	s->rq = rq;
+	s->blob = steal_ptr(b);
+	s->job_fd = -1;
+	if (!etag && blob_key(s->blob)->kind == BLOB_SHA256)
+		etag = digest_str(&blob_key(s->blob)->id, digest);
+	s->status = decide(rq, size, etag, s->ranges, &s->nranges);
+	add_headers(rq, etag);
+	if (reply_simple(rq, s->status, size)) {
+		s->rq = NULL;
+		finish(s, 0);
+		return;
+	}
+	s->single = s->nranges <= 1;
+	http_header_add(rq, "Content-Type", "%s",
+			!s->single ? "multipart/byteranges; boundary=" BOUNDARY
+			: how->content_type ? how->content_type
+					    : "application/octet-stream");
+	if (s->status == 200) {
+		s->ranges[0] = (struct byte_range){0, size};
+		s->nranges = 1;
+	}
+	s->off = s->ranges[0].off;
+	s->end = s->off + s->ranges[0].len;
+	s->head_due = !s->single;
+	if (http_req_is_head(rq) || size == 0) {
+		begin(s);
+		finish(s, 0);
+		return;
+	}
+	s->deadline_ms = now_ms() + (cfg->first_deadline_ms
+					     ? cfg->first_deadline_ms
+					     : 10000);
+	http_req_set_data(rq, s);
+	http_req_on_gone(rq, on_gone);
+	next(s);
+}

@@ -129,9 +129,49 @@ void fs_set_session(struct fs *fs, struct fuse_session *se)
 	fs->se = se;
 }
 
+/* The kernel waits for the pages' locks, and those are held by reads that wait
+ * for us: neither a store thread nor the loop may be kept by it. */
+struct inval {
+	struct loop_task task;
+	struct loop_job job;
+	struct fs *fs;
+	uint64_t ino;
+};
+
+static void inval_work(struct loop_job *j)
+{
+	struct inval *v = container_of(j, struct inval, job);
+
+	/* -ENOENT: the kernel has no such inode. */
+	(void)fuse_lowlevel_notify_inval_inode(v->fs->se, v->ino, 0, 0);
+}
+
+static void inval_done(struct loop_job *j)
+{
+	free(container_of(j, struct inval, job));
+}
+
+static void inval_start(struct loop_task *t)
+{
+	struct inval *v = container_of(t, struct inval, task);
+
+	loop_work(v->fs->cfg.loop, &v->job, inval_work, inval_done);
+}
+
 void fs_blob_event(struct fs *fs, struct blob *b, enum blob_event ev)
 {
-	if (ev == BLOB_EV_MISMATCH && fs->se)
-		(void)fuse_lowlevel_notify_inval_inode(
-			fs->se, blob_ino(blob_key(b)), 0, 0);
+	struct inval *v;
+
+	if (ev != BLOB_EV_MISMATCH || !fs->se)
+		return;
+	v = calloc(1, sizeof(*v));
+	if (!v) {
+		log_error("pages of a bad blob stay with the kernel",
+			  LE(-ENOMEM));
+		return;
+	}
+	v->fs = fs;
+	v->ino = blob_ino(blob_key(b));
+	v->task.run = inval_start;
+	loop_post(fs->cfg.loop, &v->task);
 }

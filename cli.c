@@ -87,6 +87,24 @@ static void free_client(struct loop_task *t)
 	loop_stop(c->loop);
 }
 
+/* What an error's body says, see http_reply_error(). */
+static void print_refusal(const struct call *c)
+{
+	CLEANUP(json_decrefp) json_t *v = NULL;
+	const char *text = NULL;
+
+	if (c->body.data &&
+	    json_parse(c->body.data, c->body.len, 65536, &v, NULL) == 0)
+		text = json_get_str(json_array_get(json_get_arr(v, "errors"),
+						   0),
+				    "message");
+	if (text)
+		(void)fprintf(stderr, "peerd: %s\n", text);
+	else
+		(void)fprintf(stderr, "peerd: the daemon answered %d\n",
+			      c->status);
+}
+
 /* 0 when the daemon answered 200; else a sentence is on standard error. */
 static int call_daemon(const struct client_config *cfg, const char *method,
 		       const char *path, const char *body, struct call *c)
@@ -133,8 +151,7 @@ static int call_daemon(const struct client_config *cfg, const char *method,
 		(void)fprintf(stderr, "peerd: the daemon at %s: %s\n",
 			      sock.data, *c->why ? c->why : strerror(-c->r));
 	} else if (c->status != 200) {
-		(void)fprintf(stderr, "peerd: the daemon answered %d: %s\n",
-			      c->status, c->body.data ? c->body.data : "");
+		print_refusal(c);
 		c->r = -EIO;
 	}
 	return c->r;

@@ -6,7 +6,9 @@
 #define MIB	 (UINT64_C(1) << 20)
 #define TIB	 (UINT64_C(1) << 40)
 
-#define DEFAULT_CACHE_DIR "/var/cache/peerd"
+#define DEFAULT_CACHE_DIR  "/var/cache/peerd"
+#define DEFAULT_MIRROR	   "http://127.0.0.1:5000"
+#define DEFAULT_HOSTS_PATH "/etc/containerd/certs.d"
 
 const struct option config_options[] = {
 	{.name = "mount", .type = OPT_STRING, .offset = F(mount),
@@ -74,6 +76,17 @@ const struct option config_options[] = {
 	{.name = "hosts", .type = OPT_LIST, .offset = F(hosts),
 	 .value_name = "HOST[:PORT]", .section = "HTTP",
 	 .help = "registries that the mirror serves; all when none is named"},
+	{.name = "add-mirror-configuration", .type = OPT_BOOL,
+	 .offset = F(add_mirror_configuration), .section = "HTTP",
+	 .help = "write containerd's hosts.toml for --hosts at the start; "
+		 "`peerd hosts undo` takes it back"},
+	{.name = "mirrors", .type = OPT_LIST, .offset = F(mirrors),
+	 .value_name = "URL", .def = DEFAULT_MIRROR, .section = "HTTP",
+	 .help = "what containerd is to ask first"},
+	{.name = "containerd-hosts-config-path", .type = OPT_STRING,
+	 .offset = F(hosts_config_path), .value_name = "DIR",
+	 .def = DEFAULT_HOSTS_PATH, .section = "HTTP",
+	 .help = "containerd's config_path, where hosts.toml files are"},
 	{.name = "mirror-timeout", .type = OPT_DURATION,
 	 .offset = F(mirror_timeout_ms), .value_name = "TIME", .def = "10s",
 	 .min = 100, .max = 600000, .section = "HTTP",
@@ -133,3 +146,27 @@ const struct option client_options[] = {
 	 .help = "options as a JSON object"},
 };
 const size_t client_noptions = ARRAY_SIZE(client_options);
+
+#undef F
+#define F(field) offsetof(struct hosts_options, field)
+
+const struct option hosts_options[] = {
+	{.name = "hosts", .type = OPT_LIST, .offset = F(hosts),
+	 .value_name = "HOST[:PORT]", .section = "Options",
+	 .help = "registries, or _default for all; undo without it undoes all "
+		 "that add did"},
+	{.name = "mirrors", .type = OPT_LIST, .offset = F(mirrors),
+	 .value_name = "URL", .def = DEFAULT_MIRROR, .section = "Options",
+	 .help = "what containerd is to ask first"},
+	{.name = "containerd-hosts-config-path", .type = OPT_STRING,
+	 .offset = F(config_path), .value_name = "DIR",
+	 .def = DEFAULT_HOSTS_PATH, .section = "Options",
+	 .help = "containerd's config_path, where hosts.toml files are"},
+	{.name = "cache-dir", .type = OPT_STRING, .offset = F(cache_dir),
+	 .value_name = "DIR", .def = DEFAULT_CACHE_DIR, .section = "Options",
+	 .help = "what is needed for undo is kept in DIR/hosts-backup"},
+	{.name = "config", .type = OPT_STRING, .offset = F(config),
+	 .value_name = "FILE", .section = "Options", .hidden = true,
+	 .help = "options as a JSON object"},
+};
+const size_t hosts_noptions = ARRAY_SIZE(hosts_options);

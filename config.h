@@ -26,6 +26,9 @@ struct config {
 	char *http_addr;
 	char *prom_addr;
 	struct string_list hosts;
+	bool add_mirror_configuration;
+	struct string_list mirrors;
+	char *hosts_config_path;
 	struct string_list blobs_allow;
 	uint64_t mirror_timeout_ms;
 	bool prefetch;
@@ -51,5 +54,17 @@ struct client_config {
 
 extern const struct option client_options[];
 extern const size_t client_noptions;
+
+/* For `peerd hosts`, which needs no daemon. */
+struct hosts_options {
+	char *config;
+	char *cache_dir;
+	struct string_list hosts;
+	struct string_list mirrors;
+	char *config_path;
+};
+
+extern const struct option hosts_options[];
+extern const size_t hosts_noptions;
 
 #endif

@@ -11,6 +11,7 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "registry/hosts.h"
 
 #define GRACE_MS 5000
 
@@ -45,10 +46,19 @@ int control_path(const char *cache_dir, struct buf *out)
 static void on_store_event(void *arg, struct blob *b, enum blob_event ev)
 {
 	struct daemon *d = arg;
-	struct fs *fs = __atomic_load_n(&d->fs, __ATOMIC_ACQUIRE);
 
-	if (fs)
-		fs_blob_event(fs, b, ev);
+	(void)pthread_mutex_lock(&d->events_mu);
+	if (d->events)
+		fs_blob_event(d->fs, b, ev);
+	(void)pthread_mutex_unlock(&d->events_mu);
+}
+
+/* Off before the loop ends: what was posted until then is still done. */
+static void set_events(struct daemon *d, bool on)
+{
+	(void)pthread_mutex_lock(&d->events_mu);
+	d->events = on;
+	(void)pthread_mutex_unlock(&d->events_mu);
 }
 
 /* ---- The way down: each step begins the next ---- */
@@ -67,6 +77,7 @@ static void fetch_stopped(void *arg)
 	http_client_free(&d->client);
 	close_signal(&d->term);
 	close_signal(&d->intr);
+	set_events(d, false);
 	loop_stop(d->loop);
 }
 
@@ -154,6 +165,7 @@ static int open_upstream(struct daemon *d, struct error *err)
 		.meta_timeout_ms = d->cfg->metadata_timeout_ms,
 		.tag_fresh_ms = d->cfg->tag_fresh_ms,
 		.negative_ms = d->cfg->negative_ms,
+		.node = d->node,
 	};
 	struct fetch_config fc = {
 		.loop = d->loop,
@@ -211,7 +223,8 @@ static int open_mount(struct daemon *d, struct error *err)
 	r = fs_new(&fc, &fs);
 	if (r < 0)
 		return set_error(err, r, "file system: %s", strerror(-r));
-	__atomic_store_n(&d->fs, fs, __ATOMIC_RELEASE);
+	d->fs = fs;
+	set_events(d, true);
 	mc.userdata = fs;
 	return mount_open(&mc, &d->mount, err);
 }
@@ -260,10 +273,16 @@ static int listen_on(struct daemon *d, const char *addr, http_handler *handler,
 
 static int open_server(struct daemon *d, struct error *err)
 {
-	struct http_server_config sc = {.loop = d->loop, .name = "peerd"};
+	struct http_server_config sc = {
+		.loop = d->loop,
+		.name = "peerd",
+		.ended = stats_request,
+		.ended_arg = d,
+	};
 	CLEANUP(buf_release) struct buf addr = BUF_INIT(4096);
 	int r = http_server_new(&sc, &d->server);
 
+	stats_init();
 	if (r == 0)
 		r = buf_str(&addr, "unix:");
 	if (r == 0)
@@ -347,6 +366,37 @@ static void raise_nofile(void)
 		log_warn("cannot raise the limit of open files", LE(-errno));
 }
 
+static void report_hosts(enum hosts_level level, const char *host,
+			 const char *text, void *arg)
+{
+	(void)arg;
+	if (level == HOSTS_FAILED)
+		log_error("containerd's mirror configuration", LS("host", host),
+			  LS("why", text));
+	else if (level == HOSTS_WARNING)
+		log_warn("containerd's mirror configuration", LS("host", host),
+			 LS("why", text));
+	else
+		log_info("containerd's mirror configuration", LS("host", host),
+			 LS("what", text));
+}
+
+/* Failures are logged and not fatal: containerd then asks the registries. */
+static void add_mirror_configuration(const struct config *cfg)
+{
+	CLEANUP(freep) char *state_dir = NULL;
+	struct hosts_config c = {.hosts = cfg->hosts,
+				 .mirrors = cfg->mirrors,
+				 .config_path = cfg->hosts_config_path};
+
+	if (asprintf(&state_dir, "%s/hosts-backup", cfg->cache_dir) < 0) {
+		state_dir = NULL;
+		return;
+	}
+	c.state_dir = state_dir;
+	(void)hosts_add(&c, report_hosts, NULL);
+}
+
 int daemon_run(const struct config *cfg)
 {
 	struct daemon d = {.cfg = cfg, .started_ms = now_ms()};
@@ -356,6 +406,7 @@ int daemon_run(const struct config *cfg)
 
 	(void)snprintf(d.node, sizeof(d.node), "%s", cfg->node_name);
 	d.unmounted.run = on_unmounted;
+	(void)pthread_mutex_init(&d.events_mu, NULL);
 	raise_nofile();
 	raise_file_limit();
 	/* It forks, so it comes before all threads. */
@@ -364,6 +415,8 @@ int daemon_run(const struct config *cfg)
 		log_error("cannot open the cache", LS("why", err.text));
 		return 1;
 	}
+	if (cfg->add_mirror_configuration)
+		add_mirror_configuration(cfg);
 	r = loop_new(&d.loop);
 	if (r < 0) {
 		log_error("cannot start", LE(r));

@@ -2,6 +2,8 @@
 #ifndef DAEMON_H
 #define DAEMON_H
 
+#include <pthread.h>
+
 #include "base/loop.h"
 #include "config.h"
 #include "fs/fs.h"
@@ -24,6 +26,8 @@ struct daemon {
 	struct catalog *catalog;
 	struct fetch *fetch;
 	struct fs *fs;
+	pthread_mutex_t events_mu;
+	bool events; /* guarded by: events_mu; fs and loop take them */
 	struct mount *mount;
 	struct http_server *server;
 	struct serve_config serve;
@@ -46,6 +50,13 @@ void api_handle(void *arg, struct http_req *rq);
 void api_handle_public(void *arg, struct http_req *rq);
 void api_handle_metrics(void *arg, struct http_req *rq);
 int api_status(void *arg, struct buf *out);
+
+/* stats.c: metrics of the daemon as a whole. init: before the first request.
+ * collect: before they are shown. request: as http_server_config.ended. */
+void stats_init(void);
+void stats_collect(struct daemon *d);
+void stats_request(void *arg, const struct http_req *rq, int status,
+		   uint64_t ns);
 
 /* cli.c: the commands that talk to a daemon; the exit status. */
 int cli_status(const struct client_config *cfg);

@@ -7,6 +7,7 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "daemon.h"
+#include "registry/hosts.h"
 
 static const char usage[] =
 	"usage: peerd COMMAND [OPTION]… [ARGUMENT]…\n"
@@ -19,6 +20,7 @@ static const char usage[] =
 	"  pull     fetch all blobs of HOST/NAME:TAG, or a blob HOST/NAME@DIGEST\n"
 	"  verify   check cached blobs against their digests\n"
 	"  evict    drop blobs from the cache\n"
+	"  hosts    make containerd use this mirror, or undo that\n"
 	"  version  print the version\n"
 	"\n"
 	"peerd COMMAND --help tells a command's options.\n";
@@ -43,6 +45,9 @@ static const struct command commands[] = {
 	 "Reads blobs from the cache and checks them against their digests.\n"
 	 "What does not match is dropped, and fetched again when it is read."},
 	{"evict", " [sha256:…]…", "Drops the cached chunks of blobs."},
+	{"hosts", " add|undo",
+	 "Makes containerd ask this daemon first for the images of --hosts, by\n"
+	 "its hosts.toml files; or takes that back, byte for byte."},
 };
 
 static const struct command *find_command(const char *name)
@@ -130,6 +135,41 @@ static int client(const struct command *cmd, int argc, char **argv)
 	return status;
 }
 
+static int hosts(const struct command *cmd, int argc, char **argv)
+{
+	struct hosts_options o = {0};
+	CLEANUP(string_list_release) struct string_list rest = {0};
+	CLEANUP(freep) char *state_dir = NULL;
+	struct error err = {""};
+	struct hosts_config c;
+	bool help = false;
+	int status = 2;
+	int r = options_parse(hosts_options, hosts_noptions, &o, argc, argv,
+			      &rest, &help, &err);
+
+	if (r < 0) {
+		(void)fprintf(stderr, "peerd: %s\n", err.text);
+	} else if (help) {
+		print_help(cmd, hosts_options, hosts_noptions);
+		status = 0;
+	} else if (rest.n != 1 || (strcmp(rest.v[0], "add") != 0 &&
+				   strcmp(rest.v[0], "undo") != 0)) {
+		(void)fprintf(stderr, "peerd: hosts add, or hosts undo?\n");
+	} else if (asprintf(&state_dir, "%s/hosts-backup", o.cache_dir) < 0) {
+		state_dir = NULL;
+		status = 1;
+	} else {
+		c = (struct hosts_config){.hosts = o.hosts,
+					  .mirrors = o.mirrors,
+					  .config_path = o.config_path,
+					  .state_dir = state_dir};
+		status = rest.v[0][0] == 'a' ? hosts_add_command(&c)
+					     : hosts_undo_command(&c);
+	}
+	options_release(hosts_options, hosts_noptions, &o);
+	return status;
+}
+
 int main(int argc, char **argv)
 {
 	const struct command *cmd;
@@ -157,5 +197,7 @@ int main(int argc, char **argv)
 	/* argv[0] of the rest is the command's name. */
 	if (strcmp(cmd->name, "run") == 0)
 		return run(cmd, argc - 1, argv + 1);
+	if (strcmp(cmd->name, "hosts") == 0)
+		return hosts(cmd, argc - 1, argv + 1);
 	return client(cmd, argc - 1, argv + 1);
 }

@@ -48,12 +48,33 @@ static void pull_end(struct pull *p)
 	free(p);
 }
 
+static const char *reason(int r)
+{
+	switch (r) {
+	case -ENOENT:
+		return "there is none";
+	case -EACCES:
+		return "the registry refuses access";
+	case -EHOSTUNREACH:
+		return "the registry gives no usable answer";
+	case -ETIMEDOUT:
+		return "no source delivered in time";
+	case -EBADMSG:
+		return "what the registry sent was wrong";
+	case -ENODATA:
+	case -ENOSPC:
+		return "the cache has no room for all of it";
+	default:
+		return strerror(-r);
+	}
+}
+
 static void fail(struct pull *p, int r, const char *what)
 {
 	if (p->result == 0) {
 		p->result = r;
 		(void)snprintf(p->why, sizeof(p->why), "%s: %s", what,
-			       strerror(-r));
+			       reason(r));
 	}
 }
 
@@ -200,7 +221,9 @@ static void on_manifest(void *arg, int r, const struct manifest_result *res)
 	struct pull *p = arg;
 	struct catalog *c = p->d->catalog;
 	const struct manifest *m = r == 0 ? res->manifest : NULL;
-	bool alone = r == -ENOENT && p->ref.has_digest && !p->from_index;
+	/* docker-registry answers 500, not 404, when the digest is a blob's. */
+	bool alone = r < 0 && r != -EACCES && r != -ENOMEM &&
+		     p->ref.has_digest && !p->from_index;
 	char s[DIGEST_STR_SIZE];
 
 	if (m && m->index && !p->from_index) {

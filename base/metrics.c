@@ -258,6 +258,22 @@ uint64_t metric_count(const struct metric_series *s)
 	return sum;
 }
 
+double metrics_total(const char *name, const char *label)
+{
+	double sum = 0;
+
+	(void)pthread_mutex_lock(&mu);
+	for (const struct metric_family *f = families; f; f = f->next) {
+		if (strcmp(f->name, name) != 0 || f->type == METRIC_HISTOGRAM)
+			continue;
+		for (const struct metric_series *s = f->series; s; s = s->next)
+			if (!label || strcmp(s->values[0], label) == 0)
+				sum += load(s);
+	}
+	(void)pthread_mutex_unlock(&mu);
+	return sum;
+}
+
 /* quotes: label values escape them, help texts do not. */
 static int write_escaped(struct buf *out, const char *s, bool quotes)
 {
@@ -333,8 +349,7 @@ static int write_family(struct buf *out, const struct metric_family *f)
 	};
 	int r;
 
-	if (!f->series)
-		return 0;
+	/* Without series too: so that one can see what there is. */
 	r = buf_printf(out, "# HELP %s ", f->name);
 	if (r == 0)
 		r = write_escaped(out, f->help, false);

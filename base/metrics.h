@@ -52,6 +52,10 @@ void metric_observe(struct metric_series *s, double value); /* histogram */
 double metric_value(const struct metric_series *s); /* a histogram's sum */
 uint64_t metric_count(const struct metric_series *s); /* a histogram's count */
 
+/* The sum of the values of a counter's or gauge's series, or of those whose
+ * first label has this value; 0 if there is none. */
+double metrics_total(const char *name, const char *label);
+
 /* Appends everything registered, families by name, series by label values.
  * -EMSGSIZE or -ENOMEM. */
 int metrics_write(struct buf *out);

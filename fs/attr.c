@@ -33,8 +33,8 @@ void node_stat(struct fs *fs, const struct node *n, struct stat *st)
 
 double node_attr_timeout(const struct node *n)
 {
-	/* st_blocks moves until all is there. */
-	if (n->blob && blob_missing(n->blob) > 0)
+	/* st_blocks moves as chunks come and are evicted. */
+	if (n->blob)
 		return 1;
 	return n->type == NODE_STATUS ? 0 : LONG_S;
 }

@@ -121,23 +121,21 @@ static int list_repos(struct fs *fs, const struct node *n,
 		      struct string_list *out)
 {
 	CLEANUP(string_list_release) struct string_list paths = {0};
-	CLEANUP(buf_release) struct buf prefix = BUF_INIT(1024);
-	int r;
+	CLEANUP(buf_release) struct buf b = BUF_INIT(1024);
+	const char *prefix;
+	int r = 0;
 
 	if (n->type == NODE_NAME)
-		r = buf_printf(&prefix, "%s%s%s", n->host, *n->name ? "/" : "",
+		r = buf_printf(&b, "%s%s%s", n->host, *n->name ? "/" : "",
 			       n->name);
-	else
-		r = buf_str(&prefix, "");
+	prefix = b.data ? b.data : "";
 	if (r == 0)
-		r = store_repo_list(fs->cfg.store,
-				    prefix.data ? prefix.data : "", &paths);
+		r = store_repo_list(fs->cfg.store, prefix, &paths);
 	if (r == 0)
-		r = add_components(out, &paths, prefix.data ? prefix.data : "",
-				   true);
+		r = add_components(out, &paths, prefix, true);
 	for (size_t i = 0; r == 0 && n->type == NODE_NAME && *n->name &&
 			   i < paths.n; i++)
-		if (strcmp(paths.v[i], prefix.data) == 0)
+		if (strcmp(paths.v[i], prefix) == 0)
 			r = add(out, "blobs", true) | add(out, "manifests", true) |
 			    add(out, "tags", true);
 	return r < 0 ? -ENOMEM : 0;

@@ -302,6 +302,58 @@ static struct node *lookup_name(struct fs *fs, const struct node *dir,
 
 /* ---- url/… ---- */
 
+struct below_job {
+	struct loop_job job;
+	struct fs_op *op;
+	int r; /* why upstream could not be asked */
+	bool known;
+};
+
+/* Whether files below the name were read before. */
+static void below_work(struct loop_job *lj)
+{
+	struct below_job *j = container_of(lj, struct below_job, job);
+	CLEANUP(string_list_release) struct string_list l = {0};
+	CLEANUP(buf_release) struct buf prefix = BUF_INIT(8192);
+	const struct fs_op *op = j->op;
+
+	if (buf_printf(&prefix, "url:%s://%s/%s/", op->node->host,
+		       op->node->name, op->name) == 0 &&
+	    store_kv_list(op->fs->cfg.store, prefix.data, &l) == 0)
+		j->known = l.n > 0;
+}
+
+static void below_done(struct loop_job *lj)
+{
+	struct below_job *j = container_of(lj, struct below_job, job);
+	struct fs_op *op = j->op;
+	CLEANUP(freep) char *path = join(op->node->name, op->name);
+	struct node *n;
+
+	if (j->known && path) {
+		n = node_get(op->fs, NODE_URL_DIR, op->node->host, path, NULL,
+			     NULL);
+		fs_op_reply_entry(op, &n);
+	} else {
+		fs_op_reply_err(op, j->r);
+	}
+	free(j);
+}
+
+/* Upstream cannot be asked what the name is; what was read before tells. */
+static void look_below(struct fs_op *op, int r)
+{
+	struct below_job *j = calloc(1, sizeof(*j));
+
+	if (!j) {
+		fs_op_reply_err(op, r);
+		return;
+	}
+	j->op = op;
+	j->r = r;
+	loop_work(op->fs->cfg.loop, &j->job, below_work, below_done);
+}
+
 static void on_url(void *arg, int r, struct blob *b)
 {
 	struct fs_op *op = arg;
@@ -312,6 +364,10 @@ static void on_url(void *arg, int r, struct blob *b)
 	 * server has one of that name. What is not a file may yet have files
 	 * below it, unless the server has said that its parent is a
 	 * directory, and knows nothing of this name. */
+	if (r == -EHOSTUNREACH || r == -ETIMEDOUT) {
+		look_below(op, r);
+		return;
+	}
 	if (r == 0 ||
 	    (r != -EISDIR && r != -EOPNOTSUPP && r != -EACCES &&
 	     r != -ENOENT) ||

@@ -301,6 +301,7 @@ void http_reply(struct http_req *rq, int status, const char *type,
 	bool ok = true;
 
 	BUG_ON(rq->begun);
+	rq->status = c->state == CONN_DEAD ? 0 : status;
 	conn_unhold(c);
 	if (c->state == CONN_DEAD)
 		return;
@@ -347,6 +348,7 @@ void http_begin(struct http_req *rq, int status, int64_t length)
 
 	BUG_ON(rq->begun);
 	rq->begun = true;
+	rq->status = status;
 	if (c->state == CONN_DEAD)
 		return;
 	if (!build_head(c, status, NULL, length)) {
@@ -417,6 +419,8 @@ void http_end(struct http_req *rq)
 	bool ok = true;
 
 	BUG_ON(!rq->begun || c->sent);
+	if (c->state == CONN_DEAD || (rq->promised > 0 && !rq->chunked))
+		rq->status = 0;
 	conn_unhold(c);
 	if (c->state == CONN_DEAD)
 		return;
@@ -435,6 +439,7 @@ void http_abort(struct http_req *rq)
 {
 	struct conn *c = req_conn(rq);
 
+	rq->status = 0;
 	conn_unhold(c);
 	c->writing = false;
 	conn_close(c, true);
@@ -445,5 +450,6 @@ void http_release(struct http_req *rq)
 	struct conn *c = req_conn(rq);
 
 	BUG_ON(c->state != CONN_DEAD);
+	rq->status = 0;
 	conn_unhold(c);
 }

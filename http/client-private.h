@@ -16,6 +16,10 @@ int client_check(const struct http_request *rq);
 int client_set_up(CURL *easy, const struct http_request *rq,
 		  const char *user_agent, struct curl_slist **headers);
 
+/* Makes easy refuse to connect to addresses of this host or link, and set
+ * *refused, which lives as long as easy is in use. After client_set_up(). */
+int client_refuse_local(CURL *easy, bool *refused);
+
 /* What http_callbacks.done gets for curl's result. easy must not have been
  * reset; errbuf is its CURLOPT_ERRORBUFFER. */
 int client_errno(CURL *easy, CURLcode code, const char *errbuf);

@@ -8,6 +8,7 @@
 
 #include "base/cleanup.h"
 #include "http/head.h"
+#include "http/local.h"
 #include "http/tls.h"
 #include "http/url.h"
 
@@ -163,6 +164,27 @@ static curl_socket_t on_curl_open(void *arg, curlsocktype purpose,
 	(void)arg;
 	(void)purpose;
 	return socket(a->family, a->socktype | SOCK_CLOEXEC, a->protocol);
+}
+
+static curl_socket_t on_curl_open_checked(void *arg, curlsocktype purpose,
+					  struct curl_sockaddr *a)
+{
+	bool *refused = arg;
+
+	if (addr_is_local(&a->addr)) {
+		*refused = true;
+		return CURL_SOCKET_BAD;
+	}
+	return on_curl_open(NULL, purpose, a);
+}
+
+int client_refuse_local(CURL *easy, bool *refused)
+{
+	CURLcode code = CURLE_OK;
+
+	SET(CURLOPT_OPENSOCKETFUNCTION, on_curl_open_checked);
+	SET(CURLOPT_OPENSOCKETDATA, refused);
+	return code == CURLE_OK ? 0 : -EINVAL;
 }
 
 /* Without a directory beside it curl keeps the parsed file for all connections

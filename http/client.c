@@ -8,6 +8,7 @@
 #include "base/cleanup.h"
 #include "http/deadline.h"
 #include "http/head.h"
+#include "http/local.h"
 
 #define MAX_CONNECTIONS	      64
 #define MAX_HOST_CONNECTIONS  16
@@ -38,6 +39,8 @@ struct http_exchange {
 	bool in_data;
 	bool resume; /* http_resume() was called */
 	bool ended;  /* done() is being called */
+	bool refuse_local;
+	bool refused_local; /* an address was; another may have been tried */
 	int failure; /* why a callback of ours stopped it, 0 if none did */
 
 	struct deadline deadline;
@@ -284,6 +287,11 @@ static int on_curl_ready(void *arg, char *remote_ip, char *local_ip,
 
 	(void)local_ip;
 	(void)local_port;
+	/* A connection of before, made for somebody who may. */
+	if (x->refuse_local && host_looks_local(remote_ip)) {
+		x->refused_local = true;
+		return CURL_PREREQFUNC_ABORT;
+	}
 	x->sent_ns = uv_hrtime();
 	deadline_sent(&x->deadline, now_ms());
 	sweep_for(x, now_ms());
@@ -421,7 +429,10 @@ static int explain(struct http_exchange *x, CURLcode code)
 	bool long_line = code == CURLE_OUT_OF_MEMORY && x->sent_ns > 0 &&
 			 !x->head.complete;
 
-	if (r == 0 && !x->head.complete) {
+	if (r < 0 && x->refused_local && x->sent_ns == 0) {
+		r = -EPERM;
+		why = "an address of this host or link";
+	} else if (r == 0 && !x->head.complete) {
 		r = -EPROTO;
 		why = "no response head";
 	} else if (long_line || (x->failure == -EPROTO && !x->head.complete)) {
@@ -677,6 +688,9 @@ int http_start(struct http_client *c, const struct http_request *rq,
 		    : -ENOMEM;
 	if (r == 0)
 		r = set_callbacks(x);
+	x->refuse_local = rq->refuse_local;
+	if (r == 0 && rq->refuse_local)
+		r = client_refuse_local(x->easy, &x->refused_local);
 	if (r < 0) {
 		free_exchange(x);
 		return r;

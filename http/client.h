@@ -48,6 +48,10 @@ struct http_request {
 	const char *ca_file;		  /* besides the system's; PEM */
 	const char *cert_file, *key_file; /* our own certificate */
 	bool ca_only; /* ca_file instead of the system's; peers */
+	bool refuse_local; /* done(-EPERM) instead of asking an address of this
+			      host or link (http/local.h), whatever name led
+			      there, on new connections and on those used
+			      again. With a proxy, it is the proxy's */
 
 	/* Waiting for one of max_host_connections counts only in total. */
 	uint32_t connect_timeout_ms;	/* name, TCP and TLS; 10 s */
@@ -82,7 +86,8 @@ struct http_callbacks {
 	 * -ENOENT host not found, -ECONNREFUSED, -EHOSTUNREACH, -ETIMEDOUT
 	 * (connect, first byte, stall or total), -ECONNRESET (closed early or
 	 * reset), -EPROTO (not HTTP, header too large), -EKEYREJECTED (TLS: the
-	 * certificate is not trusted, or theirs refused ours), -EIO others,
+	 * certificate is not trusted, or theirs refused ours), -EPERM (see
+	 * refuse_local), -EIO others,
 	 * or what a callback returned. `why` is a sentence without the URL's
 	 * query. */
 	void (*done)(void *arg, struct http_exchange *x, int r,

@@ -138,7 +138,12 @@ void conn_close(struct conn *c, bool reset)
 
 void conn_unhold(struct conn *c)
 {
+	const struct http_server_config *cfg = &c->server->cfg;
+
 	BUG_ON(!c->held);
+	if (cfg->ended && c->rq.called_ns)
+		cfg->ended(cfg->ended_arg, &c->rq, c->rq.status,
+			   uv_hrtime() - c->rq.called_ns);
 	c->held = false;
 	c->sent = NULL;
 	if (c->state == CONN_DEAD)
@@ -405,6 +410,7 @@ static void call_handler(struct conn *c)
 		http_header_add(&c->rq, "Allow", "GET, HEAD, OPTIONS");
 		return http_reply(&c->rq, 204, NULL, NULL, 0);
 	}
+	c->rq.called_ns = uv_hrtime();
 	c->handler(c->handler_arg, &c->rq);
 }
 
@@ -527,7 +533,8 @@ static void start_request(struct conn *c, size_t head_len)
 	rq->strs = &c->strs;
 	rq->data = NULL;
 	rq->gone = NULL;
-	rq->promised = 0;
+	rq->promised = rq->called_ns = 0;
+	rq->status = 0;
 	rq->begun = rq->chunked = rq->chunk_open = false;
 	rq->until_close = rq->without_body = rq->out_of_memory = false;
 	c->keep = rq->head.keep_alive;

@@ -89,6 +89,8 @@ struct http_req {
 
 	/* The answer. */
 	struct buf fields; /* what http_header_add() collected */
+	uint64_t called_ns; /* when the handler was; 0: it was not */
+	int status;
 	uint64_t promised; /* body bytes of http_begin() still to come */
 	bool begun;	   /* the head was built */
 	bool chunked;	   /* the answer is */

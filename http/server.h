@@ -47,6 +47,13 @@ struct http_server_config {
 	uint32_t send_timeout_ms;   /* no byte could be sent for so long; 0 =
 				       60 s: the connection is reset. Also
 				       for a whole request body: 408 */
+	/* A handler has ended a request (which may still be leaving), ns after
+	 * it was called. status: 0 when the answer was broken off, or the
+	 * client went away. rq: what was asked; nothing may be done to it. May
+	 * be NULL. */
+	void (*ended)(void *arg, const struct http_req *rq, int status,
+		      uint64_t ns);
+	void *ended_arg;
 };
 
 /* -ENOMEM. Ignores SIGPIPE for the process, since sendfile(2) cannot be told

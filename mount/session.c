@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -114,13 +115,14 @@ static int make_dirs(const char *path)
 	}
 }
 
-/* A daemon that died left its mount: nothing behind it answers any more. */
+/* A daemon that died left its mount: nothing behind it answers any more. That
+ * shows in statfs(2); stat(2) may be answered from the kernel's memory. */
 static int clear_stale(const char *path, struct error *err)
 {
-	struct stat st;
+	struct statfs st;
 
 	for (int i = 0; i < 16; i++) {
-		if (stat(path, &st) == 0 ||
+		if (statfs(path, &st) == 0 ||
 		    (errno != ENOTCONN && errno != ECONNABORTED))
 			return 0;
 		if (umount2(path, MNT_DETACH) == -1)

@@ -7,6 +7,7 @@
 
 #include "base/log.h"
 #include "base/metrics.h"
+#include "registry/guard.h"
 #include "registry/registry-private.h"
 
 #define MAX_HOPS  5
@@ -465,6 +466,8 @@ static int send_request(struct call *c)
 		.headers = h,
 		.body = c->send_body,
 		.body_len = c->send_len,
+		.refuse_local = c->guard &&
+				!guard_allows(c->guard, c->at.host, c->at.port),
 		.has_range = c->has_range,
 		.range_off = c->range_off,
 		.range_len = c->range_len,
@@ -568,6 +571,7 @@ static int copy_spec(struct call *c, const struct call_spec *s)
 	c->range_len = s->range_len;
 	c->deadline_ms = s->deadline_ms;
 	c->retry = s->retry;
+	c->guard = s->guard;
 	if (s->body) {
 		c->send_body = malloc(s->body_len + 1);
 		if (!c->send_body)

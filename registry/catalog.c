@@ -29,6 +29,13 @@ static void get_url(struct catalog *c, const char *url, blob_cb *cb, void *arg)
 	registry_get_url(of(c), url, cb, arg);
 }
 
+static void get_url_guarded(struct catalog *c, const char *url,
+			    const struct string_list *guard, blob_cb *cb,
+			    void *arg)
+{
+	registry_get_url_guarded(of(c), url, guard, cb, arg);
+}
+
 struct catalog *registry_catalog(struct registry *r)
 {
 	static const struct catalog_ops ops = {
@@ -36,6 +43,7 @@ struct catalog *registry_catalog(struct registry *r)
 		.list_tags = list_tags,
 		.get_blob = get_blob,
 		.get_url = get_url,
+		.get_url_guarded = get_url_guarded,
 	};
 
 	r->catalog.ops = &ops;

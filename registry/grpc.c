@@ -168,8 +168,8 @@ static int frame(const struct grpc_request *rq, struct buf *out)
 	return r == 0 && len > 0 ? buf_add(out, rq->msg, len) : r;
 }
 
-static int send(struct http_client *c, const struct grpc_request *rq,
-		struct grpc_call *call)
+static int send_request(struct http_client *c, const struct grpc_request *rq,
+			struct grpc_call *call)
 {
 	static const struct http_callbacks cb = {on_head, on_data, on_done};
 	CLEANUP(buf_release) struct buf url = BUF_INIT(1024);
@@ -218,7 +218,7 @@ int grpc_start(struct http_client *c, const struct grpc_request *rq,
 	call->cb = *cb;
 	call->arg = arg;
 	call->reader = GRPC_READER_INIT(rq->max_reply);
-	r = send(c, rq, call);
+	r = send_request(c, rq, call);
 	if (r < 0) {
 		free(call);
 		return r;

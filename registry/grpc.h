@@ -23,7 +23,7 @@ struct grpc_reader {
 	uint32_t have; /* of the prefix */
 };
 
-#define GRPC_READER_INIT(max_bytes)                \
+#define GRPC_READER_INIT(max_bytes)                                            \
 	((struct grpc_reader){.msg = BUF_INIT(max_bytes)})
 
 /* Calls message() for each one that is complete now; what it returns if

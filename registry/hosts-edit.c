@@ -284,7 +284,7 @@ static bool parse_meta(const char *s, const struct toml_item *item,
 	ret->crc = 0;
 	for (size_t i = 0; i < 8; i++) {
 		static const char digits[] = "0123456789abcdef";
-		const char *d = memchr(digits, crc.s[i], 16);
+		const char *d = strchr(digits, crc.s[i]);
 
 		if (!d)
 			return false;

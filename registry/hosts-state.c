@@ -175,6 +175,7 @@ int hosts_state_each(const char *state_dir,
 
 	if (!dir)
 		return errno == ENOENT ? 0 : -errno;
+	/* cppcheck-suppress readdirCalled */
 	while (r >= 0 && (e = readdir(dir))) {
 		size_t n = strlen(e->d_name), suffix = strlen(SUFFIX);
 		CLEANUP(freep) char *file = NULL;

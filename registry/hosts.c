@@ -235,6 +235,7 @@ static int list_certificates(const char *dir, struct string_list *ret)
 
 	if (!d)
 		return 0;
+	/* cppcheck-suppress readdirCalled */
 	while (r == 0 && (e = readdir(d))) {
 		const char *s = e->d_name;
 
@@ -398,7 +399,7 @@ static int edit(struct job *j, const struct registry *reg, struct current *c,
 		const char *dir, struct string_list *dirs, struct error *err)
 {
 	CLEANUP(buf_release) struct buf text = BUF_INIT(2 * HOSTS_MAX_BYTES);
-	CLEANUP(buf_release) struct buf extra = BUF_INIT(64 * 1024);
+	CLEANUP(buf_release) struct buf extra = BUF_INIT((size_t)64 << 10);
 	const char *base = c->base.data ? c->base.data : "";
 	struct hosts_block b = {
 		.mirrors = &j->mirrors,
@@ -597,6 +598,7 @@ static int collect_all(const struct job *j, struct string_list *names)
 
 	if (!dir && errno != ENOENT)
 		return -errno;
+	/* cppcheck-suppress readdirCalled */
 	while (dir && r == 0 && (e = readdir(dir)))
 		if (e->d_name[0] != '.' && holds_block(j, e->d_name))
 			r = string_list_add(names, e->d_name);
@@ -644,10 +646,14 @@ static int set_mirrors(struct job *j, const struct string_list *mirrors)
 		const char *s = mirrors->v[i];
 
 		if (!mirror_valid(s)) {
+			/* A password in it is not printed. */
+			bool show = !strpbrk(s, "@?#");
+
 			tell(j, HOSTS_FAILED, "",
-			     "\"%.80s\" is not a mirror: an http:// or "
+			     "mirror %zu%s%.80s%s is not an http:// or "
 			     "https:// URL without user, query and fragment",
-			     s);
+			     i + 1, show ? " \"" : "", show ? s : "",
+			     show ? "\"" : "");
 			j->result = -EINVAL;
 			return -EINVAL;
 		}

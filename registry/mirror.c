@@ -101,7 +101,8 @@ static struct ask *ask_new(struct mirror *m, struct http_req *rq)
 	(void)uv_timer_init(loop_uv(m->cfg.serve->loop), &a->timer);
 	a->timer.data = a;
 	(void)uv_timer_start(&a->timer, on_deadline,
-			     m->cfg.deadline_ms ? m->cfg.deadline_ms : 10000, 0);
+			     m->cfg.deadline_ms ? m->cfg.deadline_ms : 10000,
+			     0);
 	http_req_set_data(rq, a);
 	http_req_on_gone(rq, on_gone);
 	return a;
@@ -329,6 +330,8 @@ int mirror_new(const struct mirror_config *cfg, struct mirror **ret)
 	if (!m)
 		return -ENOMEM;
 	m->cfg = *cfg;
+	metric_register(&m_requests);
+	metric_register(&m_stale);
 	*ret = m;
 	return 0;
 }

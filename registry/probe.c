@@ -9,6 +9,7 @@ struct probe {
 	struct registry *r;
 	struct session *session;
 	char *url;
+	const struct string_list *guard;
 	bool need_ranges;
 	bool got; /* the GET is under way */
 	uint64_t deadline_ms;
@@ -109,6 +110,7 @@ static int send_probe(struct probe *p)
 		.method = p->got ? "GET" : "HEAD",
 		.url = p->url,
 		.session = p->session,
+		.guard = p->guard,
 		.has_range = p->got,
 		.range_len = p->got ? 1 : 0,
 		.deadline_ms = p->deadline_ms,
@@ -154,7 +156,8 @@ static void head_done(struct call *c, int r, const char *why)
 }
 
 int probe_start(struct registry *r, const char *url, struct session *s,
-		bool need_ranges, probe_cb *cb, void *arg, struct probe **ret)
+		const struct string_list *guard, bool need_ranges, probe_cb *cb,
+		void *arg, struct probe **ret)
 {
 	struct probe *p = calloc(1, sizeof(*p));
 	int e;
@@ -162,6 +165,7 @@ int probe_start(struct registry *r, const char *url, struct session *s,
 	if (!p)
 		return -ENOMEM;
 	p->r = r;
+	p->guard = guard;
 	p->need_ranges = need_ranges;
 	p->cb = cb;
 	p->arg = arg;

@@ -1,14 +1,14 @@
 #include "registry/proxy.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
-#include <netinet/in.h>
 #include <string.h>
 #include <strings.h>
 
 #include "base/cleanup.h"
 #include "base/metrics.h"
+#include "http/local.h"
 #include "http/url.h"
+#include "registry/guard.h"
 
 #define PREFIX "/blobs/"
 
@@ -45,65 +45,10 @@ static void refuse(struct http_req *rq, int status, const char *code,
 
 /* ---- Targets ---- */
 
-static bool v4_internal(uint32_t a)
-{
-	return a >> 24 == 127 || a >> 24 == 0 || a >> 16 == 0xa9fe ||
-	       a >> 28 == 14 || a == 0xffffffff;
-}
-
-static bool v6_internal(const struct in6_addr *a)
-{
-	uint32_t v4;
-
-	if (IN6_IS_ADDR_LOOPBACK(a) || IN6_IS_ADDR_UNSPECIFIED(a) ||
-	    IN6_IS_ADDR_LINKLOCAL(a) || IN6_IS_ADDR_MULTICAST(a))
-		return true;
-	if (!IN6_IS_ADDR_V4MAPPED(a) && !IN6_IS_ADDR_V4COMPAT(a))
-		return false;
-	memcpy(&v4, &a->s6_addr[12], sizeof(v4));
-	return v4_internal(ntohl(v4));
-}
-
-static bool allowed(const struct string_list *allow, const char *host,
-		    uint16_t port)
-{
-	char with_port[300];
-	size_t len = strlen(host);
-
-	(void)snprintf(with_port, sizeof(with_port),
-		       strchr(host, ':') ? "[%s]:%u" : "%s:%u", host, port);
-	for (size_t i = 0; i < allow->n; i++) {
-		const char *a = allow->v[i];
-		size_t n = strlen(a);
-
-		if (strcasecmp(a, host) == 0 || strcasecmp(a, with_port) == 0)
-			return true;
-		if (*a == '.' && len > n &&
-		    strcasecmp(host + len - n, a) == 0)
-			return true;
-	}
-	return false;
-}
-
 bool proxy_target_ok(const struct string_list *allow, const char *host,
 		     uint16_t port)
 {
-	size_t len = strlen(host);
-	struct in6_addr a6;
-	struct in_addr a4;
-
-	if (allowed(allow, host, port))
-		return true;
-	if (len > 0 && host[len - 1] == '.')
-		len--;
-	if ((len == 9 && strncasecmp(host, "localhost", 9) == 0) ||
-	    (len > 10 && strncasecmp(host + len - 10, ".localhost", 10) == 0))
-		return false;
-	if (inet_aton(host, &a4)) /* 127.1, 0x7f000001 and 2130706433 too */
-		return !v4_internal(ntohl(a4.s_addr));
-	if (inet_pton(AF_INET6, host, &a6) == 1)
-		return !v6_internal(&a6);
-	return true;
+	return guard_allows(allow, host, port) || !host_looks_local(host);
 }
 
 /* ---- Requests ---- */
@@ -116,6 +61,12 @@ static void on_gone(struct http_req *rq)
 	http_release(rq);
 }
 
+static void refuse_target(struct http_req *rq)
+{
+	refuse(rq, 403, "DENIED",
+	       "a target on this host or link; --blobs-allow lets it");
+}
+
 static void reply_failure(struct http_req *rq, int r)
 {
 	switch (r) {
@@ -125,6 +76,9 @@ static void reply_failure(struct http_req *rq, int r)
 		break;
 	case -EACCES:
 		refuse(rq, 403, "DENIED", "upstream refuses it");
+		break;
+	case -EPERM:
+		refuse_target(rq);
 		break;
 	case -EOPNOTSUPP:
 		refuse(rq, 502, "UNSUPPORTED",
@@ -175,8 +129,8 @@ static int target_url(const char *target, struct buf *out)
 	else
 		return -EINVAL;
 	rest += *rest == '/';
-	r = buf_printf(out, "%s://%s", rest[0] && s[4] == ':' ? "http" : "https",
-		       rest);
+	r = buf_printf(out, "%s://%s",
+		       rest[0] && s[4] == ':' ? "http" : "https", rest);
 	return r;
 }
 
@@ -200,8 +154,7 @@ bool proxy_handle(struct proxy *p, struct http_req *rq)
 		return true;
 	}
 	if (!proxy_target_ok(p->cfg.allow, url.host, url.port)) {
-		refuse(rq, 403, "DENIED",
-		       "a target on this host or link; --blobs-allow lets it");
+		refuse_target(rq);
 		return true;
 	}
 	a = calloc(1, sizeof(*a));
@@ -213,7 +166,8 @@ bool proxy_handle(struct proxy *p, struct http_req *rq)
 	a->rq = rq;
 	http_req_set_data(rq, a);
 	http_req_on_gone(rq, on_gone);
-	p->cfg.catalog->ops->get_url(p->cfg.catalog, text.data, on_blob, a);
+	p->cfg.catalog->ops->get_url_guarded(p->cfg.catalog, text.data,
+					     p->cfg.allow, on_blob, a);
 	return true;
 }
 
@@ -224,6 +178,7 @@ int proxy_new(const struct proxy_config *cfg, struct proxy **ret)
 	if (!p)
 		return -ENOMEM;
 	p->cfg = *cfg;
+	metric_register(&m_requests);
 	*ret = p;
 	return 0;
 }

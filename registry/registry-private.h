@@ -46,6 +46,7 @@ struct registry {
 	char *certs_dir;     /* NULL: none */
 	struct string_list plain_http;
 	uint64_t meta_timeout_ms, tag_fresh_ms, negative_ms;
+	const char *node;
 
 	struct ticker *ticker;
 	struct list delays;
@@ -157,6 +158,9 @@ struct call_spec {
 	uint64_t range_off, range_len;
 	uint64_t deadline_ms;
 	size_t max_body; /* collected in call.body; 0: for ops.data */
+	/* Not NULL: hosts on this host or link are refused (-EPERM) unless
+	 * they are in it, and wherever a redirect leads. Borrowed. */
+	const struct string_list *guard;
 	bool retry;	 /* with pauses: connection errors, 429, 5xx */
 };
 
@@ -189,6 +193,7 @@ struct call {
 	size_t send_len, max_body;
 	bool has_range, retry;
 	uint64_t range_off, range_len, deadline_ms;
+	const struct string_list *guard;
 
 	struct url at; /* where it is now */
 	bool crossed;  /* it has left the origin of `start` */
@@ -248,7 +253,7 @@ typedef void probe_cb(void *arg, int r, const struct probe_result *res,
  * (with need_ranges) leaves open whether ranges are served. -EOPNOTSUPP: they
  * are not. */
 int probe_start(struct registry *r, const char *url, struct session *s,
-		bool need_ranges, probe_cb *cb, void *arg, struct probe **ret);
+		const struct string_list *guard, bool need_ranges, probe_cb *cb, void *arg, struct probe **ret);
 void probe_abandon(struct probe **p);
 
 /* ---- flight.c: equal requests are one ---- */
@@ -347,6 +352,7 @@ struct url_secret {
 	struct table_node node; /* registry.urls, by route key */
 	char *url;		/* with the query */
 	char *etag;		/* a strong one, or NULL */
+	const struct string_list *guard; /* of struct call_spec */
 	bool unversioned;	/* the server gives no ETag and no date */
 };
 
@@ -370,5 +376,10 @@ void urls_release(struct registry *r);
 /* code 0: no answer came. */
 void count_response(const char *host, int code);
 struct metric_series *count_bytes_series(const char *host);
+/* A range of so many bytes came within ns. */
+void count_speed(const char *node, const char *host, uint64_t bytes,
+		 uint64_t ns);
+/* Shows families before they have values. */
+void count_register(void);
 
 #endif

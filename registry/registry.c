@@ -247,6 +247,8 @@ int registry_new(const struct registry_config *cfg, struct registry **ret,
 	if (!r)
 		return set_error(err, -ENOMEM, "out of memory");
 	r->source.ops = &upstream_ops;
+	r->node = cfg->node ? cfg->node : "";
+	count_register();
 	e = init_tables(r);
 	if (e == 0)
 		e = copy_config(r, cfg);

@@ -47,6 +47,8 @@ struct registry_config {
 	uint64_t meta_timeout_ms;	      /* manifests, tags, sizes; 15 s */
 	uint64_t tag_fresh_ms; /* a tag is not asked again before; 30 s */
 	uint64_t negative_ms;  /* a "no" is remembered; 5 s */
+	const char *node; /* this node's name, for metrics; NULL = "". Borrowed
+			     until registry_free() */
 };
 
 int registry_new(const struct registry_config *cfg, struct registry **ret,
@@ -83,7 +85,9 @@ void registry_list_tags(struct registry *r, const char *host, const char *name,
 void registry_get_blob(struct registry *r, const char *host, const char *name,
 		       const struct digest *d, registry_blob_cb *cb, void *arg);
 
-/* A plain HTTP(S) file as a blob of kind BLOB_URL. Its key is made of the URL
+/* A plain HTTP(S) file as a blob. If its path names a digest
+ * (registry/urldigest.h), that is its key, it is checked against it, and needs
+ * no version. Else it is of kind BLOB_URL. Its key is made of the URL
  * without query, the ETag (or Last-Modified) and the length, which one HEAD
  * (or GET of one byte, where HEAD is refused) tells; a server that does not
  * serve ranges gives -EOPNOTSUPP. `url` may carry a query (a signature): it is
@@ -92,6 +96,14 @@ void registry_get_blob(struct registry *r, const char *host, const char *name,
  * known version is served if there is one. */
 void registry_get_url(struct registry *r, const char *url, registry_blob_cb *cb,
 		      void *arg);
+
+/* The same for whoever asks over HTTP: an address of this host or link is
+ * refused (-EPERM), whatever name or redirect leads there, now and when ranges
+ * are fetched, unless the host of that hop is in guard (registry/guard.h),
+ * which is borrowed until registry_free(). */
+void registry_get_url_guarded(struct registry *r, const char *url,
+			      const struct string_list *guard,
+			      registry_blob_cb *cb, void *arg);
 
 /* Ranges of blobs from their origins. Tries a blob's origins newest first; a
  * redirect's target is remembered per blob until it expires (from its query,

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "base/metrics.h"
 #include "http/range.h"
 #include "store/readahead.h"
 
@@ -22,7 +23,8 @@ struct serve {
 	uint32_t nranges, at; /* at: the range being sent */
 	uint64_t off, end;    /* of what is left of that range */
 	uint64_t sent;
-	bool begun, single, head_due; /* head_due: a part's head is to be sent */
+	bool begun, single,
+		head_due; /* head_due: a part's head is to be sent */
 	int status;
 	uint64_t deadline_ms; /* of the first byte */
 	char part[320];
@@ -37,6 +39,24 @@ struct serve {
 	uint64_t job_gen, piece_len;
 	struct chunk_buf *held;
 };
+
+static struct metric_family m_sent = {
+	.name = "peerd_http_sent_bytes_total",
+	.help = "Bytes of blobs sent over HTTP: from the store (hit), or as "
+		"they arrived (miss).",
+	.type = METRIC_COUNTER,
+	.labels = {"kind"},
+};
+
+static void count_sent(bool hit, uint64_t bytes)
+{
+	static struct metric_series *series[2];
+
+	if (!series[hit])
+		series[hit] = metric_get(
+			&m_sent, (const char *const[]){hit ? "hit" : "miss"});
+	metric_add(series[hit], (double)bytes);
+}
 
 static void next(struct serve *s);
 
@@ -91,6 +111,8 @@ static void on_sent(struct http_req *rq, int r)
 	struct serve *s = http_req_data(rq);
 
 	s->writing = false;
+	if (r == 0)
+		count_sent(!s->held, s->piece_len);
 	chunk_buf_unref(&s->held);
 	if (r < 0) {
 		finish(s, r);
@@ -413,11 +435,11 @@ void serve_bytes(struct http_req *rq, const void *bytes, size_t len,
 	if (reply_simple(rq, status, len))
 		return;
 	if (status == 206 && n == 1) {
-		http_header_add(rq, "Content-Range", "bytes %llu-%llu/%zu",
-				(unsigned long long)ranges[0].off,
-				(unsigned long long)(ranges[0].off +
-						     ranges[0].len - 1),
-				len);
+		http_header_add(
+			rq, "Content-Range", "bytes %llu-%llu/%zu",
+			(unsigned long long)ranges[0].off,
+			(unsigned long long)(ranges[0].off + ranges[0].len - 1),
+			len);
 		http_reply(rq, 206, content_type,
 			   (const char *)bytes + ranges[0].off, ranges[0].len);
 		return;
@@ -473,9 +495,9 @@ void serve_blob(const struct serve_config *cfg, struct http_req *rq,
 		finish(s, 0);
 		return;
 	}
-	s->deadline_ms = now_ms() + (cfg->first_deadline_ms
-					     ? cfg->first_deadline_ms
-					     : 10000);
+	s->deadline_ms =
+		now_ms() +
+		(cfg->first_deadline_ms ? cfg->first_deadline_ms : 10000);
 	http_req_set_data(rq, s);
 	http_req_on_gone(rq, on_gone);
 	next(s);

@@ -40,7 +40,9 @@ int toml_init(struct toml *t, const char *s, size_t len, struct error *err)
 /* 0 at the end; NUL is no TOML, see toml_init(). */
 static char peek(const struct toml *t)
 {
-	return t->pos < t->len ? t->s[t->pos] : '\0';
+	if (t->pos == t->len)
+		return '\0';
+	return t->s[t->pos];
 }
 
 static bool at(const struct toml *t, const char *what)

@@ -21,7 +21,8 @@ struct request {
 	struct call *call;
 	struct delay later; /* what to do in the next turn, or the deadline */
 	void (*then)(struct request *u);
-	uint64_t got;	  /* bytes handed over */
+	uint64_t got;		      /* bytes handed over */
+	uint64_t got_before, sent_ns; /* when the call began */
 	char *target;	  /* what the call goes to, when it was known */
 	bool leader;	  /* the route's waiters wait for us */
 	bool accepted;	  /* a good head has come */
@@ -326,6 +327,10 @@ static void range_done(struct call *c, int r, const char *why)
 	struct request *u = c->arg;
 
 	u->call = NULL;
+	count_speed(u->r->node, c->at.host, u->got - u->got_before,
+		    uv_hrtime() - u->sent_ns);
+	if (r == -EPERM) /* an address that the guard refuses */
+		r = -EACCES;
 	if (r == 0 && still_wanted(u) == 0) {
 		end(u, 0, "");
 		return;
@@ -411,12 +416,15 @@ static int send_range(struct request *u)
 		.range_len = still_wanted(u),
 		.deadline_ms = u->rq->deadline_ms,
 		.if_match = secret ? secret->etag : NULL,
+		.guard = secret ? secret->guard : NULL,
 	};
 	int r;
 
 	free(u->target);
 	u->target = NULL;
 	u->accepted = u->cut = false;
+	u->got_before = u->got;
+	u->sent_ns = uv_hrtime();
 	if (u->route->state == ROUTE_TARGET) {
 		u->target = strdup(u->route->target);
 		if (!u->target)

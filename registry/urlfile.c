@@ -8,6 +8,7 @@
 
 #include "base/log.h"
 #include "registry/registry-private.h"
+#include "registry/urldigest.h"
 
 #define ORIGIN_MAX    1024
 #define RECORD_MAX    512
@@ -20,6 +21,7 @@ struct url_version {
 	char *origin;
 	struct blob_key key;
 	uint64_t until_ms;
+	bool guarded; /* it was found out under a guard */
 };
 
 struct url_flight {
@@ -28,7 +30,8 @@ struct url_flight {
 	char *url;    /* whole; a secret */
 	char *origin; /* without the query */
 	struct digest query_id;
-	struct blob_key key;
+	const struct string_list *guard;
+	struct blob_key key; /* of BLOB_SHA256: the URL names the digest */
 	uint64_t size;
 	char *etag; /* strong, or NULL */
 	bool versioned;
@@ -186,6 +189,7 @@ static void version_set(struct url_flight *u, uint64_t fresh_ms)
 		}
 	}
 	v->key = u->key;
+	v->guarded = u->guard != NULL;
 	v->until_ms = now_ms() + fresh_ms;
 }
 
@@ -245,6 +249,7 @@ static void secret_set(struct url_flight *u)
 		return;
 	s->url = strdup(u->url);
 	s->etag = u->etag ? strdup(u->etag) : NULL;
+	s->guard = u->guard;
 	s->unversioned = !u->versioned;
 	if (!s->url || table_add(&r->urls, &s->node, k) < 0) {
 		free(s->url);
@@ -276,6 +281,27 @@ static void kv_key(const struct url_flight *u, char out[KV_KEY_MAX])
 	(void)snprintf(out, KV_KEY_MAX, "urlhash:%s", digest_hex(&d, hex));
 }
 
+/* By its digest it may be here whoever brought it. */
+static void find_digest(struct job *j)
+{
+	struct url_flight *u = of_job(j);
+
+	u->r = store_get(u->store, &u->key, &u->blob);
+	if (u->r == 0 && !blob_cached_bytes(u->blob) &&
+	    blob_get_state(u->blob) != BLOB_VERIFIED) {
+		blob_unref(&u->blob);
+		u->r = -ENOENT;
+	}
+}
+
+static void create_digest(struct url_flight *u)
+{
+	u->r = store_create(u->store, &u->key, u->size, &u->blob);
+	/* Another size than that of what is cached: the digest will tell. */
+	if (u->r == -ESTALE)
+		u->r = store_get(u->store, &u->key, &u->blob);
+}
+
 /* A version that was asked for a moment ago. */
 static void get_known(struct job *j)
 {
@@ -291,6 +317,10 @@ static void create(struct job *j)
 	char id[DIGEST_HEX_SIZE], query[DIGEST_HEX_SIZE];
 	int n;
 
+	if (u->key.kind == BLOB_SHA256) {
+		create_digest(u);
+		return;
+	}
 	u->r = store_create(u->store, &u->key, u->size, &u->blob);
 	if (u->r < 0)
 		return;
@@ -309,6 +339,10 @@ static void find_last(struct job *j)
 	char key[KV_KEY_MAX];
 	struct digest query_id;
 
+	if (u->key.kind == BLOB_SHA256) {
+		u->r = store_get(u->store, &u->key, &u->blob);
+		return;
+	}
 	kv_key(u, key);
 	u->r = store_kv_get(u->store, key, strlen(key), &val);
 	if (u->r < 0)
@@ -374,6 +408,11 @@ static void probed(void *arg, int r, const struct probe_result *res,
 		return;
 	}
 	u->size = res->size;
+	if (u->key.kind == BLOB_SHA256) {
+		u->versioned = true;
+		flight_job(f, create, ready);
+		return;
+	}
 	u->versioned = url_version_id(u->origin, res->etag, res->modified,
 				      res->size, &u->key.id);
 	if (res->etag && res->etag[0] == '"')
@@ -383,7 +422,8 @@ static void probed(void *arg, int r, const struct probe_result *res,
 
 static void ask(struct flight *f)
 {
-	int r = probe_start(f->r, of(f)->url, NULL, true, probed, f, &f->probe);
+	int r = probe_start(f->r, of(f)->url, NULL, of(f)->guard, true, probed,
+			    f, &f->probe);
 
 	if (r < 0)
 		flight_finish(f, r);
@@ -400,14 +440,26 @@ static void known_got(struct flight *f)
 	ask(f);
 }
 
+static void digest_found(struct flight *f)
+{
+	if (of(f)->r == 0) {
+		of(f)->versioned = true;
+		ready(f);
+	} else {
+		ask(f);
+	}
+}
+
 static void url_begin(struct flight *f)
 {
 	struct url_flight *u = of(f);
 	struct url_version *v = version_find(f->r, u->url);
 
-	if (v && now_ms() < v->until_ms) {
+	if (v && now_ms() < v->until_ms && (v->guarded || !u->guard)) {
 		u->key = v->key;
 		flight_job(f, get_known, known_got);
+	} else if (u->key.kind == BLOB_SHA256) {
+		flight_job(f, find_digest, digest_found);
 	} else {
 		ask(f);
 	}
@@ -433,26 +485,36 @@ static int set_url(struct url_flight *u, const char *text)
 	u->url = buf_steal(&whole);
 	if (!u->origin || !u->url)
 		return -ENOMEM;
+	if (url_digest(url.path, &u->key.id))
+		u->key.kind = BLOB_SHA256;
 	u->f.repo = strdup(u->origin);
 	return hash_query(url.query, &u->query_id);
 }
 
-void registry_get_url(struct registry *r, const char *url, registry_blob_cb *cb,
-		      void *arg)
+void registry_get_url_guarded(struct registry *r, const char *url,
+			      const struct string_list *guard,
+			      registry_blob_cb *cb, void *arg)
 {
 	struct flight *f;
 	bool is_new;
 	char *key;
 	int e;
 
-	if (asprintf(&key, "url %s", url) < 0)
+	if (asprintf(&key, "%s %s", guard ? "guarded" : "url", url) < 0)
 		key = NULL;
 	f = flight_join(r, &url_ops, key, (void (*)(void))cb, arg, &is_new);
 	if (!f || !is_new)
 		return;
 	of(f)->store = r->store;
+	of(f)->guard = guard;
 	of(f)->key.kind = BLOB_URL;
 	e = set_url(of(f), url);
 	if (e < 0)
 		flight_abort(f, e);
+}
+
+void registry_get_url(struct registry *r, const char *url, registry_blob_cb *cb,
+		      void *arg)
+{
+	registry_get_url_guarded(r, url, NULL, cb, arg);
 }

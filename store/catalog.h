@@ -53,6 +53,12 @@ struct catalog_ops {
 	 * with a slash behind it; -EOPNOTSUPP: it does not serve ranges. */
 	void (*get_url)(struct catalog *c, const char *url, blob_cb *cb,
 			void *arg);
+	/* The same for strangers: -EPERM for what is on this host or link,
+	 * wherever names and redirects lead, but for the hosts in guard
+	 * (borrowed while the catalog lives). */
+	void (*get_url_guarded)(struct catalog *c, const char *url,
+				const struct string_list *guard, blob_cb *cb,
+				void *arg);
 };
 
 struct catalog {

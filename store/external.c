@@ -117,7 +117,7 @@ static void refuse(struct blob *b, const char *why)
 int external_load(struct blob *b, int r)
 {
 	CLEANUP(closep) int fd = -1;
-	uint64_t size;
+	uint64_t size = 0;
 
 	if (!b->store->external_dir || b->key.kind != BLOB_SHA256 ||
 	    (r < 0 && r != -ENOENT))
@@ -203,7 +203,7 @@ int store_external_changed(struct store *s, const struct digest *d)
 	struct blob_key key = {.kind = BLOB_SHA256, .id = *d};
 	CLEANUP(closep) int fd = -1;
 	struct blob *b;
-	uint64_t size;
+	uint64_t size = 0;
 	int r;
 
 	if (!s->external_dir)
@@ -358,7 +358,7 @@ int external_manifest(struct store *s, const struct digest *d, char **ret_type,
 	CLEANUP(freep) char *bytes = NULL, *type = NULL;
 	CLEANUP(closep) int fd = -1;
 	struct digest sum;
-	uint64_t size;
+	uint64_t size = 0;
 	int r;
 
 	if (!s->external_dir)

@@ -87,6 +87,7 @@ struct run {
 	bool paused;	      /* for want of memory */
 	bool background;      /* counts against f->workers */
 	bool stalled;	      /* we cancelled it for that */
+	struct metric_series *m_bytes; /* of source */
 };
 
 struct fetch {

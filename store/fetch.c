@@ -775,6 +775,9 @@ static void check_deadlines(struct list *reads, uint64_t now)
 	list_for_each_safe (n, reads) {
 		struct fetch_read *rd = list_entry(n, struct fetch_read, node);
 
+		/* Its file may have come while the source let us wait. */
+		if (blob_external(rd->blob) && read_try_finish(rd))
+			continue;
 		if (rd->deadline_ms <= now) {
 			log_failed_read(rd, -ETIMEDOUT);
 			read_finish(rd, -ETIMEDOUT);

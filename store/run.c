@@ -13,6 +13,39 @@
 /* A lying or vanished blob is not asked for more often than this. */
 #define RETRY_MAX_TRIES 8
 
+static struct metric_family m_bytes = {
+	.name = "peerd_fetched_bytes_total",
+	.help = "Bytes of blobs that were fetched, by source.",
+	.type = METRIC_COUNTER,
+	.labels = {"source"},
+};
+static struct metric_family m_errors = {
+	.name = "peerd_fetch_errors_total",
+	.help = "Range requests that failed, by source and cause.",
+	.type = METRIC_COUNTER,
+	.labels = {"source", "cause"},
+};
+
+static const char *cause_of(int r)
+{
+	switch (r) {
+	case -ENOENT:
+		return "not_found";
+	case -EACCES:
+		return "refused";
+	case -EBADMSG:
+		return "wrong_answer";
+	case -ESTALE:
+		return "changed";
+	case -ETIMEDOUT:
+		return "timeout";
+	case -ECANCELED:
+		return "canceled";
+	default:
+		return "unreachable";
+	}
+}
+
 static void queue_flight(struct flight *fl, enum flight_state state)
 {
 	struct fetch *f = fl->bf->f;
@@ -118,8 +151,12 @@ static void on_done(struct source_request *rq, int r, const char *why)
 		r = -ECONNRESET;
 		why = "ended early";
 	}
-	if (r < 0)
+	if (r < 0) {
 		f->failed_runs++;
+		metric_add(metric_get(&m_errors,
+				      (const char *const[]){name, cause_of(r)}),
+			   1);
+	}
 	run_free(run);
 	bf->users++;
 	for (uint32_t c = at; c < end; c++) {
@@ -161,6 +198,7 @@ static bool on_data(struct source_request *rq, const void *bytes, size_t len)
 	run->progress_ms = now_ms();
 	run->bytes += len;
 	f->fetched_bytes += len;
+	metric_add(run->m_bytes, (double)len);
 	if (run->background)
 		f->wanted_bytes -= len;
 	while (len > 0) {
@@ -193,6 +231,9 @@ static bool run_give(struct run *run)
 
 	for (; run->source_index < f->nsources; run->source_index++) {
 		run->source = f->sources[run->source_index];
+		run->m_bytes =
+			metric_get(&m_bytes, (const char *const[]){
+						     run->source->ops->name});
 		if (run->source->ops->start(run->source, &run->rq) == 0)
 			return true;
 	}

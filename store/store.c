@@ -349,7 +349,7 @@ static void init(struct store *s, const struct store_config *cfg)
 	s->event_arg = cfg->event_arg;
 	s->open_ms = now_ms();
 	s->open_s = now_unix_s();
-	s->housekeep_ms = s->open_ms + HOUSEKEEPING_MS;
+	s->housekeep_ms = s->open_ms; /* a smaller limit counts at once */
 	BUG_ON(pthread_mutex_init(&s->mu, NULL) != 0);
 	cond_init(&s->changed);
 	cond_init(&s->commit_wake);

@@ -7,7 +7,8 @@
 # an error the test did not announce (expect_errors). Nothing waits by time
 # alone: wait_for() polls for a condition within a limit.
 
-bats_require_minimum_version 1.5.0
+# The benchmarks use this file too, without bats.
+[[ ! ${BATS_VERSION:-} ]] || bats_require_minimum_version 1.5.0
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 LIB=$ROOT/tests/lib
@@ -17,12 +18,15 @@ BIN=${BIN:-bin}
 [[ $BIN == /* ]] || BIN=$ROOT/$BIN
 PEERD=$BIN/peerd
 MiB=$((1024 * 1024))
+# Several daemons run at once; a test that wants HTTP gives an address.
+export PEERD_HTTP_ADDR=none PEERD_PROM_ADDR=none
 # Sanitizers are slow; nothing here measures time closely.
 PATIENCE=${PATIENCE:-60}
 
 export ASAN_OPTIONS=detect_leaks=1:abort_on_error=0:exitcode=99
 export UBSAN_OPTIONS=print_stacktrace=1
-export TSAN_OPTIONS=halt_on_error=0:exitcode=99:second_deadlock_stack=1
+TSAN_OPTIONS=halt_on_error=0:exitcode=99:second_deadlock_stack=1
+export TSAN_OPTIONS+=:suppressions=$ROOT/tests/lib/tsan.supp
 
 # ---- Small things ----
 
@@ -132,6 +136,16 @@ since_ms()
 	echo $(($(now_ms) - $1))
 }
 
+# bats waits for whoever holds its descriptors, whatever their numbers.
+close_inherited()
+{
+	local fd
+	for fd in /proc/"$BASHPID"/fd/*; do
+		fd=${fd##*/}
+		((fd <= 2)) || eval "exec $fd>&-"
+	done
+}
+
 # background FILE COMMAND...: PID in FILE.pid, status in FILE.rc when it ends,
 # whichever process waits for it. Its output goes to FILE.out and FILE.log.
 background()
@@ -139,8 +153,8 @@ background()
 	local name=$1
 	shift
 	rm -f "$name.rc" "$name.pid"
-	# bats waits for whoever holds its descriptors.
 	(
+		close_inherited
 		"$@" >>"$name.out" 2>>"$name.log" &
 		echo $! >"$name.pid.new"
 		mv "$name.pid.new" "$name.pid"
@@ -148,7 +162,7 @@ background()
 		wait $! || rc=$?
 		echo $rc >"$name.rc.new"
 		mv "$name.rc.new" "$name.rc"
-	) </dev/null >/dev/null 2>&1 3>&- 4>&- 5>&- &
+	) </dev/null >/dev/null 2>&1 &
 	wait_for 10 test -s "$name.pid"
 }
 
@@ -426,7 +440,8 @@ push_image()
 # docker_config USER PASSWORD [HOST]: a config.json; prints its path.
 docker_config()
 {
-	local file=$BATS_TEST_TMPDIR/config-$1.json
+	local file
+	file=$(mktemp "$BATS_TEST_TMPDIR/config-XXXXXX.json")
 	jq -n --arg h "${3:-$REG}" \
 		--arg a "$(printf '%s:%s' "$1" "$2" | base64 -w 0)" \
 		'{auths: {($h): {auth: $a}}}' >"$file"
@@ -472,7 +487,8 @@ start_peerd()
 start_peerd_unready()
 {
 	local n
-	n=$(wc -l <"$BATS_TEST_TMPDIR/runs" 2>/dev/null || echo 0)
+	touch "$BATS_TEST_TMPDIR/runs"
+	n=$(wc -l <"$BATS_TEST_TMPDIR/runs")
 	CACHE=${CACHE:-$BATS_TEST_TMPDIR/cache}
 	MNT=${MNT:-$BATS_TEST_TMPDIR/mnt}
 	PEERD_RUN=$BATS_TEST_TMPDIR/peerd.$n
@@ -555,8 +571,19 @@ teardown()
 {
 	local bad=0
 	[[ ! -e $BATS_TEST_TMPDIR/runs ]] || check_runs || bad=1
+	unmount_dead
 	kill_services "$BATS_TEST_TMPDIR"
 	return "$bad"
+}
+
+# Left by daemons that a test has killed.
+unmount_dead()
+{
+	local point
+	while read -r point; do
+		umount -l "$point" || fusermount3 -uz "$point" || true
+	done < <(awk -v dir="$BATS_TEST_TMPDIR/" '$3 == "fuse.peerd" &&
+		index($2, dir) == 1 { print $2 }' /proc/self/mounts)
 }
 
 check_runs()
@@ -597,12 +624,16 @@ teardown_file()
 	kill_services "$BATS_FILE_TMPDIR"
 }
 
+# All that background() started with a FILE in this directory or one below.
 kill_services()
 {
 	local pid
-	for pid in "$1"/*/*.pid; do
+	for pid in "$1"/*.pid "$1"/*/*.pid; do
 		[[ -e $pid ]] || continue
-		kill -KILL "$(<"$pid")" 2>/dev/null || true
+		ended "${pid%.pid}" || kill -KILL "$(<"$pid")" 2>/dev/null || true
+	done
+	for pid in "$1"/*.pid "$1"/*/*.pid; do
+		[[ ! -e $pid ]] || wait_for 20 ended "${pid%.pid}" || true
 	done
 }
 

@@ -36,7 +36,8 @@ that what is learnt of one never helps another. How it is served:
     hugehead       a header of 4 MiB
 Below manifests/ the reference decides:
     good           the blob as layer "blob.bin"
-    broken huge deep many badlength baddigest negative schema1 names empty
+    broken huge deep many badlength baddigest negative schema1 names nul
+    surrogate empty
     dup            two layers of one title
     wrong          bytes that do not match the digest the header tells
     noheader       without Docker-Content-Digest
@@ -106,8 +107,8 @@ def manifest(layers, **more):
 
 
 BAD_TITLES = ["../../etc/passwd", "/etc/passwd", "a/../b", "..", ".", "a//b",
-              "tab\tname", "nul\0name", "new\nline", "x" * 4096, "", "a/",
-              "good.txt", "sub/dir/good.txt", "\ud800"]
+              "tab\tname", "new\nline", "x" * 4096, "", "a/",
+              "good.txt", "sub/dir/good.txt"]
 
 
 def manifest_of(name, ref):
@@ -129,6 +130,8 @@ def manifest_of(name, ref):
         "negative": manifest([descriptor(blob, size=-1)]),
         "schema1": json.dumps({"schemaVersion": 1, "fsLayers": []}).encode(),
         "names": manifest([descriptor(blob, t) for t in BAD_TITLES]),
+        "nul": manifest([descriptor(blob, "nul\0name")]),
+        "surrogate": manifest([descriptor(blob, "\ud800")]),
         "dup": manifest([descriptor(blob, "same"),
                          descriptor(b"{}", "same")]),
     }

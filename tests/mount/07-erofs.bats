@@ -84,12 +84,13 @@ mount_erofs()
 		--rw=write --do_verify=0 --end_fsync=1 >fio.out
 	digest=$(push_blob fio/data "$BATS_TEST_TMPDIR/pattern")
 	file=$(blob_path fio/data "$digest")
-	fio "${pattern[@]}" --filename="$file" --readonly --rw=randread \
+	# To fio a colon separates files.
+	fio "${pattern[@]}" --filename="${file//:/\\:}" --readonly --rw=randread \
 		--ioengine=psync --allow_file_create=0 >fio.out ||
 		{ cat fio.out >&2; false; }
 	peerd evict "$digest"
 	drop_caches
-	fio "${pattern[@]}" --filename="$file" --readonly --rw=randread \
+	fio "${pattern[@]}" --filename="${file//:/\\:}" --readonly --rw=randread \
 		--ioengine=libaio --direct=1 --iodepth=16 \
 		--allow_file_create=0 >fio.out || { cat fio.out >&2; false; }
 	# A wrong byte would have been seen.
@@ -97,7 +98,9 @@ mount_erofs()
 	printf 'X' | dd of=broken bs=1 seek=$((7 * MiB + 900)) conv=notrunc \
 		status=none
 	digest=$(push_blob fio/data "$BATS_TEST_TMPDIR/broken")
+	file=$(blob_path fio/data "$digest")
 	refute fio "${pattern[@]}" --readonly --rw=randread --ioengine=psync \
-		--filename="$(blob_path fio/data "$digest")" \
+		--filename="${file//:/\\:}" \
 		--allow_file_create=0 >fio.out 2>&1
+	grep -qE 'verify failed|verify: bad' fio.out
 }

@@ -122,7 +122,7 @@ cached_of()
 
 @test "a pull that is interrupted goes on where it was" {
 	start_liar
-	start_peerd --read-timeout 60s
+	start_peerd --read-timeout 8s
 	expect_errors "$LIAR|sha256"
 	digest=$(liar digest stall)
 	background "$BATS_TEST_TMPDIR/pull" "$PEERD" pull --cache-dir "$CACHE" \
@@ -131,7 +131,9 @@ cached_of()
 	finish "$BATS_TEST_TMPDIR/pull" INT 20 || true
 	liar heal stall
 	peerd status >/dev/null
-	cmp <(cat "$(blob_path stall "$digest" "$LIAR")") <(liar bytes stall)
+	liar bytes stall >"$BATS_TEST_TMPDIR/right"
+	wait_for "$PATIENCE" cmp "$(blob_path stall "$digest" "$LIAR")" \
+		"$BATS_TEST_TMPDIR/right"
 }
 
 @test "verify checks what is cached, and finds damage" {

@@ -168,7 +168,8 @@ static void test_order(void)
 
 	metric_register(&unused);
 	t = text();
-	lacks("test_unused_total"); /* no series yet */
+	has("# TYPE test_unused_total "); /* no series yet */
+	lacks("\ntest_unused_total");
 	OK(strstr(t, "# HELP test_inflight_requests") <
 	   strstr(t, "# HELP test_request_duration_seconds"));
 	OK(strstr(t, "# HELP test_request_duration_seconds") <

@@ -1,0 +1,16 @@
+/* Hosts that strangers may have asked for although they are on this host or
+ * link. Any thread. */
+#ifndef REGISTRY_GUARD_H
+#define REGISTRY_GUARD_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/options.h"
+
+/* Whether a URL's host (IPv6 without brackets) is in the list, which holds
+ * "host", "host:port", "[v6]:port" or ".suffix". */
+bool guard_allows(const struct string_list *list, const char *host,
+		  uint16_t port);
+
+#endif

@@ -1,0 +1,104 @@
+/* Which addresses and names belong to this host or link. */
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+
+#include "http/local.h"
+#include "tests/unit/tap.h"
+
+static bool v4(const char *s)
+{
+	struct sockaddr_in a = {.sin_family = AF_INET};
+
+	EQ(inet_pton(AF_INET, s, &a.sin_addr), 1);
+	return addr_is_local((const struct sockaddr *)&a);
+}
+
+static bool v6(const char *s)
+{
+	struct sockaddr_in6 a = {.sin6_family = AF_INET6};
+
+	EQ(inet_pton(AF_INET6, s, &a.sin6_addr), 1);
+	return addr_is_local((const struct sockaddr *)&a);
+}
+
+static void test_addresses(void)
+{
+	struct sockaddr un = {.sa_family = AF_UNIX};
+
+	OK(v4("127.0.0.1"));
+	OK(v4("127.255.0.3"));
+	OK(v4("0.0.0.0"));
+	OK(v4("169.254.169.254"));
+	OK(v4("224.0.0.1"));
+	OK(v4("255.255.255.255"));
+	OK(!v4("10.0.0.1"));
+	OK(!v4("128.0.0.1"));
+	OK(!v4("169.253.0.1"));
+	OK(!v4("192.168.1.1"));
+	OK(v6("::1"));
+	OK(v6("::"));
+	OK(v6("fe80::1"));
+	OK(v6("ff02::1"));
+	OK(v6("::ffff:127.0.0.1"));
+	OK(v6("::ffff:169.254.169.254"));
+	OK(v6("::127.0.0.1"));
+	OK(v6("64:ff9b::7f00:1"));
+	OK(!v6("::ffff:10.0.0.1"));
+	OK(!v6("64:ff9b::a00:1"));
+	OK(!v6("2001:db8::1"));
+	OK(!v6("fd00::1"));
+	OK(addr_is_local(&un));
+}
+
+static void test_names(void)
+{
+	static const char *const local[] = {
+		"localhost",
+		"LOCALHOST",
+		"localhost.",
+		"a.localhost",
+		"a.b.LocalHost.",
+		"127.0.0.1",
+		"127.1",
+		"2130706433",
+		"0x7f000001",
+		"0177.0.0.1",
+		"0",
+		"::1",
+		"fe80::1",
+		"fe80::1%25eth0",
+		"::ffff:127.0.0.1",
+		"169.254.1.2",
+	};
+	static const char *const others[] = {
+		"",
+		".",
+		"localhos",
+		"xlocalhost",
+		"localhost.example",
+		"registry.example",
+		"10.0.0.1",
+		"2001:db8::1",
+		"1.2.3.4.5",
+		"8.8.8.8",
+	};
+
+	for (size_t i = 0; i < sizeof(local) / sizeof(*local); i++)
+		if (!host_looks_local(local[i])) {
+			OK(false);
+			printf("# %s\n", local[i]);
+		}
+	for (size_t i = 0; i < sizeof(others) / sizeof(*others); i++)
+		if (host_looks_local(others[i])) {
+			OK(false);
+			printf("# %s\n", others[i]);
+		}
+}
+
+int main(void)
+{
+	RUN(test_addresses);
+	RUN(test_names);
+	return tap_done();
+}

@@ -96,6 +96,17 @@ const struct option config_options[] = {
 	 .value_name = "HOST[:PORT]", .section = "HTTP",
 	 .help = "targets on this host or link that /blobs/ may fetch from"},
 
+	{.name = "containerd-content-path", .type = OPT_STRING,
+	 .offset = F(containerd_content_path), .value_name = "DIR",
+	 .section = "containerd",
+	 .help = "containerd's content store: what is there is read in place "
+		 "and not kept twice"},
+	{.name = "containerd-sock", .type = OPT_STRING,
+	 .offset = F(containerd_sock), .value_name = "PATH",
+	 .section = "containerd",
+	 .help = "containerd's socket, for image names; with a content path "
+		 "/run/containerd/containerd.sock by default"},
+
 	{.name = "prefetch", .type = OPT_BOOL, .offset = F(prefetch),
 	 .def = "true", .section = "Fetching",
 	 .help = "fetch ahead of sequential readers"},

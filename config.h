@@ -30,6 +30,8 @@ struct config {
 	struct string_list mirrors;
 	char *hosts_config_path;
 	struct string_list blobs_allow;
+	char *containerd_content_path;
+	char *containerd_sock;
 	uint64_t mirror_timeout_ms;
 	bool prefetch;
 	uint64_t max_window;

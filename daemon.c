@@ -73,6 +73,7 @@ static void fetch_stopped(void *arg)
 {
 	struct daemon *d = arg;
 
+	containerd_free(&d->containerd);
 	registry_free(&d->registry);
 	http_client_free(&d->client);
 	close_signal(&d->term);
@@ -144,6 +145,7 @@ static void on_gone(void *arg)
 
 static int open_store(struct daemon *d, struct error *err)
 {
+	CLEANUP(buf_release) struct buf external = BUF_INIT(4096);
 	struct store_config sc = {
 		.dir = d->cfg->cache_dir,
 		.max_bytes = d->cfg->cache_size,
@@ -152,7 +154,34 @@ static int open_store(struct daemon *d, struct error *err)
 		.event_arg = d,
 	};
 
+	if (d->cfg->containerd_content_path) {
+		int r = containerd_blob_dir(d->cfg->containerd_content_path,
+					    &external);
+
+		if (r < 0)
+			return set_error(err, r, "containerd-content-path: %s",
+					 strerror(-r));
+		sc.external_dir = external.data;
+	}
 	return store_open(&sc, &d->store, err);
+}
+
+static int open_containerd(struct daemon *d, struct error *err)
+{
+	const char *sock = d->cfg->containerd_sock;
+	struct containerd_config cc = {
+		.loop = d->loop,
+		.client = d->client,
+		.store = d->store,
+		.content_path = d->cfg->containerd_content_path,
+	};
+	int r;
+
+	if (!cc.content_path && !sock)
+		return 0;
+	cc.sock = sock ? sock : "/run/containerd/containerd.sock";
+	r = containerd_new(&cc, &d->containerd);
+	return r < 0 ? set_error(err, r, "containerd: %s", strerror(-r)) : 0;
 }
 
 static int open_upstream(struct daemon *d, struct error *err)
@@ -185,6 +214,9 @@ static int open_upstream(struct daemon *d, struct error *err)
 	if (r < 0)
 		return r;
 	d->catalog = registry_catalog(d->registry);
+	r = open_containerd(d, err);
+	if (r < 0)
+		return r;
 	r = fetch_new(&fc, &d->fetch);
 	if (r < 0)
 		return set_error(err, r, "fetch: %s", strerror(-r));

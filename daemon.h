@@ -10,6 +10,7 @@
 #include "http/client.h"
 #include "http/server.h"
 #include "mount/session.h"
+#include "registry/containerd.h"
 #include "registry/mirror.h"
 #include "registry/proxy.h"
 #include "registry/registry.h"
@@ -33,6 +34,7 @@ struct daemon {
 	struct serve_config serve;
 	struct mirror *mirror;
 	struct proxy *proxy;
+	struct containerd *containerd; /* NULL: not wanted */
 	uint64_t started_ms;
 	char node[256];
 	uv_signal_t term, intr;

@@ -164,11 +164,8 @@ static void on_manifest(void *arg, int r, const struct manifest_result *res)
 
 static void reply_blob(struct mirror *m, struct http_req *rq, struct blob **b)
 {
-	struct serve_how how = {0};
-	char d[DIGEST_STR_SIZE];
+	struct serve_how how = {.tell_digest = true};
 
-	http_header_add(rq, "Docker-Content-Digest", "%s",
-			digest_str(&blob_key(*b)->id, d));
 	count("blob", "200");
 	serve_blob(m->cfg.serve, rq, b, &how);
 }

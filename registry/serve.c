@@ -26,9 +26,9 @@ struct serve {
 	bool begun, single,
 		head_due; /* head_due: a part's head is to be sent */
 	int status;
-	uint64_t deadline_ms; /* of the first byte */
+	uint64_t deadline_ms;	    /* of the first byte */
+	char etag[DIGEST_STR_SIZE]; /* empty: none */
 	char part[320];
-	size_t part_len;
 	struct readahead ra;
 
 	/* What is under way: one of a fetch, a job, a write. */
@@ -130,15 +130,25 @@ static void on_sent(struct http_req *rq, int r)
 }
 
 static uint64_t multipart_length(struct serve *s);
+static void add_headers(struct http_req *rq, const char *etag);
 
+/* The headers are added only now: a miss is answered without them. */
 static void begin(struct serve *s)
 {
 	uint64_t size = blob_size(s->blob);
 	uint64_t len = s->end - s->off;
+	const char *type = s->how.content_type ? s->how.content_type
+					       : "application/octet-stream";
 
 	if (s->begun)
 		return;
 	s->begun = true;
+	add_headers(s->rq, s->etag);
+	if (s->how.tell_digest)
+		http_header_add(s->rq, "Docker-Content-Digest", "%s", s->etag);
+	http_header_add(s->rq, "Content-Type", "%s",
+			s->single ? type
+				  : "multipart/byteranges; boundary=" BOUNDARY);
 	if (s->status == 206 && s->single)
 		http_header_add(s->rq, "Content-Range", "bytes %llu-%llu/%llu",
 				(unsigned long long)s->off,
@@ -403,25 +413,26 @@ static int decide(struct http_req *rq, uint64_t size, const char *etag,
 static void add_headers(struct http_req *rq, const char *etag)
 {
 	http_header_add(rq, "Accept-Ranges", "bytes");
-	if (etag)
+	if (etag && *etag)
 		http_header_add(rq, "ETag", "\"%s\"", etag);
 }
 
-static bool reply_simple(struct http_req *rq, int status, uint64_t size)
+static bool answers_simply(int status)
 {
-	if (status == 304 || status == 412) {
-		http_reply(rq, status, NULL, NULL, 0);
-		return true;
-	}
+	return status == 304 || status == 412 || status == 416;
+}
+
+static void reply_simple(struct http_req *rq, int status, uint64_t size)
+{
 	if (status == 416) {
 		http_header_add(rq, "Content-Range", "bytes */%llu",
 				(unsigned long long)size);
 		http_reply_error(rq, 416, "RANGE_INVALID",
 				 "the size is %llu bytes",
 				 (unsigned long long)size);
-		return true;
+		return;
 	}
-	return false;
+	http_reply(rq, status, NULL, NULL, 0);
 }
 
 void serve_bytes(struct http_req *rq, const void *bytes, size_t len,
@@ -432,8 +443,10 @@ void serve_bytes(struct http_req *rq, const void *bytes, size_t len,
 	int status = decide(rq, len, etag, ranges, &n);
 
 	add_headers(rq, etag);
-	if (reply_simple(rq, status, len))
+	if (answers_simply(status)) {
+		reply_simple(rq, status, len);
 		return;
+	}
 	if (status == 206 && n == 1) {
 		http_header_add(
 			rq, "Content-Range", "bytes %llu-%llu/%zu",
@@ -453,8 +466,6 @@ void serve_blob(const struct serve_config *cfg, struct http_req *rq,
 		struct blob **b, const struct serve_how *how)
 {
 	struct serve *s = calloc(1, sizeof(*s));
-	char digest[DIGEST_STR_SIZE];
-	const char *etag = how->etag;
 	uint64_t size = blob_size(*b);
 
 	if (!s) {
@@ -469,20 +480,20 @@ void serve_blob(const struct serve_config *cfg, struct http_req *rq,
 	s->rq = rq;
 	s->blob = steal_ptr(b);
 	s->job_fd = -1;
-	if (!etag && blob_key(s->blob)->kind == BLOB_SHA256)
-		etag = digest_str(&blob_key(s->blob)->id, digest);
-	s->status = decide(rq, size, etag, s->ranges, &s->nranges);
-	add_headers(rq, etag);
-	if (reply_simple(rq, s->status, size)) {
+	if (how->etag)
+		(void)snprintf(s->etag, sizeof(s->etag), "%s", how->etag);
+	else if (blob_key(s->blob)->kind == BLOB_SHA256)
+		(void)digest_str(&blob_key(s->blob)->id, s->etag);
+	s->status = decide(rq, size, *s->etag ? s->etag : NULL, s->ranges,
+			   &s->nranges);
+	if (answers_simply(s->status)) {
+		add_headers(rq, s->etag);
+		reply_simple(rq, s->status, size);
 		s->rq = NULL;
 		finish(s, 0);
 		return;
 	}
 	s->single = s->nranges <= 1;
-	http_header_add(rq, "Content-Type", "%s",
-			!s->single ? "multipart/byteranges; boundary=" BOUNDARY
-			: how->content_type ? how->content_type
-					    : "application/octet-stream");
 	if (s->status == 200) {
 		s->ranges[0] = (struct byte_range){0, size};
 		s->nranges = 1;

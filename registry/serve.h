@@ -31,9 +31,10 @@ struct serve_config {
 
 struct serve_how {
 	const char *content_type; /* NULL = application/octet-stream */
-	const char *etag;	  /* without quotes; NULL = the digest, or none
-				     for a URL's blob */
-	int miss_status;	  /* when nobody has the first byte; 0 = 404 */
+	const char *etag; /* without quotes, no longer than a digest; copied.
+			     NULL = the digest, or none for a URL's blob */
+	bool tell_digest; /* the etag as Docker-Content-Digest, too */
+	int miss_status;  /* when nobody has the first byte; 0 = 404 */
 	/* Called once, when the response has ended. r as for fetch, or -EPIPE
 	 * when the client went away. bytes: of the body, sent. May be NULL. */
 	void (*done)(void *arg, int r, uint64_t bytes);

@@ -272,6 +272,9 @@ static void read_finish(struct fetch_read *rd, int r)
 	rd->state = READ_READY;
 	rd->result = r;
 	if (r < 0) {
+		/* What was there already was too little. */
+		for (uint32_t i = 0; i < rd->npieces; i++)
+			chunk_buf_unref(&rd->piece[i].buf);
 		rd->npieces = 0;
 		f->failed_reads++;
 		if (r != -ECANCELED)

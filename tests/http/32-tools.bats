@@ -93,7 +93,7 @@ only_peerd_asked()
 {
 	settle_log
 	tail -n +"$(($1 + 1))" "$REG_LOG" | grep -v settle- |
-		jq -r .agent | grep -v '^peerd/' | wc -l | grep -qx 0
+		jq -r .agent | grep -cv '^peerd/' | grep -qx 0
 }
 
 @test "skopeo copies an image through its mirror" {

@@ -248,7 +248,10 @@ static void mismatch_from_upstream(void)
 
 	EQ(write_chunk(s, b, 0, 10), 0);
 	EQ(write_chunk(s, b, 1, 11), 0);
-	EQ(verified(s, b), -EBADMSG);
+	/* It may have ended before it was asked for; then the answer is that
+	 * chunks are missing. */
+	(void)verified(s, b);
+	WAIT(events(BLOB_EV_MISMATCH));
 	EQ(blob_missing(b), 2);
 	blob_set_bad(s, b);
 	EQ(store_read(s, b, 0, &c, 1), -EIO);

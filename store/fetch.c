@@ -211,14 +211,30 @@ void flight_free(struct flight *fl)
 
 /* ---- Ends of reads ---- */
 
+static void move_list(struct list *from, struct list *to)
+{
+	while (!list_empty(from)) {
+		struct list *n = from->next;
+
+		list_del(n);
+		list_add_tail(to, n);
+	}
+}
+
 static void run_ready(struct loop_task *t)
 {
 	struct fetch *f = container_of(t, struct fetch, wake);
 
+	struct list batch;
+
+	/* What becomes ready meanwhile waits for the next turn: a caller that
+	 * reads on from done() must not keep the loop from its sockets. */
 	f->wake_posted = false;
-	while (!list_empty(&f->ready)) {
+	list_init(&batch);
+	move_list(&f->ready, &batch);
+	while (!list_empty(&batch)) {
 		struct fetch_read *rd =
-			list_first(&f->ready, struct fetch_read, node);
+			list_first(&batch, struct fetch_read, node);
 		struct chunk_buf *held[2] = {NULL, NULL};
 		uint32_t n = rd->npieces;
 
@@ -435,10 +451,9 @@ static void keep_in_memory(struct flight *fl)
 {
 	struct fetch *f = fl->bf->f;
 
-	list_for_each_safe(n, &fl->waits)
-	{
-		struct fetch_read *rd = list_entry(n, struct fetch_wait,
-						   node)->rd;
+	list_for_each_safe (n, &fl->waits) {
+		struct fetch_read *rd =
+			list_entry(n, struct fetch_wait, node)->rd;
 
 		if (rd->stored)
 			read_finish(rd, fl->write_result);
@@ -799,6 +814,33 @@ static void drop_unwanted(struct fetch *f)
 	}
 }
 
+/* Reads that wait for a check which has ended unseen: before we could ask for
+ * its result, or between two looks at the blob. */
+static void look_again(struct blob_fetch *bf)
+{
+	struct list again;
+
+	if (list_empty(&bf->gated) || bf->checking)
+		return;
+	if (blob_gated(bf->blob)) {
+		if (blob_missing(bf->blob) == 0)
+			check_verified(bf);
+		else if (!bf->mismatches) /* its chunks were dropped */
+			bf->mismatches = 1;
+		return;
+	}
+	list_init(&again);
+	move_list(&bf->gated, &again);
+	while (!list_empty(&again)) {
+		struct fetch_read *rd =
+			list_first(&again, struct fetch_read, node);
+
+		list_del(&rd->node);
+		rd->state = READ_NEW;
+		read_attach(rd);
+	}
+}
+
 static void on_tick(uv_timer_t *t)
 {
 	struct fetch *f = t->data;
@@ -812,6 +854,7 @@ static void on_tick(uv_timer_t *t)
 
 		check_deadlines(&bf->gated, now);
 		bf->users++;
+		look_again(bf);
 		/* A refetch after a mismatch that broke off. */
 		if (bf->mismatches && bf->users == 1 && !bf->checking &&
 		    !list_empty(&bf->gated) && now - bf->refetch_ms > 1000)

@@ -4,7 +4,6 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -48,8 +47,11 @@ static void on_store_event(void *arg, struct blob *b, enum blob_event ev)
 	struct daemon *d = arg;
 
 	(void)pthread_mutex_lock(&d->events_mu);
-	if (d->events)
-		fs_blob_event(d->fs, b, ev);
+	if (d->events) {
+		fetch_store_event(d->fetch, b, ev);
+		if (d->fs)
+			fs_blob_event(d->fs, b, ev);
+	}
 	(void)pthread_mutex_unlock(&d->events_mu);
 }
 
@@ -221,6 +223,7 @@ static int open_upstream(struct daemon *d, struct error *err)
 	if (r < 0)
 		return set_error(err, r, "fetch: %s", strerror(-r));
 	fetch_add_source(d->fetch, registry_source(d->registry));
+	set_events(d, true);
 	return 0;
 }
 
@@ -255,8 +258,9 @@ static int open_mount(struct daemon *d, struct error *err)
 	r = fs_new(&fc, &fs);
 	if (r < 0)
 		return set_error(err, r, "file system: %s", strerror(-r));
+	(void)pthread_mutex_lock(&d->events_mu);
 	d->fs = fs;
-	set_events(d, true);
+	(void)pthread_mutex_unlock(&d->events_mu);
 	mc.userdata = fs;
 	return mount_open(&mc, &d->mount, err);
 }
@@ -373,18 +377,6 @@ static void on_start(struct loop_task *t)
 	notify("READY=1");
 }
 
-/* A file stays open for each blob that is in use or that the kernel remembers:
- * there may be many more than the usual 1024. */
-static void raise_file_limit(void)
-{
-	struct rlimit l;
-
-	if (getrlimit(RLIMIT_NOFILE, &l) == -1)
-		return;
-	l.rlim_cur = l.rlim_max;
-	(void)setrlimit(RLIMIT_NOFILE, &l);
-}
-
 /* One descriptor for each blob in use and each connection. */
 static void raise_nofile(void)
 {
@@ -440,7 +432,6 @@ int daemon_run(const struct config *cfg)
 	d.unmounted.run = on_unmounted;
 	(void)pthread_mutex_init(&d.events_mu, NULL);
 	raise_nofile();
-	raise_file_limit();
 	/* It forks, so it comes before all threads. */
 	r = open_store(&d, &err);
 	if (r < 0) {

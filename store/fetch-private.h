@@ -1,23 +1,31 @@
-/* What fetch.c (reads, flights, verification) and run.c (range requests) share.
- * Loop thread only, but for the fields marked otherwise. */
+/* What fetch.c (reads and the engine), flight.c (chunks on their way, the
+ * digest's check) and run.c (range requests) share. Loop thread only, but for
+ * the fields marked otherwise.
+ *
+ * Nothing calls back while lists are walked: what is due (reads to be ended or
+ * looked at again, flights to be started, runs to be resumed) is put into a
+ * list, and on_wake() does it from the loop, see kick(). */
 #ifndef STORE_FETCH_PRIVATE_H
 #define STORE_FETCH_PRIVATE_H
+
+#include <pthread.h>
 
 #include "base/buf.h"
 #include "base/metrics.h"
 #include "store/fetch.h"
 
 #define FETCH_MAX_SOURCES 4
-#define FLIGHT_BUCKETS	  1024
+#define FLIGHT_BUCKETS	  2048
 /* Chunks that could not be stored stay in memory for a while. */
 #define MEMORY_FLIGHTS 16
+/* Memory that is not needed is given back after so long without work. */
+#define QUIET_MS 2000
 /* Queued prefetch beyond this is not worth remembering. */
 #define MAX_QUEUED_FLIGHTS 8192
 /* The longest range in one request. */
 #define RUN_MAX_BYTES (UINT64_C(32) << 20)
 #define TICK_MS	      50
-/* Pooled buffers are given back after so many ticks without work. */
-#define IDLE_TICKS	   40
+#define WHY_MAX	      1024
 
 /* CHUNK_SIZE bytes of memory, pooled by the engine. */
 struct chunk_buf {
@@ -27,49 +35,57 @@ struct chunk_buf {
 	uint8_t *data;
 };
 
+/* Each flight is in the list of its state, fetch.in[state], oldest first. */
 enum flight_state {
-	FLIGHT_QUEUED,	/* prefetch that waits for budget; in f->queue */
-	FLIGHT_RETRY,	/* in f->queue too, not before retry_ms */
+	FLIGHT_QUEUED,	/* prefetch that waits for budget */
+	FLIGHT_WANTED,	/* to be started with the next wake */
+	FLIGHT_RETRY,	/* not before retry_ms, and only if wanted then */
 	FLIGHT_RUNNING, /* part of a run */
 	FLIGHT_WRITING, /* all bytes are in the buffer; a worker writes them */
-	FLIGHT_MEMORY,	/* the store could not keep it; in f->memory */
+	FLIGHT_LAST,	/* likewise, but it would complete the blob: written
+			   when the blob's others are */
+	FLIGHT_MEMORY,	/* the store could not keep it; nobody waits */
+	FLIGHT_STATES
 };
 
 struct flight {
 	struct list hash;  /* in f->buckets */
-	struct list queue; /* in f->queue or f->memory */
-	struct list waits; /* struct fetch_wait */
+	struct list node;  /* in f->in[state] */
+	struct list waits; /* struct fetch_wait, rising by need */
 	struct blob_fetch *bf;
-	struct run *run;
-	struct chunk_buf *buf; /* NULL until the first byte */
+	struct run *run;       /* RUNNING */
+	struct chunk_buf *buf; /* NULL without bytes, or about to get some */
 	enum flight_state state;
 	uint32_t chunk;
 	uint32_t len;	     /* of the chunk */
 	uint32_t have;	     /* watermark: bytes in buf */
 	uint16_t from;	     /* who sent the bytes; a peer wins over upstream */
 	unsigned int source; /* to be tried next */
-	unsigned int failures; /* of runs; for the pause */
+	unsigned int rounds; /* in which every source failed */
 	uint64_t retry_ms;
-	int last_error;	     /* the one to report, see error_rank() */
-	struct buf why;	     /* who failed and how, for the log */
-	struct loop_job job; /* WRITING */
+	int error;	/* of this round: the one to report, see error_rank() */
+	struct buf why; /* who failed and how in the last round, for the log */
+	/* WRITING; the worker has it. */
+	struct loop_job job;
 	int write_result;
+	bool writing;
+	/* Of a blob's only chunk that could not be stored. */
+	bool digest_ok;
+	unsigned int mismatches;
 };
 
 /* What the engine knows of a blob while something is going on with it. */
 struct blob_fetch {
 	struct list node; /* in f->blobs */
 	struct fetch *f;
-	struct blob *blob;    /* a reference */
-	unsigned int users;   /* flights, and those who are looking at it */
-	unsigned int writing; /* flights received whole, not yet in the store */
-	struct list gated;    /* reads that wait for the digest's check */
-	bool checking;	      /* blob_on_verified() is due */
-	unsigned int mismatches;
-	uint64_t refetch_ms; /* when all was last asked for again */
-	/* The check's result on its way to the loop. */
-	struct loop_task checked;
+	struct blob *blob;	 /* a reference */
+	unsigned int users;	 /* flights, and those who are looking at it */
+	unsigned int nwriting;	 /* flights of it that are */
+	struct list gated;	 /* waits for the digest's check */
+	unsigned int mismatches; /* since the blob was last right */
+	bool checking;		 /* blob_on_verified() is due */
 	int check_result;
+	struct loop_task checked;
 };
 
 /* One range request. */
@@ -77,71 +93,120 @@ struct run {
 	struct source_request rq;
 	struct list node; /* in f->runs */
 	struct fetch *f;
-	struct blob_fetch *bf;
+	struct blob_fetch *bf; /* of the flights, as long as there is one */
 	struct source *source;
-	unsigned int source_index;
-	uint32_t first, end;  /* chunks */
-	uint32_t at;	      /* the one being filled; == end: all received */
-	uint64_t progress_ms; /* when bytes came last */
-	uint64_t bytes;	      /* received */
-	bool paused;	      /* for want of memory */
-	bool background;      /* counts against f->workers */
-	bool stalled;	      /* we cancelled it for that */
 	struct metric_series *m_bytes; /* of source */
+	unsigned int source_index;
+	uint32_t end;	      /* chunk behind the last one */
+	uint64_t pos;	      /* of the next byte to be taken, in the blob */
+	uint64_t acked;	      /* the same as the source sees it; behind pos
+				 after a piece of which only a part was taken */
+	uint64_t progress_ms; /* when bytes came last, or it went on */
+	bool paused;	      /* for want of memory */
+	bool background;      /* counts against f->cfg.workers */
+	bool cancelled;
 };
 
 struct fetch {
 	struct fetch_config cfg;
 	struct source *sources[FETCH_MAX_SOURCES];
 	unsigned int nsources;
+
 	struct list buckets[FLIGHT_BUCKETS];
+	struct list in[FLIGHT_STATES];
+	unsigned int n[FLIGHT_STATES];
 	struct list blobs;
+
 	struct list runs;
-	struct list queue;  /* flights QUEUED or RETRY, oldest first */
-	struct list memory; /* flights MEMORY, oldest first */
-	struct list reads;  /* waiting */
-	struct list ready;  /* reads whose done() is due */
+	unsigned int nruns, npaused, background_runs;
+	uint64_t wanted_bytes; /* asked for by background runs, not received */
+
+	struct list reads; /* waiting, oldest first */
+	struct list again; /* to be looked at again */
+	struct list ready; /* done() is due */
+	unsigned int nreads;
+
+	struct chunk_buf *pool;
+	uint64_t buf_bytes; /* pooled ones included */
+
 	struct loop_task wake;
 	bool wake_posted;
-	unsigned int nqueued, nmemory, nflights, nreads;
-	unsigned int background_runs;
-	uint64_t wanted_bytes; /* asked for by background runs, not received */
-	uint64_t buf_bytes;
-	struct chunk_buf *pool;
-	unsigned int pooled;
 	uv_timer_t tick;
-	bool ticking, stopping;
-	unsigned int idle_ticks;
-	void (*stopped)(void *arg);
+	bool ticking;
+	uint64_t quiet_ms; /* no work since then */
+
+	bool stopping, stopped;
+	void (*on_stopped)(void *arg);
 	void *stopped_arg;
+
 	uint64_t fetched_bytes, failed_runs, failed_reads;
-	uint64_t oom_until_ms;
 	struct metric_series *m_flights, *m_waits, *m_failed_reads;
+
+	/* Posts from other threads; see fetch_post(). */
+	pthread_mutex_t mu;
+	unsigned int posts; /* guarded by: mu; under way */
+	bool closed;	    /* guarded by: mu; no more of them */
 };
 
-/* fetch.c */
-struct flight *flight_find(struct fetch *f, const struct blob_fetch *bf,
-			   uint32_t chunk);
-void flight_free(struct flight *fl);
-/* Ends a use of bf (users--), and bf itself when nothing is left to do. */
+/* ---- fetch.c ---- */
+
+/* What is due is done in the next turn of the loop. */
+void kick(struct fetch *f);
+/* The tick runs while anything else does. */
+void arm_tick(struct fetch *f);
+/* Ends the engine once all is over. */
+void maybe_stopped(struct fetch *f);
+/* From any thread: as loop_post(), unless the engine has ended: false, and the
+ * task is the caller's again. The task calls fetch_posted() when it runs. */
+bool fetch_post(struct fetch *f, struct loop_task *t);
+void fetch_posted(struct fetch *f);
+
+/* What w waits for is there: the flight's bytes are lent to it. */
+void read_take(struct fetch_wait *w, struct flight *fl);
+/* Waits for nothing any more; looked at anew in the next turn. */
+void read_again(struct fetch_read *rd);
+void read_finish(struct fetch_read *rd, int r);
+/* The same, and logs why. */
+void read_fail(struct fetch_read *rd, int r);
+
+/* ---- flight.c ---- */
+
+/* A buffer, or NULL when the budget is used up. */
+struct chunk_buf *chunk_buf_get(struct fetch *f);
+void pool_trim(struct fetch *f);
+
+/* A use of what is known of b; NULL when memory is short. */
+struct blob_fetch *blob_fetch_get(struct fetch *f, struct blob *b);
+/* Ends it, and bf itself when nothing is left to do. */
 void blob_fetch_put(struct blob_fetch *bf);
+
+struct flight *flight_find(const struct blob_fetch *bf, uint32_t chunk);
+/* QUEUED; NULL when memory is short. */
+struct flight *flight_new(struct blob_fetch *bf, uint32_t chunk);
+void flight_move(struct flight *fl, enum flight_state to);
+void flight_free(struct flight *fl);
+/* Whether the flight's bytes may be shown although the rest of the blob is not
+ * checked; see fetch.h, "Never wrong bytes". */
+bool flight_shows(const struct flight *fl);
 /* Serves the waiting reads that the watermark allows. */
 void flight_progress(struct flight *fl);
 /* All bytes are in the buffer: to the store with them. */
 void flight_received(struct flight *fl);
+/* The bytes it has are not to be used. */
+void flight_forget_bytes(struct flight *fl);
 /* No source can, or will: everyone who waits gets r. */
 void flight_fail(struct flight *fl, int r);
-/* A buffer, or NULL when the budget is used up. */
-struct chunk_buf *chunk_buf_get(struct fetch *f);
 
-/* run.c */
-/* Starts the flight's run now, with those queued right behind it. */
-void run_start(struct flight *fl, bool background);
-/* Starts what the budget and the clock allow. */
-void runs_schedule(struct fetch *f);
-/* Memory has become free. */
-void runs_resume(struct fetch *f);
-/* Ends the runs that stall while somebody waits. */
-void runs_check_stalls(struct fetch *f, uint64_t now);
+/* Has those in bf->gated looked at again once the digest was checked. */
+void check_start(struct blob_fetch *bf);
+
+/* ---- run.c ---- */
+
+/* Starts the flights that are WANTED, resumes paused runs, starts prefetch as
+ * far as the budget allows. */
+void runs_wake(struct fetch *f);
+/* Ends the runs that stall, and brings back flights whose pause is over. */
+void runs_tick(struct fetch *f, uint64_t now);
+void run_cancel(struct run *run);
 
 #endif

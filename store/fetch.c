@@ -1,15 +1,14 @@
+/* Reads, and the engine that brings everything together. */
 #include "store/fetch-private.h"
 
 #include <errno.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include "base/cleanup.h"
 #include "base/log.h"
 
-/* A read's way: WAITING (in f->reads, its waits in flights), GATED (in a
- * blob's list), READY (in f->ready, done() is due). */
-enum read_state { READ_NEW, READ_WAITING, READ_GATED, READ_READY };
+/* A read is in fetch.reads, fetch.again or fetch.ready. */
+enum read_state { READ_WAITING, READ_AGAIN, READ_READY };
 
 static struct metric_family m_flights = {
 	.name = "peerd_flights_total",
@@ -27,336 +26,150 @@ static struct metric_family m_failed = {
 	.type = METRIC_COUNTER,
 };
 
-static void arm_tick(struct fetch *f);
-static void read_attach(struct fetch_read *rd);
-static void check_verified(struct blob_fetch *bf);
+/* ---- Waiting ---- */
 
-/* ---- Memory ---- */
-
-static void chunk_buf_free(struct chunk_buf *b)
+/* Rising by need, so that a flight's progress looks at the first only. */
+static void wait_for(struct fetch_read *rd, struct fetch_wait *w,
+		     struct flight *fl)
 {
-	b->f->buf_bytes -= CHUNK_SIZE;
-	(void)munmap(b->data, CHUNK_SIZE);
-	free(b);
+	struct list *at = &fl->waits;
+
+	while (at->prev != &fl->waits &&
+	       list_entry(at->prev, struct fetch_wait, node)->need > w->need)
+		at = at->prev;
+	list_add_tail(at, &w->node);
+	w->waiting = true;
+	rd->nwaiting++;
+	if (fl->state == FLIGHT_QUEUED)
+		flight_move(fl, FLIGHT_WANTED);
 }
 
-struct chunk_buf *chunk_buf_get(struct fetch *f)
+static void wait_end(struct fetch_wait *w)
 {
-	struct chunk_buf *b = f->pool;
-
-	if (b) {
-		f->pool = b->next;
-		f->pooled--;
-		b->refs = 1;
-		return b;
-	}
-	if (f->buf_bytes + CHUNK_SIZE > f->cfg.memory_bytes) {
-		/* Chunks that the store could not keep are a convenience. */
-		if (list_empty(&f->memory))
-			return NULL;
-		flight_free(list_first(&f->memory, struct flight, queue));
-		return chunk_buf_get(f);
-	}
-	b = calloc(1, sizeof(*b));
-	if (!b)
-		return NULL;
-	b->data = mmap(NULL, CHUNK_SIZE, PROT_READ | PROT_WRITE,
-		       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (b->data == MAP_FAILED) {
-		free(b);
-		return NULL;
-	}
-	b->f = f;
-	b->refs = 1;
-	f->buf_bytes += CHUNK_SIZE;
-	return b;
-}
-
-struct chunk_buf *chunk_buf_ref(struct chunk_buf *b)
-{
-	b->refs++;
-	return b;
-}
-
-void chunk_buf_unref(struct chunk_buf **bp)
-{
-	struct chunk_buf *b = *bp;
-	struct fetch *f;
-
-	*bp = NULL;
-	if (!b || --b->refs > 0)
+	if (!w->waiting)
 		return;
-	f = b->f;
-	if (!f->stopping) {
-		/* Fresh pages cost a fault each: buffers are kept until all is
-		 * quiet, see on_tick(). */
-		b->next = f->pool;
-		f->pool = b;
-		f->pooled++;
-	} else {
-		chunk_buf_free(b);
-	}
-	runs_resume(f);
+	list_del(&w->node);
+	w->waiting = false;
+	w->rd->nwaiting--;
 }
 
-static void pool_trim(struct fetch *f)
+static void read_move(struct fetch_read *rd, struct list *to,
+		      enum read_state state)
 {
-	while (f->pool) {
-		struct chunk_buf *b = f->pool;
-
-		f->pool = b->next;
-		f->pooled--;
-		chunk_buf_free(b);
-	}
+	list_del(&rd->node);
+	list_add_tail(to, &rd->node);
+	rd->state = state;
+	if (state != READ_WAITING)
+		kick(rd->f);
 }
 
-/* ---- Blobs and flights ---- */
-
-static struct blob_fetch *blob_fetch_get(struct fetch *f, struct blob *b)
-{
-	struct blob_fetch *bf = blob_user(b);
-
-	if (!bf) {
-		bf = calloc(1, sizeof(*bf));
-		if (!bf)
-			return NULL;
-		bf->f = f;
-		bf->blob = blob_ref(b);
-		list_init(&bf->gated);
-		list_add_tail(&f->blobs, &bf->node);
-		blob_set_user(b, bf);
-	}
-	bf->users++;
-	return bf;
-}
-
-void blob_fetch_put(struct blob_fetch *bf)
-{
-	BUG_ON(bf->users == 0);
-	bf->users--;
-	/* A blob that failed its digest is watched until it is right. */
-	if (bf->users || bf->checking || !list_empty(&bf->gated) ||
-	    (bf->mismatches && blob_gated(bf->blob) && !bf->f->stopping))
-		return;
-	list_del(&bf->node);
-	blob_set_user(bf->blob, NULL);
-	blob_unref(&bf->blob);
-	free(bf);
-}
-
-static struct list *bucket(struct fetch *f, const struct blob_fetch *bf,
-			   uint32_t chunk)
-{
-	uintptr_t h = (uintptr_t)bf / 64 * 31 + chunk;
-
-	return &f->buckets[h % FLIGHT_BUCKETS];
-}
-
-struct flight *flight_find(struct fetch *f, const struct blob_fetch *bf,
-			   uint32_t chunk)
-{
-	const struct list *head = bucket(f, bf, chunk);
-
-	list_for_each (n, head) {
-		struct flight *fl = list_entry(n, struct flight, hash);
-
-		if (fl->bf == bf && fl->chunk == chunk)
-			return fl;
-	}
-	return NULL;
-}
-
-static struct flight *flight_new(struct blob_fetch *bf, uint32_t chunk)
-{
-	struct fetch *f = bf->f;
-	struct flight *fl = calloc(1, sizeof(*fl));
-
-	if (!fl)
-		return NULL;
-	fl->bf = bf;
-	bf->users++;
-	fl->chunk = chunk;
-	fl->len = blob_chunk_len(bf->blob, chunk);
-	fl->why = BUF_INIT(1024);
-	list_init(&fl->waits);
-	list_add(bucket(f, bf, chunk), &fl->hash);
-	fl->state = FLIGHT_QUEUED;
-	list_add_tail(&f->queue, &fl->queue);
-	f->nqueued++;
-	f->nflights++;
-	metric_add(f->m_flights, 1);
-	arm_tick(f);
-	return fl;
-}
-
-void flight_free(struct flight *fl)
-{
-	struct blob_fetch *bf = fl->bf;
-	struct fetch *f = bf->f;
-
-	BUG_ON(!list_empty(&fl->waits));
-	BUG_ON(fl->state == FLIGHT_WRITING);
-	if (fl->state == FLIGHT_QUEUED || fl->state == FLIGHT_RETRY)
-		f->nqueued--;
-	else if (fl->state == FLIGHT_MEMORY)
-		f->nmemory--;
-	list_del(&fl->queue);
-	list_del(&fl->hash);
-	f->nflights--;
-	buf_release(&fl->why);
-	chunk_buf_unref(&fl->buf);
-	free(fl);
-	blob_fetch_put(bf);
-}
-
-/* ---- Ends of reads ---- */
-
-static void move_list(struct list *from, struct list *to)
-{
-	while (!list_empty(from)) {
-		struct list *n = from->next;
-
-		list_del(n);
-		list_add_tail(to, n);
-	}
-}
-
-static void run_ready(struct loop_task *t)
-{
-	struct fetch *f = container_of(t, struct fetch, wake);
-
-	struct list batch;
-
-	/* What becomes ready meanwhile waits for the next turn: a caller that
-	 * reads on from done() must not keep the loop from its sockets. */
-	f->wake_posted = false;
-	list_init(&batch);
-	move_list(&f->ready, &batch);
-	while (!list_empty(&batch)) {
-		struct fetch_read *rd =
-			list_first(&batch, struct fetch_read, node);
-		struct chunk_buf *held[2] = {NULL, NULL};
-		uint32_t n = rd->npieces;
-
-		list_del(&rd->node);
-		f->nreads--;
-		for (uint32_t i = 0; i < n; i++)
-			held[i] = rd->piece[i].buf;
-		rd->done(rd, rd->result); /* rd may be gone */
-		for (uint32_t i = 0; i < n; i++)
-			chunk_buf_unref(&held[i]);
-	}
-}
-
-static void read_unwait(struct fetch_read *rd)
+static void read_let_go(struct fetch_read *rd)
 {
 	for (int i = 0; i < 2; i++) {
-		struct fetch_wait *w = &rd->wait[i];
-
-		if (w->rd) {
-			list_del(&w->node);
-			w->rd = NULL;
-			w->flight = NULL;
-		}
+		wait_end(&rd->wait[i]);
+		chunk_buf_unref(&rd->wait[i].buf);
 	}
 }
 
-static void read_drop_landed(struct fetch_read *rd)
+void read_again(struct fetch_read *rd)
 {
-	for (int i = 0; i < 2; i++)
-		chunk_buf_unref(&rd->wait[i].landed);
+	read_let_go(rd);
+	read_move(rd, &rd->f->again, READ_AGAIN);
 }
 
-static struct chunk_buf *read_landed(const struct fetch_read *rd,
-				     uint32_t chunk)
-{
-	for (int i = 0; i < 2; i++)
-		if (rd->wait[i].landed && rd->wait[i].landed_chunk == chunk)
-			return rd->wait[i].landed;
-	return NULL;
-}
-
-static void read_finish(struct fetch_read *rd, int r)
+void read_finish(struct fetch_read *rd, int r)
 {
 	struct fetch *f = rd->f;
 
 	if (rd->state == READ_READY)
 		return;
-	read_unwait(rd);
-	read_drop_landed(rd);
-	list_del(&rd->node);
-	rd->state = READ_READY;
+	read_let_go(rd);
 	rd->result = r;
-	if (r < 0) {
-		/* What was there already was too little. */
-		for (uint32_t i = 0; i < rd->npieces; i++)
-			chunk_buf_unref(&rd->piece[i].buf);
-		rd->npieces = 0;
+	if (r < 0 && r != -ECANCELED) {
 		f->failed_reads++;
-		if (r != -ECANCELED)
-			metric_add(f->m_failed_reads, 1);
+		metric_add(f->m_failed_reads, 1);
 	}
-	list_add_tail(&f->ready, &rd->node);
-	if (!f->wake_posted) {
-		f->wake_posted = true;
-		loop_post(f->cfg.loop, &f->wake);
-	}
+	read_move(rd, &f->ready, READ_READY);
 }
 
-/* Whether the flight's bytes may be shown although the rest of the blob is not
- * checked; see fetch.h, "Never wrong bytes". */
-static bool may_serve(const struct flight *fl)
+/* What kept it from ending. */
+static const char *read_why(const struct fetch_read *rd)
 {
-	const struct blob_fetch *bf = fl->bf;
-	const struct blob *b = bf->blob;
-	uint32_t absent;
+	const struct blob_fetch *bf = blob_user(rd->blob);
 
-	if (blob_gated(b))
-		return false;
-	if (blob_key(b)->kind != BLOB_SHA256 || fl->state == FLIGHT_MEMORY)
-		return true;
-	/* Chunks of which no byte, or not every byte, has come, besides this
-	 * one. A chunk may count as written here and as present there for a
-	 * moment; that errs to the safe side. */
-	absent = blob_missing(b);
-	absent -= (uint32_t)min_u64(absent, bf->writing);
-	if (fl->state != FLIGHT_WRITING && absent > 0)
-		absent--;
-	return absent > 0 || blob_unsummed_bytes(b) > STORE_GATE_MAX;
+	if (blob_get_state(rd->blob) == BLOB_BAD)
+		return "the blob does not match its digest";
+	for (uint64_t at = rd->off; bf && at < rd->off + rd->min;
+	     at = (at / CHUNK_SIZE + 1) * CHUNK_SIZE) {
+		const struct flight *fl =
+			flight_find(bf, (uint32_t)(at / CHUNK_SIZE));
+
+		if (fl && fl->why.len)
+			return fl->why.data;
+		if (fl && fl->state == FLIGHT_RUNNING)
+			return fl->run->paused ? "paused for want of memory"
+					       : "the reply is still coming";
+		if (fl &&
+		    (fl->state == FLIGHT_WRITING || fl->state == FLIGHT_LAST))
+			return "waits for the disk";
+		if (fl)
+			return "waits for its turn";
+	}
+	if (blob_gated(rd->blob))
+		return "waits for the digest's check";
+	return "came too late";
 }
 
-/* Fills rd->piece[] from what is there now. Returns the number of bytes from
- * rd->off on without a gap. */
-static uint32_t read_collect(struct fetch_read *rd)
+/* The layer that gives up logs. */
+void read_fail(struct fetch_read *rd, int r)
 {
-	struct fetch *f = rd->f;
-	struct blob_fetch *bf = blob_user(rd->blob);
+	static struct log_limit limit;
+	char s[DIGEST_STR_SIZE];
+
+	if (rd->state != READ_READY && r != -ECANCELED &&
+	    log_limit_ok(&limit, 20, 1000))
+		log_error("read failed",
+			  LS("digest", digest_str(&blob_key(rd->blob)->id, s)),
+			  LU("offset", rd->off), LU("length", rd->len),
+			  LU("ms", now_ms() - rd->started_ms), LE(r),
+			  LS("why", read_why(rd)));
+	read_finish(rd, r);
+}
+
+/* ---- What is there ---- */
+
+/* Fills rd->piece[] from what there is now; rd->got is the number of bytes
+ * from rd->off on without a gap. */
+static void read_collect(struct fetch_read *rd)
+{
+	const struct blob_fetch *bf = blob_user(rd->blob);
 	uint64_t at = rd->off, end = rd->off + rd->len;
+	bool gated = blob_gated(rd->blob);
 
-	for (uint32_t i = 0; i < rd->npieces; i++)
-		chunk_buf_unref(&rd->piece[i].buf);
 	rd->npieces = 0;
 	rd->got = 0;
-	while (at < end) {
+	for (int i = 0; at < end; i++) {
 		uint32_t c = (uint32_t)(at / CHUNK_SIZE);
-		uint32_t o = (uint32_t)(at % CHUNK_SIZE);
+		uint32_t o = (uint32_t)(at % CHUNK_SIZE), have = 0;
 		size_t want = min_u64(end - at, CHUNK_SIZE - o);
-		struct flight *fl = bf ? flight_find(f, bf, c) : NULL;
-		struct fetch_piece *p = &rd->piece[rd->npieces];
+		const struct flight *fl = bf ? flight_find(bf, c) : NULL;
+		struct fetch_piece *p = &rd->piece[i];
+		struct chunk_buf *buf = NULL;
 
+		if (fl && fl->buf && !rd->stored && flight_shows(fl)) {
+			buf = fl->buf;
+			have = fl->have;
+		}
+		if (rd->wait[i].buf && !gated && rd->wait[i].have > have) {
+			buf = rd->wait[i].buf;
+			have = rd->wait[i].have;
+		}
 		memset(p, 0, sizeof(*p));
-		if (!rd->stored && fl && fl->buf && fl->have > o &&
-		    may_serve(fl)) {
-			p->buf = chunk_buf_ref(fl->buf);
-			p->mem = fl->buf->data + o;
-			p->len = min_u64(want, fl->have - o);
-		} else if (blob_has(rd->blob, c) && !blob_gated(rd->blob)) {
-			struct chunk_buf *b = read_landed(rd, c);
-
-			if (b) {
-				p->buf = chunk_buf_ref(b);
-				p->mem = b->data + o;
-			}
+		if (have > o) {
+			p->buf = buf;
+			p->mem = buf->data + o;
+			p->len = min_u64(want, have - o);
+		} else if (blob_has(rd->blob, c) && !gated) {
 			p->len = want;
 		} else {
 			break;
@@ -367,325 +180,125 @@ static uint32_t read_collect(struct fetch_read *rd)
 		if (p->len < want)
 			break;
 	}
-	return rd->got;
 }
 
-static bool read_try_finish(struct fetch_read *rd)
+/* It waits for nothing any more. */
+static void read_complete(struct fetch_read *rd)
 {
-	if (read_collect(rd) < rd->min)
-		return false;
+	read_collect(rd);
+	if (rd->got < rd->min) { /* evicted meanwhile, or gated */
+		rd->npieces = rd->got = 0;
+		read_again(rd);
+		return;
+	}
+	for (uint32_t i = 0; i < rd->npieces; i++)
+		if (rd->piece[i].buf)
+			(void)chunk_buf_ref(rd->piece[i].buf);
 	read_finish(rd, 0);
-	return true;
 }
 
-static const char *read_why(const struct fetch_read *rd)
+static void take(struct fetch_wait *w, struct flight *fl)
 {
-	for (int i = 0; i < 2; i++) {
-		const struct flight *fl =
-			rd->wait[i].rd ? rd->wait[i].flight : NULL;
-
-		if (fl && fl->why.len)
-			return fl->why.data;
-		if (fl && fl->state == FLIGHT_RUNNING)
-			return fl->run && fl->run->paused
-				       ? "paused for want of memory"
-				       : "the reply is still coming";
-		if (fl)
-			return "waits for its turn";
-	}
-	return "waits for the digest's check";
+	w->buf = chunk_buf_ref(fl->buf);
+	w->have = fl->have;
 }
 
-/* The layer that gives up logs. */
-static void log_failed_read(const struct fetch_read *rd, int r)
+void read_take(struct fetch_wait *w, struct flight *fl)
 {
-	static struct log_limit limit;
-	char hex[DIGEST_STR_SIZE];
-
-	if (!log_limit_ok(&limit, 20, 1000))
-		return;
-	log_error("read failed",
-		  LS("digest", digest_str(&blob_key(rd->blob)->id, hex)),
-		  LU("offset", rd->off), LU("length", rd->len),
-		  LU("ms", now_ms() - rd->started_ms), LE(r),
-		  LS("why", read_why(rd)));
-}
-
-/* ---- Flights' progress ---- */
-
-void flight_progress(struct flight *fl)
-{
-	if (list_empty(&fl->waits) || !may_serve(fl))
-		return;
-	list_for_each_safe (n, &fl->waits) {
-		struct fetch_wait *w = list_entry(n, struct fetch_wait, node);
-
-		if (w->need <= fl->have)
-			(void)read_try_finish(w->rd);
-	}
-}
-
-/* A flight has ended well: they who still wait look again. Most go on with the
- * store, some wait for the check of the whole. */
-static void reattach_waits(struct list *waits)
-{
-	while (!list_empty(waits)) {
-		struct fetch_read *rd =
-			list_first(waits, struct fetch_wait, node)->rd;
-
-		read_unwait(rd);
-		read_attach(rd);
-	}
-}
-
-static void write_work(struct loop_job *j)
-{
-	struct flight *fl = container_of(j, struct flight, job);
-	struct fetch *f = fl->bf->f;
-
-	fl->write_result = store_write(f->cfg.store, fl->bf->blob, fl->chunk,
-				       fl->buf->data, fl->len, fl->from);
-}
-
-static void keep_in_memory(struct flight *fl)
-{
-	struct fetch *f = fl->bf->f;
-
-	list_for_each_safe (n, &fl->waits) {
-		struct fetch_read *rd =
-			list_entry(n, struct fetch_wait, node)->rd;
-
-		if (rd->stored)
-			read_finish(rd, fl->write_result);
-	}
-	fl->state = FLIGHT_MEMORY;
-	list_add_tail(&f->memory, &fl->queue);
-	f->nmemory++;
-	flight_progress(fl);
-	while (f->nmemory > MEMORY_FLIGHTS) {
-		struct flight *old =
-			list_first(&f->memory, struct flight, queue);
-
-		if (!list_empty(&old->waits))
-			break; /* gated; ends at the deadline */
-		flight_free(old);
-	}
-}
-
-static void keep_landed(struct fetch_wait *w, const struct flight *fl)
-{
-	w->flight = NULL;
-	if (w->rd->off + w->rd->min <= ((uint64_t)fl->chunk + 1) * CHUNK_SIZE &&
-	    w->rd->off >= (uint64_t)fl->chunk * CHUNK_SIZE)
-		return; /* waits for nothing else but the check */
-	chunk_buf_unref(&w->landed);
-	w->landed = chunk_buf_ref(fl->buf);
-	w->landed_chunk = fl->chunk;
-}
-
-static void write_done(struct loop_job *j)
-{
-	struct flight *fl = container_of(j, struct flight, job);
-	struct blob_fetch *bf = fl->bf;
-	struct fetch *f = bf->f;
-
-	bf->users++;
-	bf->writing--;
-	fl->state = FLIGHT_RUNNING; /* no longer WRITING: may be freed */
-	if (fl->write_result < 0 && fl->write_result != -EEXIST &&
-	    !f->stopping) {
-		keep_in_memory(fl);
-	} else {
-		struct list waits;
-
-		list_init(&waits);
-		while (!list_empty(&fl->waits)) {
-			struct list *n = fl->waits.next;
-
-			list_del(n);
-			list_add_tail(&waits, n);
-			keep_landed(list_entry(n, struct fetch_wait, node), fl);
-		}
-		flight_free(fl);
-		reattach_waits(&waits);
-		check_verified(bf);
-	}
-	blob_fetch_put(bf);
-	runs_schedule(f);
-}
-
-void flight_received(struct flight *fl)
-{
-	struct blob_fetch *bf = fl->bf;
-
-	fl->state = FLIGHT_WRITING;
-	fl->run = NULL;
-	bf->writing++;
-	flight_progress(fl);
-	loop_work(bf->f->cfg.loop, &fl->job, write_work, write_done);
-}
-
-void flight_fail(struct flight *fl, int r)
-{
-	while (!list_empty(&fl->waits)) {
-		struct fetch_read *rd =
-			list_first(&fl->waits, struct fetch_wait, node)->rd;
-
-		log_failed_read(rd, r);
-		read_finish(rd, r);
-	}
-	flight_free(fl);
-}
-
-/* ---- The digest's check ---- */
-
-static void refetch_all(struct blob_fetch *bf)
-{
-	bf->refetch_ms = now_ms();
-	fetch_prefetch(bf->f, bf->blob, 0, blob_size(bf->blob));
-}
-
-static void on_checked_loop(struct loop_task *t)
-{
-	struct blob_fetch *bf = container_of(t, struct blob_fetch, checked);
-	struct list again;
-	int r = bf->check_result;
-	bool many = blob_chunks(bf->blob) > 1;
-
-	bf->checking = false;
-	bf->users++;
-	list_init(&again);
-	while (!list_empty(&bf->gated)) {
-		struct list *n = bf->gated.next;
-
-		list_del(n);
-		list_add_tail(&again, n);
-	}
-	if (r == -EBADMSG) {
-		char s[DIGEST_STR_SIZE];
-
-		bf->mismatches++;
-		log_error("blob does not match its digest",
-			  LS("digest", digest_str(&blob_key(bf->blob)->id, s)),
-			  LU("times", bf->mismatches),
-			  LS("then", bf->mismatches > 1
-					     ? "it is marked bad"
-					     : "it is fetched again"));
-		if (bf->mismatches > 1)
-			blob_set_bad(bf->f->cfg.store, bf->blob);
-	}
-	while (!list_empty(&again)) {
-		struct fetch_read *rd =
-			list_first(&again, struct fetch_read, node);
-
-		list_del(&rd->node);
-		rd->state = READ_NEW;
-		/* Whoever waits at the end of a longer blob has read from it
-		 * before, and what it read was wrong. */
-		if (r == -EBADMSG && (many || bf->mismatches > 1))
-			read_finish(rd, -EBADMSG);
-		else
-			read_attach(rd);
-	}
-	if (r == -EBADMSG && bf->mismatches == 1 && !bf->f->stopping)
-		refetch_all(bf);
-	blob_fetch_put(bf);
-}
-
-/* On a store thread, or on the loop inside check_verified(). */
-static void on_checked(void *arg, int r)
-{
-	struct blob_fetch *bf = arg;
-
-	bf->check_result = r;
-	loop_post(bf->f->cfg.loop, &bf->checked);
-}
-
-static void check_verified(struct blob_fetch *bf)
-{
-	if (bf->checking || blob_missing(bf->blob) > 0 ||
-	    blob_get_state(bf->blob) != BLOB_PROVISIONAL ||
-	    blob_key(bf->blob)->kind != BLOB_SHA256)
-		return;
-	bf->checking = true;
-	bf->checked.run = on_checked_loop;
-	blob_on_verified(bf->f->cfg.store, bf->blob, on_checked, bf);
+	wait_end(w);
+	take(w, fl);
+	if (w->rd->nwaiting == 0)
+		read_complete(w->rd);
 }
 
 /* ---- Reads ---- */
 
-static void wait_for(struct fetch_read *rd, int i, struct flight *fl,
-		     uint32_t need)
+/* Makes rd wait for the chunks of which it lacks bytes. */
+static int read_wait(struct fetch_read *rd, struct blob_fetch *bf)
 {
-	struct fetch_wait *w = &rd->wait[i];
+	uint64_t at = rd->off, end = rd->off + rd->min;
 
-	w->rd = rd; /* what has landed stays */
-	w->flight = fl;
-	w->need = need;
-	list_add_tail(&fl->waits, &w->node);
+	for (int i = 0; at < end; i++) {
+		uint32_t c = (uint32_t)(at / CHUNK_SIZE);
+		uint64_t begin = (uint64_t)c * CHUNK_SIZE;
+		struct fetch_wait *w = &rd->wait[i];
+		struct flight *fl = flight_find(bf, c);
+
+		at = begin + CHUNK_SIZE;
+		w->need = rd->stored
+				  ? UINT32_MAX /* its end */
+				  : (uint32_t)min_u64(end - begin, CHUNK_SIZE);
+		if (fl && fl->buf && fl->have >= w->need && flight_shows(fl)) {
+			take(w, fl);
+			continue;
+		}
+		if (blob_has(rd->blob, c))
+			continue;
+		if (!fl)
+			fl = flight_new(bf, c);
+		if (!fl)
+			return -ENOMEM;
+		if (fl->state == FLIGHT_MEMORY)
+			return fl->write_result;
+		wait_for(rd, w, fl);
+	}
+	return 0;
 }
 
-/* Makes rd wait for whatever it lacks, or finishes it. */
+/* The blob failed its digest and is not whole again. The gate is closed for
+ * that, or because all chunks are there and not checked; these may come and go
+ * meanwhile. */
+static bool failed_digest(const struct blob *b)
+{
+	return blob_gated(b) && blob_missing(b) > 0 && blob_gated(b);
+}
+
 static void read_attach(struct fetch_read *rd)
 {
 	struct fetch *f = rd->f;
+	struct blob *b = rd->blob;
 	struct blob_fetch *bf;
-	uint64_t end = rd->off + rd->min;
-	int nwaits = 0;
+	int r = 0;
 
-	list_del(&rd->node);
 	if (f->stopping) {
 		read_finish(rd, -ECANCELED);
 		return;
 	}
-	if (blob_get_state(rd->blob) == BLOB_BAD) {
-		read_finish(rd, -EBADMSG);
+	if (rd->deadline_ms <= now_ms()) {
+		read_fail(rd, -ETIMEDOUT);
 		return;
 	}
-	if (read_try_finish(rd))
+	if (blob_get_state(b) == BLOB_BAD) {
+		read_fail(rd, -EBADMSG);
 		return;
-	bf = blob_fetch_get(f, rd->blob);
+	}
+	bf = blob_fetch_get(f, b);
 	if (!bf) {
-		read_finish(rd, -ENOMEM);
+		read_fail(rd, -ENOMEM);
 		return;
 	}
-	rd->state = READ_WAITING;
-	list_add_tail(&f->reads, &rd->node);
-	for (uint64_t at = rd->off; at < end;) {
-		uint32_t c = (uint32_t)(at / CHUNK_SIZE);
-		uint64_t next = min_u64(((uint64_t)c + 1) * CHUNK_SIZE, end);
-		struct flight *fl = flight_find(f, bf, c);
-
-		if (!fl && !blob_has(rd->blob, c)) {
-			fl = flight_new(bf, c);
-			if (!fl) {
-				read_finish(rd, -ENOMEM);
-				goto out;
-			}
-		}
-		if (fl && fl->state == FLIGHT_MEMORY && rd->stored) {
-			read_finish(rd, fl->write_result);
-			goto out;
-		}
-		if (fl)
-			wait_for(rd, nwaits++, fl,
-				 (uint32_t)(next - (uint64_t)c * CHUNK_SIZE));
-		if (fl &&
-		    (fl->state == FLIGHT_QUEUED ||
-		     (fl->state == FLIGHT_RETRY && fl->retry_ms <= now_ms())))
-			run_start(fl, false);
-		at = next;
+	if (failed_digest(b) && blob_chunks(b) > 1) {
+		if (bf->mismatches < 2)
+			fetch_prefetch(f, b, 0, blob_size(b));
+		r = -EBADMSG;
+	} else if (blob_gated(b) && blob_missing(b) == 0) {
+		rd->wait[0].waiting = true;
+		rd->nwaiting++;
+		list_add_tail(&bf->gated, &rd->wait[0].node);
+		check_start(bf);
+	} else {
+		r = read_wait(rd, bf);
 	}
-	if (!nwaits) {
-		/* All is there, but not yet checked. */
-		rd->state = READ_GATED;
-		list_del(&rd->node);
-		list_add_tail(&bf->gated, &rd->node);
-		check_verified(bf);
+	if (r < 0) {
+		read_fail(rd, r);
+	} else if (rd->nwaiting == 0) {
+		read_complete(rd);
+	} else {
+		read_move(rd, &f->reads, READ_WAITING);
+		metric_add(f->m_waits, 1);
+		kick(f);
 		arm_tick(f);
 	}
-	metric_add(f->m_waits, 1);
-out:
 	blob_fetch_put(bf);
 }
 
@@ -693,19 +306,22 @@ void fetch_read_start(struct fetch *f, struct fetch_read *rd)
 {
 	uint64_t now = now_ms();
 
-	BUG_ON(rd->len == 0 || rd->len > CHUNK_SIZE ||
-	       rd->off + rd->len > blob_size(rd->blob) || rd->min > rd->len);
+	BUG_ON(rd->len == 0 || rd->len > CHUNK_SIZE || rd->min > rd->len ||
+	       rd->off > blob_size(rd->blob) ||
+	       rd->len > blob_size(rd->blob) - rd->off);
 	rd->f = f;
 	rd->npieces = 0;
 	rd->got = 0;
-	rd->state = READ_NEW;
 	rd->started_ms = now;
 	if (!rd->min)
 		rd->min = rd->len;
 	if (!rd->deadline_ms)
 		rd->deadline_ms = now + f->cfg.read_timeout_ms;
+	rd->nwaiting = 0;
 	memset(rd->wait, 0, sizeof(rd->wait));
+	rd->wait[0].rd = rd->wait[1].rd = rd;
 	list_init(&rd->node);
+	rd->state = READ_AGAIN;
 	f->nreads++;
 	read_attach(rd);
 }
@@ -714,6 +330,8 @@ void fetch_read_cancel(struct fetch_read *rd)
 {
 	read_finish(rd, -ECANCELED);
 }
+
+/* ---- Prefetch ---- */
 
 void fetch_prefetch(struct fetch *f, struct blob *b, uint64_t off, uint64_t len)
 {
@@ -730,13 +348,13 @@ void fetch_prefetch(struct fetch *f, struct blob *b, uint64_t off, uint64_t len)
 		return;
 	for (c = blob_next_missing(b, (uint32_t)(off / CHUNK_SIZE)); c < end;
 	     c = blob_next_missing(b, c + 1)) {
-		if (f->nqueued >= MAX_QUEUED_FLIGHTS)
+		if (f->n[FLIGHT_QUEUED] >= MAX_QUEUED_FLIGHTS)
 			break;
-		if (!flight_find(f, bf, c) && !flight_new(bf, c))
+		if (!flight_find(bf, c) && !flight_new(bf, c))
 			break;
 	}
 	blob_fetch_put(bf);
-	runs_schedule(f);
+	kick(f);
 }
 
 void fetch_prefetch_cancel(struct fetch *f, struct blob *b)
@@ -746,10 +364,10 @@ void fetch_prefetch_cancel(struct fetch *f, struct blob *b)
 	if (!bf || bf->mismatches)
 		return;
 	bf->users++;
-	list_for_each_safe (n, &f->queue) {
-		struct flight *fl = list_entry(n, struct flight, queue);
+	list_for_each_safe (n, &f->in[FLIGHT_QUEUED]) {
+		struct flight *fl = list_entry(n, struct flight, node);
 
-		if (fl->bf == bf && list_empty(&fl->waits))
+		if (fl->bf == bf)
 			flight_free(fl);
 	}
 	blob_fetch_put(bf);
@@ -765,10 +383,12 @@ struct prefetch_post {
 static void prefetch_posted(struct loop_task *t)
 {
 	struct prefetch_post *p = container_of(t, struct prefetch_post, task);
+	struct fetch *f = p->f;
 
-	fetch_prefetch(p->f, p->b, p->off, p->len);
+	fetch_prefetch(f, p->b, p->off, p->len);
 	blob_unref(&p->b);
 	free(p);
+	fetch_posted(f);
 }
 
 void fetch_prefetch_post(struct fetch *f, struct blob *b, uint64_t off,
@@ -783,99 +403,158 @@ void fetch_prefetch_post(struct fetch *f, struct blob *b, uint64_t off,
 	p->off = off;
 	p->len = len;
 	p->task.run = prefetch_posted;
-	loop_post(f->cfg.loop, &p->task);
+	if (!fetch_post(f, &p->task)) {
+		blob_unref(&p->b);
+		free(p);
+	}
+}
+
+/* ---- What is due ---- */
+
+static void take_list(struct list *from, struct list *to)
+{
+	list_init(to);
+	while (!list_empty(from)) {
+		struct list *n = from->next;
+
+		list_del(n);
+		list_add_tail(to, n);
+	}
+}
+
+static void call_ready(struct fetch *f)
+{
+	struct list due;
+
+	/* What done() starts is for the next turn. */
+	take_list(&f->ready, &due);
+	while (!list_empty(&due)) {
+		struct fetch_read *rd =
+			list_first(&due, struct fetch_read, node);
+		struct chunk_buf *lent[2] = {NULL, NULL};
+
+		list_del(&rd->node);
+		for (uint32_t i = 0; i < rd->npieces; i++)
+			lent[i] = rd->piece[i].buf;
+		rd->done(rd, rd->result); /* rd may be gone */
+		chunk_buf_unref(&lent[0]);
+		chunk_buf_unref(&lent[1]);
+		f->nreads--;
+	}
+}
+
+static void attach_again(struct fetch *f)
+{
+	struct list due;
+
+	take_list(&f->again, &due);
+	while (!list_empty(&due))
+		read_attach(list_first(&due, struct fetch_read, node));
+}
+
+static void on_wake(struct loop_task *t)
+{
+	struct fetch *f = container_of(t, struct fetch, wake);
+
+	f->wake_posted = false;
+	attach_again(f);
+	call_ready(f);
+	runs_wake(f);
+	maybe_stopped(f);
+}
+
+void kick(struct fetch *f)
+{
+	if (f->wake_posted)
+		return;
+	f->wake_posted = true;
+	loop_post(f->cfg.loop, &f->wake);
+}
+
+bool fetch_post(struct fetch *f, struct loop_task *t)
+{
+	bool open;
+
+	(void)pthread_mutex_lock(&f->mu);
+	open = !f->closed;
+	if (open) {
+		f->posts++;
+		loop_post(f->cfg.loop, t);
+	}
+	(void)pthread_mutex_unlock(&f->mu);
+	return open;
+}
+
+void fetch_posted(struct fetch *f)
+{
+	(void)pthread_mutex_lock(&f->mu);
+	f->posts--;
+	(void)pthread_mutex_unlock(&f->mu);
+	if (f->stopping)
+		kick(f);
 }
 
 /* ---- Time ---- */
 
-static void check_deadlines(struct list *reads, uint64_t now)
+static void check_deadlines(struct fetch *f, uint64_t now)
 {
-	list_for_each_safe (n, reads) {
+	list_for_each_safe (n, &f->reads) {
 		struct fetch_read *rd = list_entry(n, struct fetch_read, node);
 
-		/* Its file may have come while the source let us wait. */
-		if (blob_external(rd->blob) && read_try_finish(rd))
-			continue;
-		if (rd->deadline_ms <= now) {
-			log_failed_read(rd, -ETIMEDOUT);
-			read_finish(rd, -ETIMEDOUT);
-		}
+		if (rd->deadline_ms <= now)
+			read_fail(rd, -ETIMEDOUT);
 	}
 }
 
-/* Retries that nobody waits for any more. */
-static void drop_unwanted(struct fetch *f)
+static bool is_quiet(const struct fetch *f)
 {
-	list_for_each_safe (n, &f->queue) {
-		struct flight *fl = list_entry(n, struct flight, queue);
-
-		if (fl->state == FLIGHT_RETRY && list_empty(&fl->waits))
-			flight_free(fl);
-	}
+	for (int i = 0; i < FLIGHT_STATES; i++)
+		if (f->n[i] && i != FLIGHT_MEMORY)
+			return false;
+	return f->nreads == 0;
 }
 
-/* Reads that wait for a check which has ended unseen: before we could ask for
- * its result, or between two looks at the blob. */
-static void look_again(struct blob_fetch *bf)
+static void drop_memory_flights(struct fetch *f)
 {
-	struct list again;
+	struct list *head = &f->in[FLIGHT_MEMORY];
 
-	if (list_empty(&bf->gated) || bf->checking)
-		return;
-	if (blob_gated(bf->blob)) {
-		if (blob_missing(bf->blob) == 0)
-			check_verified(bf);
-		else if (!bf->mismatches) /* its chunks were dropped */
-			bf->mismatches = 1;
-		return;
-	}
-	list_init(&again);
-	move_list(&bf->gated, &again);
-	while (!list_empty(&again)) {
-		struct fetch_read *rd =
-			list_first(&again, struct fetch_read, node);
-
-		list_del(&rd->node);
-		rd->state = READ_NEW;
-		read_attach(rd);
-	}
+	while (!list_empty(head))
+		flight_free(list_first(head, struct flight, node));
 }
 
 static void on_tick(uv_timer_t *t)
 {
 	struct fetch *f = t->data;
 	uint64_t now = now_ms();
-	bool busy = f->nflights > f->nmemory || f->nreads > 0;
 
-	check_deadlines(&f->reads, now);
-	drop_unwanted(f);
+	check_deadlines(f, now);
+	runs_tick(f, now);
 	list_for_each_safe (n, &f->blobs) {
 		struct blob_fetch *bf = list_entry(n, struct blob_fetch, node);
 
-		check_deadlines(&bf->gated, now);
+		/* One that failed its digest and was evicted since. */
 		bf->users++;
-		look_again(bf);
-		/* A refetch after a mismatch that broke off. */
-		if (bf->mismatches && bf->users == 1 && !bf->checking &&
-		    !list_empty(&bf->gated) && now - bf->refetch_ms > 1000)
-			refetch_all(bf);
 		blob_fetch_put(bf);
 	}
-	runs_check_stalls(f, now);
-	runs_schedule(f);
-	f->idle_ticks = busy ? 0 : f->idle_ticks + 1;
-	if (f->idle_ticks > IDLE_TICKS) {
-		pool_trim(f);
-		(void)uv_timer_stop(&f->tick);
-		f->ticking = false;
+	kick(f);
+	if (!is_quiet(f)) {
+		f->quiet_ms = now;
+		return;
 	}
+	if (now - f->quiet_ms < QUIET_MS)
+		return;
+	drop_memory_flights(f);
+	pool_trim(f);
+	(void)uv_timer_stop(&f->tick);
+	f->ticking = false;
 }
 
-static void arm_tick(struct fetch *f)
+void arm_tick(struct fetch *f)
 {
-	if (f->ticking)
+	if (f->ticking || f->stopping)
 		return;
 	f->ticking = true;
+	f->quiet_ms = now_ms();
 	(void)uv_timer_start(&f->tick, on_tick, TICK_MS, TICK_MS);
 }
 
@@ -884,27 +563,34 @@ static void arm_tick(struct fetch *f)
 int fetch_new(const struct fetch_config *cfg, struct fetch **ret)
 {
 	struct fetch *f = calloc(1, sizeof(*f));
+	struct fetch_config *c;
 
 	if (!f)
 		return -ENOMEM;
-	f->cfg = *cfg;
-	if (!f->cfg.read_timeout_ms)
-		f->cfg.read_timeout_ms = 60000;
-	if (!f->cfg.memory_bytes)
-		f->cfg.memory_bytes = UINT64_C(64) << 20;
-	f->cfg.memory_bytes = max_u64(f->cfg.memory_bytes, 4 * CHUNK_SIZE);
-	if (!f->cfg.workers)
-		f->cfg.workers = 8;
+	c = &f->cfg;
+	*c = *cfg;
+	if (!c->read_timeout_ms)
+		c->read_timeout_ms = 60000;
+	if (!c->stall_ms)
+		c->stall_ms =
+			min_u64(max_u64(c->read_timeout_ms / 6, 1000), 10000);
+	if (!c->memory_bytes)
+		c->memory_bytes = UINT64_C(64) << 20;
+	c->memory_bytes = max_u64(c->memory_bytes, 4 * CHUNK_SIZE);
+	if (!c->workers)
+		c->workers = 8;
 	for (int i = 0; i < FLIGHT_BUCKETS; i++)
 		list_init(&f->buckets[i]);
+	for (int i = 0; i < FLIGHT_STATES; i++)
+		list_init(&f->in[i]);
 	list_init(&f->blobs);
 	list_init(&f->runs);
-	list_init(&f->queue);
-	list_init(&f->memory);
 	list_init(&f->reads);
+	list_init(&f->again);
 	list_init(&f->ready);
-	f->wake.run = run_ready;
-	(void)uv_timer_init(loop_uv(cfg->loop), &f->tick);
+	f->wake.run = on_wake;
+	BUG_ON(pthread_mutex_init(&f->mu, NULL) != 0);
+	(void)uv_timer_init(loop_uv(c->loop), &f->tick);
 	f->tick.data = f;
 	f->m_flights = metric_get(&m_flights, NULL);
 	f->m_waits = metric_get(&m_waits, NULL);
@@ -923,68 +609,79 @@ static void on_closed(uv_handle_t *h)
 {
 	struct fetch *f = h->data;
 
-	if (f->stopped)
-		f->stopped(f->stopped_arg);
+	if (f->on_stopped)
+		f->on_stopped(f->stopped_arg);
 }
 
-/* Cancelled runs, writes and checks come back one by one. */
-static void on_stop_tick(uv_timer_t *t)
+void maybe_stopped(struct fetch *f)
 {
-	struct fetch *f = t->data;
-
-	while (!list_empty(&f->memory))
-		flight_free(list_first(&f->memory, struct flight, queue));
-	if (f->nflights || f->nreads || !list_empty(&f->runs) ||
-	    !list_empty(&f->blobs) || f->wake_posted)
+	if (!f->stopping || f->stopped || f->nreads || f->nruns ||
+	    f->wake_posted || !list_empty(&f->blobs))
+		return;
+	(void)pthread_mutex_lock(&f->mu);
+	f->stopped = f->closed = f->posts == 0;
+	(void)pthread_mutex_unlock(&f->mu);
+	if (!f->stopped)
 		return;
 	pool_trim(f);
-	(void)uv_timer_stop(t);
-	uv_close((uv_handle_t *)t, on_closed);
+	uv_close((uv_handle_t *)&f->tick, on_closed);
 }
 
 void fetch_stop(struct fetch *f, void (*done)(void *arg), void *arg)
 {
+	static const enum flight_state idle[] = {FLIGHT_QUEUED, FLIGHT_WANTED,
+						 FLIGHT_RETRY, FLIGHT_MEMORY};
+
 	f->stopping = true;
-	f->stopped = done;
+	f->on_stopped = done;
 	f->stopped_arg = arg;
+	(void)uv_timer_stop(&f->tick);
 	while (!list_empty(&f->reads))
 		read_finish(list_first(&f->reads, struct fetch_read, node),
 			    -ECANCELED);
+	while (!list_empty(&f->again))
+		read_finish(list_first(&f->again, struct fetch_read, node),
+			    -ECANCELED);
+	for (size_t i = 0; i < ARRAY_SIZE(idle); i++) {
+		struct list *head = &f->in[idle[i]];
+
+		while (!list_empty(head))
+			flight_free(list_first(head, struct flight, node));
+	}
+	/* RUNNING ones end with their runs, WRITING ones with their jobs,
+	 * checks with the sum. */
+	list_for_each (n, &f->runs)
+		run_cancel(list_entry(n, struct run, node));
 	list_for_each_safe (n, &f->blobs) {
 		struct blob_fetch *bf = list_entry(n, struct blob_fetch, node);
 
 		bf->users++;
-		while (!list_empty(&bf->gated))
-			read_finish(list_first(&bf->gated, struct fetch_read,
-					       node),
-				    -ECANCELED);
 		blob_fetch_put(bf);
 	}
-	while (!list_empty(&f->queue))
-		flight_free(list_first(&f->queue, struct flight, queue));
-	list_for_each (n, &f->runs) {
-		struct run *run = list_entry(n, struct run, node);
-
-		run->source->ops->cancel(run->source, &run->rq);
-	}
-	(void)uv_timer_start(&f->tick, on_stop_tick, 0, 5);
+	kick(f);
 }
 
 void fetch_free(struct fetch **fp)
 {
-	free(*fp);
+	struct fetch *f = *fp;
+
 	*fp = NULL;
+	if (!f)
+		return;
+	BUG_ON(f->buf_bytes > 0); /* somebody holds a piece */
+	(void)pthread_mutex_destroy(&f->mu);
+	free(f);
 }
 
 void fetch_stats(struct fetch *f, struct fetch_stats *ret)
 {
-	unsigned int runs = 0;
+	uint64_t flights = 0;
 
-	list_for_each (n, &f->runs)
-		runs++;
+	for (int i = 0; i < FLIGHT_STATES; i++)
+		flights += f->n[i];
 	*ret = (struct fetch_stats){
-		.flights = f->nflights,
-		.runs = runs,
+		.flights = flights,
+		.runs = f->nruns,
 		.reads = f->nreads,
 		.memory_bytes = f->buf_bytes,
 		.fetched_bytes = f->fetched_bytes,

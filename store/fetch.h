@@ -12,15 +12,20 @@
  * allows; a reader that comes to wait for one promotes it.
  *
  * A failed run leaves its flights to the next source, and after the last one
- * to the first again, with growing pauses, until the last reader's deadline.
- * A run that stalls while somebody waits is ended likewise.
+ * to the first again, with growing pauses, as long as somebody waits. A run
+ * that breaks off in mid-chunk goes on at the watermark. A run that stalls
+ * while somebody waits is ended likewise.
  *
  * Never wrong bytes: the bytes that would complete a blob with a digest are
  * held back until the whole has been checked, so nobody can read such a blob
- * to its end before it is known to be right. If it is not, they who wait get
- * -EBADMSG, everything is fetched again, and nothing of it is served until it
- * matches; when it fails a second time the blob is marked bad. (A blob of
- * which more than STORE_GATE_MAX bytes are still to be summed is not held.)
+ * to its end before it is known to be right. If it is not, everything is
+ * fetched again, and nothing of it is served until it matches. Meanwhile reads
+ * of a blob of several chunks get -EBADMSG, for whoever reads may have read
+ * wrong bytes of it before; those of a single chunk wait. When it fails a
+ * second time the blob is marked bad. Not held are the bytes of a blob of which
+ * more than STORE_GATE_MAX bytes are still to be summed, and of one that the
+ * store cannot keep as a whole (full disk, cache smaller than the blob): there
+ * is nothing to sum them from, except for a blob of a single chunk.
  *
  * Everything here runs on the loop thread, unless it says otherwise. */
 #ifndef STORE_FETCH_H
@@ -35,7 +40,6 @@
 #include "store/source.h"
 #include "store/store.h"
 
-
 struct fetch;
 struct flight;
 struct chunk_buf;
@@ -44,29 +48,41 @@ struct fetch_config {
 	struct loop *loop;
 	struct store *store;
 	uint64_t read_timeout_ms; /* 0 = 60 s */
-	uint64_t memory_bytes; /* requested and not yet written; 0 = 64 MiB */
-	uint32_t workers;      /* background runs at once; 0 = 8 */
+	/* A run without a new byte for so long is given up if somebody waits;
+	 * the first byte may take three times as long. 0 = a sixth of
+	 * read_timeout_ms, 1 to 10 s. */
+	uint64_t stall_ms;
+	/* Of chunks requested and not yet written, and of pieces lent; at least
+	 * 4 MiB. 0 = 64 MiB. */
+	uint64_t memory_bytes;
+	uint32_t workers; /* background runs at once; 0 = 8 */
 };
 
 int fetch_new(const struct fetch_config *cfg, struct fetch **ret);
 /* Tried in the order in which they were added; at most 4. */
 void fetch_add_source(struct fetch *f, struct source *s);
 /* Cancels every read and run (their callbacks come, -ECANCELED), then calls
- * done(). Until then the loop must run, and the sources live. */
+ * done() in a later turn. Until then the loop must run, and the sources live.
+ * Reads that are started later end with -ECANCELED. */
 void fetch_stop(struct fetch *f, void (*done)(void *arg), void *arg);
+/* After fetch_stop() was done, once no other thread calls in any more: neither
+ * fetch_prefetch_post() nor fetch_store_event(). All pieces must have been
+ * given back. NULLs; NULL allowed. */
 void fetch_free(struct fetch **f);
 
 /* ---- Reading ---- */
 
+struct fetch_read;
+
 struct fetch_wait { /* private */
 	struct list node;
-	struct fetch_read *rd; /* NULL = not waiting */
-	struct flight *flight;
+	struct fetch_read *rd;
+	bool waiting;
 	uint32_t need; /* bytes from the chunk's start */
-	/* The flight has ended, and this is what it brought: kept for a read
-	 * that waits for its other chunk too. */
-	struct chunk_buf *landed;
-	uint32_t landed_chunk;
+	/* What came of a flight: kept for a read that waits for its other chunk
+	 * too. */
+	struct chunk_buf *buf;
+	uint32_t have;
 };
 
 struct fetch_piece {
@@ -90,7 +106,12 @@ struct fetch_read {
 	 * piece[] describes at least `min` bytes from off on, in order;
 	 * -ENOENT nobody has the blob; -EACCES; -EBADMSG the bytes failed the
 	 * digest; -ESTALE changed upstream; -ETIMEDOUT no source delivered in
-	 * time (logged, with the reasons); -ECANCELED. */
+	 * time (logged, with the reasons); -ENOMEM; -ECANCELED.
+	 *
+	 * A piece in the store may be gone when it is read: -ENODATA and
+	 * -EAGAIN of store_read() mean to start the read again, with the same
+	 * deadline_ms. Pieces in memory may be in memory only (full disk), so
+	 * take those from where they are. */
 	void (*done)(struct fetch_read *rd, int r);
 
 	/* For done(): borrowed until it returns. */
@@ -101,9 +122,10 @@ struct fetch_read {
 	/* Private. */
 	struct fetch *f;
 	struct fetch_wait wait[2];
-	struct list node; /* in f->reads, or ready, or gated */
+	struct list node; /* in f->reads, again or ready */
 	uint64_t started_ms;
 	int result;
+	unsigned int nwaiting; /* of wait[] */
 	unsigned int state;
 };
 
@@ -112,8 +134,10 @@ void fetch_read_start(struct fetch *f, struct fetch_read *rd);
  * read whose end is already due. */
 void fetch_read_cancel(struct fetch_read *rd);
 
-/* Keeps a piece's memory beyond done(). Loop thread. */
+/* Keeps a piece's memory beyond done(); for a short time, since it counts
+ * against memory_bytes. Loop thread; the bytes may be read on any. */
 struct chunk_buf *chunk_buf_ref(struct chunk_buf *b);
+/* NULLs; NULL allowed. */
 void chunk_buf_unref(struct chunk_buf **b);
 
 /* Wants [off, off+len) soon. What is present or under way is skipped; what
@@ -129,7 +153,7 @@ void fetch_prefetch_post(struct fetch *f, struct blob *b, uint64_t off,
 			 uint64_t len);
 
 /* The store's event callback, to be plugged into store_config.event by way of
- * main.c. Any thread. */
+ * main.c: a mismatch is only learnt of here. Any thread. */
 void fetch_store_event(struct fetch *f, struct blob *b, enum blob_event ev);
 
 struct fetch_stats {
@@ -139,7 +163,7 @@ struct fetch_stats {
 	uint64_t memory_bytes;	/* in buffers now */
 	uint64_t fetched_bytes; /* since the start, as received */
 	uint64_t failed_runs;
-	uint64_t failed_reads;
+	uint64_t failed_reads; /* cancelled ones do not count */
 };
 void fetch_stats(struct fetch *f, struct fetch_stats *ret);
 

@@ -5,13 +5,17 @@
 #include <errno.h>
 #include <string.h>
 
-#include "base/cleanup.h"
 #include "base/log.h"
 
 #define RETRY_FIRST_MS 100
 #define RETRY_MAX_MS   3000
-/* A lying or vanished blob is not asked for more often than this. */
-#define RETRY_MAX_TRIES 8
+/* A source that lies is not asked for more often than this. */
+#define MAX_LIES 8
+/* A request that brought so much was no failure: what is left is asked for
+ * again at once. */
+#define PROGRESS_BYTES ((uint64_t)64 << 10)
+/* How slow a run may be in all; see also fetch_config.stall_ms. */
+#define SLOW_BYTES_PER_MS 16
 
 static struct metric_family m_bytes = {
 	.name = "peerd_fetched_bytes_total",
@@ -25,6 +29,8 @@ static struct metric_family m_errors = {
 	.type = METRIC_COUNTER,
 	.labels = {"source", "cause"},
 };
+
+/* ---- Failures ---- */
 
 static const char *cause_of(int r)
 {
@@ -46,21 +52,17 @@ static const char *cause_of(int r)
 	}
 }
 
-static void queue_flight(struct flight *fl, enum flight_state state)
+static const char *run_name(const struct run *run)
 {
-	struct fetch *f = fl->bf->f;
-
-	fl->state = state;
-	fl->run = NULL;
-	list_del(&fl->queue);
-	list_add_tail(&f->queue, &fl->queue);
-	f->nqueued++;
+	return run->source ? run->source->ops->name : "none";
 }
 
-static void unqueue_flight(struct flight *fl)
+static void count_failure(const struct run *run, int r)
 {
-	list_del(&fl->queue);
-	fl->bf->f->nqueued--;
+	const char *const labels[] = {run_name(run), cause_of(r)};
+
+	run->f->failed_runs++;
+	metric_add(metric_get(&m_errors, labels), 1);
 }
 
 /* When several sources fail, readers get the error that says most: a refusal
@@ -74,101 +76,170 @@ static int error_rank(int r)
 		return 1;
 	case -EACCES:
 		return 2;
-	default:
+	case -ESTALE:
 		return 3;
+	default:
+		return 4;
 	}
 }
 
-/* The flight's run ended with r before its bytes were complete. */
-static void flight_failed_once(struct flight *fl, const char *name, int r,
-			       const char *why)
+static void note_failure(struct flight *fl, const char *name, int r,
+			 const char *why)
 {
-	struct fetch *f = fl->bf->f;
+	if (!fl->error)
+		buf_reset(&fl->why); /* a new round */
+	if (error_rank(r) >= error_rank(fl->error))
+		fl->error = r;
+	/* What does not fit is left out. */
+	(void)buf_printf(&fl->why, "%s%s: %s", fl->why.len ? "; " : "", name,
+			 why);
+}
+
+static bool is_final(const struct flight *fl)
+{
+	return fl->error == -ENOENT || fl->error == -EACCES ||
+	       fl->error == -ESTALE ||
+	       (fl->error == -EBADMSG && fl->rounds >= MAX_LIES);
+}
+
+static void leave_run(struct flight *fl)
+{
+	fl->run = NULL;
+	/* A buffer it got, but no bytes. */
+	if (fl->have == 0)
+		flight_forget_bytes(fl);
+}
+
+/* Every source had its turn. */
+static void round_failed(struct flight *fl)
+{
 	uint64_t pause;
 
-	if (error_rank(r) >= error_rank(fl->last_error))
-		fl->last_error = r;
-	if (fl->why.len < 700)
-		(void)buf_printf(&fl->why, "%s%s: %s", fl->why.len ? "; " : "",
-				 name, why);
-	if (r == -EBADMSG) {
-		/* What a liar sent before he was found out is not kept. */
-		fl->have = 0;
+	fl->rounds++;
+	fl->source = 0;
+	if (is_final(fl)) {
+		flight_fail(fl, fl->error);
+		return;
 	}
-	if (list_empty(&fl->waits) || f->stopping) {
+	if (list_empty(&fl->waits)) {
 		flight_free(fl);
 		return;
 	}
-	fl->source++;
-	if (fl->source < f->nsources) {
-		fl->retry_ms = 0;
-		queue_flight(fl, FLIGHT_RETRY);
-		return;
-	}
-	/* Every source had its turn. */
-	fl->source = 0;
-	fl->failures++;
-	if (fl->last_error == -ENOENT || fl->last_error == -EACCES ||
-	    fl->last_error == -ESTALE || fl->failures >= 64 ||
-	    (fl->last_error == -EBADMSG && fl->failures >= RETRY_MAX_TRIES)) {
-		flight_fail(fl, fl->last_error);
-		return;
-	}
 	pause = (uint64_t)RETRY_FIRST_MS
-		<< (fl->failures < 6 ? fl->failures - 1 : 5);
-	pause = min_u64(pause, RETRY_MAX_MS);
-	/* The chunk number spreads retries a little without a random source. */
-	fl->retry_ms = now_ms() + pause + fl->chunk % 32;
-	queue_flight(fl, FLIGHT_RETRY);
+		<< (fl->rounds < 6 ? fl->rounds - 1 : 5);
+	fl->retry_ms = now_ms() + min_u64(pause, RETRY_MAX_MS);
+	fl->error = 0;
+	flight_move(fl, FLIGHT_RETRY);
+}
+
+/* The run ended with r before the flight's bytes were complete. */
+static void flight_run_failed(struct flight *fl, const struct run *run, int r,
+			      const char *why)
+{
+	bool progress = run->pos - run->rq.offset >= PROGRESS_BYTES &&
+			r != -EBADMSG && !run->cancelled;
+
+	if (run->f->stopping) {
+		flight_free(fl);
+		return;
+	}
+	/* What a liar sent before he was found out is not kept. */
+	if (r == -EBADMSG)
+		flight_forget_bytes(fl);
+	note_failure(fl, run_name(run), r, why);
+	leave_run(fl);
+	if (progress)
+		fl->error = 0; /* what came before matters no more */
+	fl->source = run->source_index + !progress;
+	if (fl->source >= run->f->nsources)
+		round_failed(fl);
+	else
+		flight_move(fl, list_empty(&fl->waits) ? FLIGHT_QUEUED
+						       : FLIGHT_WANTED);
+}
+
+/* ---- One run ---- */
+
+static uint32_t run_chunk(const struct run *run)
+{
+	return (uint32_t)(run->pos / CHUNK_SIZE);
+}
+
+static uint64_t run_left(const struct run *run)
+{
+	return run->rq.offset + run->rq.length - run->pos;
+}
+
+static bool run_wanted(const struct run *run)
+{
+	for (uint32_t c = run_chunk(run); run_left(run) > 0 && c < run->end;
+	     c++) {
+		const struct flight *fl = flight_find(run->bf, c);
+
+		if (fl && fl->run == run && !list_empty(&fl->waits))
+			return true;
+	}
+	return false;
+}
+
+static void set_paused(struct run *run, bool paused)
+{
+	if (run->paused == paused)
+		return;
+	run->paused = paused;
+	if (paused)
+		run->f->npaused++;
+	else
+		run->f->npaused--;
+}
+
+void run_cancel(struct run *run)
+{
+	if (run->cancelled)
+		return;
+	run->cancelled = true;
+	set_paused(run, false);
+	run->source->ops->cancel(run->source, &run->rq);
 }
 
 static void run_free(struct run *run)
 {
 	struct fetch *f = run->f;
+	struct blob_fetch *bf = run->bf;
 
+	set_paused(run, false);
 	list_del(&run->node);
+	f->nruns--;
 	if (run->background) {
 		f->background_runs--;
-		f->wanted_bytes -= run->rq.length - run->bytes;
+		f->wanted_bytes -= run_left(run);
 	}
 	free(run);
+	blob_fetch_put(bf);
+	kick(f);
 }
 
 static void on_done(struct source_request *rq, int r, const char *why)
 {
 	struct run *run = container_of(rq, struct run, rq);
-	struct fetch *f = run->f;
-	struct blob_fetch *bf = run->bf;
-	const char *name = run->source->ops->name;
-	uint32_t at = run->at, end = run->end;
-	unsigned int source_index = run->source_index;
 
-	if (r == -ECANCELED && run->stalled) {
+	if (run->cancelled && !run->f->stopping) {
 		r = -ETIMEDOUT;
 		why = "no bytes for too long";
-	}
-	if (r == 0 && at < end) {
+	} else if (r == 0 && run_left(run) > 0) {
 		r = -ECONNRESET;
 		why = "ended early";
 	}
-	if (r < 0) {
-		f->failed_runs++;
-		metric_add(metric_get(&m_errors,
-				      (const char *const[]){name, cause_of(r)}),
-			   1);
+	if (r < 0)
+		count_failure(run, r);
+	for (uint32_t c = run_chunk(run); run_left(run) > 0 && c < run->end;
+	     c++) {
+		struct flight *fl = flight_find(run->bf, c);
+
+		if (fl && fl->run == run)
+			flight_run_failed(fl, run, r, why ? why : "failed");
 	}
 	run_free(run);
-	bf->users++;
-	for (uint32_t c = at; c < end; c++) {
-		struct flight *fl = flight_find(f, bf, c);
-
-		if (!fl || fl->state != FLIGHT_RUNNING)
-			continue;
-		fl->source = source_index;
-		flight_failed_once(fl, name, r, why ? why : "failed");
-	}
-	blob_fetch_put(bf);
-	runs_schedule(f);
 }
 
 static bool on_data(struct source_request *rq, const void *bytes, size_t len)
@@ -176,68 +247,94 @@ static bool on_data(struct source_request *rq, const void *bytes, size_t len)
 	struct run *run = container_of(rq, struct run, rq);
 	struct fetch *f = run->f;
 	const uint8_t *p = bytes;
+	size_t left = len, n;
 
-	BUG_ON(len > run->rq.length - run->bytes);
-	/* Take all of it or nothing: first see that there is memory. A piece
-	 * is smaller than a chunk, so it touches two flights at most. */
-	for (uint64_t o = run->bytes; o < run->bytes + len;) {
-		uint64_t abs = run->rq.offset + o;
-		struct flight *fl =
-			flight_find(f, run->bf, (uint32_t)(abs / CHUNK_SIZE));
+	BUG_ON(len > rq->offset + rq->length - run->acked);
+	/* Of a piece that was refused the beginning was taken: a buffer that
+	 * waited for its rest could block all others for ever. */
+	n = min_u64(run->pos - run->acked, left);
+	p += n;
+	left -= n;
+	while (left > 0) {
+		struct flight *fl = flight_find(run->bf, run_chunk(run));
 
-		BUG_ON(!fl);
+		BUG_ON(!fl || fl->run != run);
 		if (!fl->buf) {
 			fl->buf = chunk_buf_get(f);
 			if (!fl->buf) {
-				run->paused = true;
+				set_paused(run, true);
 				return false;
 			}
 		}
-		o += CHUNK_SIZE - abs % CHUNK_SIZE;
-	}
-	run->progress_ms = now_ms();
-	run->bytes += len;
-	f->fetched_bytes += len;
-	metric_add(run->m_bytes, (double)len);
-	if (run->background)
-		f->wanted_bytes -= len;
-	while (len > 0) {
-		struct flight *fl = flight_find(f, run->bf, run->at);
-		uint32_t n;
-
-		BUG_ON(!fl || fl->run != run);
-		n = (uint32_t)min_u64(len, fl->len - fl->have);
+		n = min_u64(left, fl->len - fl->have);
 		memcpy(fl->buf->data + fl->have, p, n);
-		fl->have += n;
-		if (run->rq.from != CHUNK_FROM_UPSTREAM || fl->have == n)
-			fl->from = run->rq.from;
+		if (fl->have == 0 || rq->from != CHUNK_FROM_UPSTREAM)
+			fl->from = rq->from;
+		fl->have += (uint32_t)n;
+		run->pos += n;
 		p += n;
-		len -= n;
-		if (fl->have == fl->len) {
-			run->at++;
+		left -= n;
+		f->fetched_bytes += n;
+		metric_add(run->m_bytes, (double)n);
+		if (run->background)
+			f->wanted_bytes -= n;
+		if (fl->have == fl->len)
 			flight_received(fl);
-		} else {
+		else
 			flight_progress(fl);
-		}
 	}
+	run->acked += len;
+	run->progress_ms = now_ms();
 	return true;
 }
 
 /* Gives the run to the first source from run->source_index on that has an idea
  * about the blob. */
-static bool run_give(struct run *run)
+static int run_give(struct run *run)
 {
 	struct fetch *f = run->f;
+	int worst = -ENOENT, r;
 
 	for (; run->source_index < f->nsources; run->source_index++) {
+		const char *labels[1];
+
 		run->source = f->sources[run->source_index];
-		run->m_bytes =
-			metric_get(&m_bytes, (const char *const[]){
-						     run->source->ops->name});
-		if (run->source->ops->start(run->source, &run->rq) == 0)
-			return true;
+		labels[0] = run_name(run);
+		run->m_bytes = metric_get(&m_bytes, labels);
+		r = run->source->ops->start(run->source, &run->rq);
+		if (r == 0)
+			return 0;
+		if (error_rank(r) > error_rank(worst))
+			worst = r;
 	}
-	return false;
+	return worst;
+}
+
+/* Whether the flight may travel behind (or before) others in a run. They who
+ * failed together go together again. */
+static bool may_join(const struct flight *fl, const struct flight *first)
+{
+	if (!fl || fl->have > 0 || fl->source != first->source)
+		return false;
+	return fl->state == FLIGHT_QUEUED || fl->state == FLIGHT_WANTED ||
+	       (fl->state == FLIGHT_RETRY &&
+		fl->retry_ms <= first->retry_ms + TICK_MS);
+}
+
+/* Reads that the kernel sends side by side come in any order. */
+static struct flight *run_first(struct flight *fl)
+{
+	uint64_t bytes = fl->len;
+
+	while (fl->have == 0 && fl->chunk > 0 && bytes < RUN_MAX_BYTES) {
+		struct flight *before = flight_find(fl->bf, fl->chunk - 1);
+
+		if (!may_join(before, fl) || before->state == FLIGHT_QUEUED)
+			break;
+		fl = before;
+		bytes += fl->len;
+	}
+	return fl;
 }
 
 static uint64_t latest_deadline(const struct flight *fl, uint64_t at_least)
@@ -253,130 +350,159 @@ static uint64_t latest_deadline(const struct flight *fl, uint64_t at_least)
 	return d;
 }
 
-void run_start(struct flight *fl, bool background)
+/* Takes the flights from the first one on as far as they follow one another. */
+static void run_fill(struct run *run, struct flight *fl)
+{
+	const struct flight *first = fl;
+	struct source_request *rq = &run->rq;
+
+	do {
+		rq->length += fl->len - fl->have;
+		rq->deadline_ms = latest_deadline(fl, rq->deadline_ms);
+		run->end = fl->chunk + 1;
+		fl->run = run;
+		flight_move(fl, FLIGHT_RUNNING);
+		if (run->end == blob_chunks(rq->blob) ||
+		    rq->length >= RUN_MAX_BYTES)
+			break;
+		fl = flight_find(run->bf, run->end);
+	} while (may_join(fl, first));
+	rq->deadline_ms += rq->length / SLOW_BYTES_PER_MS;
+}
+
+/* Starts a run with the flight, and with those queued around it. */
+static void run_start(struct flight *fl, bool background)
 {
 	struct blob_fetch *bf = fl->bf;
 	struct fetch *f = bf->f;
 	struct run *run = calloc(1, sizeof(*run));
-	uint64_t now = now_ms(), deadline = now + 1000, bytes;
-	uint32_t c = fl->chunk, first = c;
-	unsigned int source = fl->source;
+	uint64_t now = now_ms();
+	int r;
 
-	BUG_ON(fl->state != FLIGHT_QUEUED && fl->state != FLIGHT_RETRY);
 	if (!run) {
-		/* Tried again with the next tick. */
-		fl->state = FLIGHT_RETRY;
 		fl->retry_ms = now + RETRY_FIRST_MS;
+		flight_move(fl, FLIGHT_RETRY);
 		return;
 	}
-	bytes = fl->len - fl->have;
-	/* Those behind it, as far as they wait for the same source and hold no
-	 * bytes yet. */
-	for (;;) {
-		deadline = latest_deadline(fl, deadline);
-		unqueue_flight(fl);
-		fl->state = FLIGHT_RUNNING;
-		fl->run = run;
-		c++;
-		if (c >= blob_chunks(bf->blob) || bytes >= RUN_MAX_BYTES)
-			break;
-		fl = flight_find(f, bf, c);
-		if (!fl ||
-		    (fl->state != FLIGHT_QUEUED && fl->state != FLIGHT_RETRY) ||
-		    fl->have > 0 || fl->source != source || fl->retry_ms > now)
-			break;
-		bytes += fl->len;
-	}
-	fl = flight_find(f, bf, first);
+	if (!background)
+		fl = run_first(fl);
 	run->f = f;
 	run->bf = bf;
-	run->first = run->at = first;
-	run->end = c;
-	run->source_index = source;
+	bf->users++;
+	run->source_index = fl->source;
 	run->progress_ms = now;
 	run->background = background;
 	run->rq.blob = bf->blob;
-	run->rq.offset = (uint64_t)first * CHUNK_SIZE + fl->have;
-	run->rq.length = bytes;
-	run->rq.deadline_ms = max_u64(
-		deadline, background ? now + f->cfg.read_timeout_ms : 0);
+	run->rq.offset = (uint64_t)fl->chunk * CHUNK_SIZE + fl->have;
+	run->rq.deadline_ms = now + f->cfg.read_timeout_ms;
 	run->rq.background = background;
 	run->rq.data = on_data;
 	run->rq.done = on_done;
+	run->pos = run->acked = run->rq.offset;
+	run_fill(run, fl);
 	list_add_tail(&f->runs, &run->node);
+	f->nruns++;
 	if (background) {
 		f->background_runs++;
-		f->wanted_bytes += bytes;
+		f->wanted_bytes += run->rq.length;
 	}
-	if (!run_give(run)) {
-		run->source = f->sources[f->nsources - 1];
-		on_done(&run->rq, -ENOENT, "knows no place to get it from");
+	r = run_give(run);
+	if (r < 0)
+		on_done(&run->rq, r, "knows no place to get it from");
+}
+
+/* ---- All runs ---- */
+
+/* Those that somebody waits for first, and each in its turn. */
+static void resume_paused(struct fetch *f, bool wanted)
+{
+	struct list due;
+
+	list_init(&due);
+	list_for_each_safe (n, &f->runs) {
+		const struct run *run = list_entry(n, struct run, node);
+
+		if (!run->paused || (wanted && !run_wanted(run)))
+			continue;
+		list_del(n);
+		list_add_tail(&due, n);
+	}
+	while (!list_empty(&due)) {
+		struct run *run = list_first(&due, struct run, node);
+		struct flight *fl = flight_find(run->bf, run_chunk(run));
+
+		fl->buf = chunk_buf_get(f);
+		if (!fl->buf)
+			break;
+		list_del(&run->node);
+		list_add_tail(&f->runs, &run->node);
+		set_paused(run, false);
+		run->progress_ms = now_ms();
+		run->source->ops->resume(run->source, &run->rq);
+	}
+	/* The others stay in front. */
+	while (!list_empty(&due)) {
+		struct list *n = due.prev;
+
+		list_del(n);
+		list_add(&f->runs, n);
 	}
 }
 
-void runs_schedule(struct fetch *f)
+void runs_wake(struct fetch *f)
 {
-	uint64_t now = now_ms();
-	bool again = true;
-
 	if (f->stopping)
 		return;
-	/* Starting a run takes flights off the queue (and a failure may put
-	 * some back), so begin anew after each. */
-	while (again) {
-		again = false;
-		list_for_each (n, &f->queue) {
-			struct flight *fl = list_entry(n, struct flight, queue);
-			bool wanted = !list_empty(&fl->waits);
+	while (f->n[FLIGHT_WANTED] > 0) {
+		struct flight *fl =
+			list_first(&f->in[FLIGHT_WANTED], struct flight, node);
 
-			if (fl->state == FLIGHT_RETRY && fl->retry_ms > now)
-				continue;
-			if (!wanted && (f->background_runs >= f->cfg.workers ||
-					f->wanted_bytes >= f->cfg.memory_bytes))
-				continue;
-			run_start(fl, !wanted);
-			again = true;
-			break;
-		}
+		if (list_empty(&fl->waits))
+			flight_free(fl); /* cancelled meanwhile */
+		else
+			run_start(fl, false);
 	}
+	if (f->npaused > 0) {
+		resume_paused(f, true);
+		resume_paused(f, false);
+	}
+	while (f->n[FLIGHT_QUEUED] > 0 && f->background_runs < f->cfg.workers &&
+	       f->wanted_bytes < f->cfg.memory_bytes)
+		run_start(list_first(&f->in[FLIGHT_QUEUED], struct flight,
+				     node),
+			  true);
 }
 
-void runs_resume(struct fetch *f)
+static bool is_stalled(const struct run *run, uint64_t now)
 {
-	/* One at a time: a resumed run may use up the memory again, and each
-	 * buffer that is freed calls this anew. */
+	const struct fetch *f = run->f;
+	uint64_t limit = f->cfg.stall_ms;
+
+	if (run->paused || run->cancelled || run_left(run) == 0)
+		return false;
+	if (run->pos == run->rq.offset)
+		limit *= 3;
+	if (now - run->progress_ms < limit)
+		return false;
+	/* Its buffer may be what others need. */
+	return f->npaused > 0 || run_wanted(run) ||
+	       now - run->progress_ms >= f->cfg.read_timeout_ms;
+}
+
+void runs_tick(struct fetch *f, uint64_t now)
+{
 	list_for_each (n, &f->runs) {
 		struct run *run = list_entry(n, struct run, node);
 
-		if (run->paused) {
-			run->paused = false;
-			run->progress_ms = now_ms();
-			run->source->ops->resume(run->source, &run->rq);
-			return;
-		}
+		if (is_stalled(run, now))
+			run_cancel(run);
 	}
-}
+	list_for_each_safe (n, &f->in[FLIGHT_RETRY]) {
+		struct flight *fl = list_entry(n, struct flight, node);
 
-void runs_check_stalls(struct fetch *f, uint64_t now)
-{
-	uint64_t limit = f->cfg.read_timeout_ms / 4;
-
-	limit = min_u64(max_u64(limit, 1000), 10000);
-	list_for_each (n, &f->runs) {
-		struct run *run = list_entry(n, struct run, node);
-		bool wanted = false;
-
-		if (run->paused || run->stalled || run->at == run->end ||
-		    now - run->progress_ms < limit)
-			continue;
-		for (uint32_t c = run->at; c < run->end && !wanted; c++) {
-			struct flight *fl = flight_find(f, run->bf, c);
-
-			wanted = fl && !list_empty(&fl->waits);
-		}
-		if (!wanted && now - run->progress_ms < f->cfg.read_timeout_ms)
-			continue;
-		run->stalled = true;
-		run->source->ops->cancel(run->source, &run->rq);
+		if (list_empty(&fl->waits))
+			flight_free(fl);
+		else if (fl->retry_ms <= now)
+			flight_move(fl, FLIGHT_WANTED);
 	}
 }

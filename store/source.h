@@ -1,6 +1,6 @@
 /* What a place to fetch chunks from implements: the registry does, peers do.
- * store/fetch.c calls it; main.c plugs it in, so that the floors above need
- * not know each other. Everything here runs on the loop thread. */
+ * store/run.c calls it; main.c plugs it in, so that the floors above need not
+ * know each other. Everything here runs on the loop thread. */
 #ifndef STORE_SOURCE_H
 #define STORE_SOURCE_H
 
@@ -17,24 +17,27 @@ struct source;
 struct source_request {
 	struct blob *blob;
 	uint64_t offset;
-	uint64_t length;       /* > 0; within the blob */
-	uint64_t deadline_ms;  /* now_ms() after which nobody wants it */
-	bool background;       /* prefetch: nobody waits for it yet */
-	const char *origin;    /* NULL, or the one place to ask (see
-				  blob_add_origin()) */
+	uint64_t length;      /* > 0; within the blob */
+	uint64_t deadline_ms; /* now_ms() at which to give up at the latest */
+	bool background;      /* prefetch: nobody waits for it yet */
+	const char *origin;   /* NULL, or the one place to ask (see
+				 blob_add_origin()) */
 
-	/* The next bytes in order. A source calls it only for bytes that a
-	 * strictly checked reply carries: status 206 (200 only from offset 0
-	 * of a whole blob), Content-Range with this offset and the blob's
-	 * total. Returns false when memory is short right now: the bytes were
-	 * not taken, and the source holds them until resume(). */
+	/* The next bytes in order, not more than are left of the length. A
+	 * source calls it only for bytes that a strictly checked reply
+	 * carries: status 206 (200 only from offset 0 of a whole blob),
+	 * Content-Range with this offset and the blob's total. Never from
+	 * inside start() or cancel(). Returns false when memory is short
+	 * right now: the source holds the bytes until resume(), and hands all
+	 * of them over again then, in pieces of any size. */
 	bool (*data)(struct source_request *rq, const void *bytes, size_t len);
-	/* Exactly once, never from inside start(). 0: all bytes were handed
-	 * over. -ENOENT: does not have it; -EACCES: refused; -EBADMSG: the
-	 * reply was not the range that was asked for; -ETIMEDOUT, -ECONNRESET
-	 * and other connection errors; -ECANCELED after cancel(). `why` is a
-	 * sentence for the log, without secrets, valid during the call. Bytes
-	 * handed over before an error may be kept. */
+	/* Exactly once, never from inside start(), resume() or cancel(). 0: all
+	 * bytes were handed over. -ENOENT: does not have it; -EACCES: refused;
+	 * -ESTALE: changed upstream; -EBADMSG: the reply was not the range that
+	 * was asked for; -ETIMEDOUT, -ECONNRESET and other connection errors;
+	 * -ECANCELED after cancel(). `why` is a sentence for the log, without
+	 * secrets, valid during the call. Bytes handed over before an error
+	 * may be kept; before -EBADMSG, those of whole chunks. */
 	void (*done)(struct source_request *rq, int r, const char *why);
 
 	/* For the source. */
@@ -44,12 +47,14 @@ struct source_request {
 
 struct source_ops {
 	const char *name; /* "upstream", "peers"; in logs and metrics */
-	/* -ENOENT at once: this source has no idea about the blob, and done()
-	 * will not be called. 0: done() will. */
+	/* 0: done() will come. A negative errno (-ENOENT: this source has no
+	 * idea about the blob): it will not, and the next source is asked. */
 	int (*start)(struct source *s, struct source_request *rq);
-	/* After data() returned false. */
+	/* After data() returned false. The bytes come again, from inside this
+	 * call or later. */
 	void (*resume)(struct source *s, struct source_request *rq);
-	/* Ends it early; done(-ECANCELED) still comes, later. */
+	/* Ends it early; called once at most. No data() any more, and
+	 * done(-ECANCELED) comes later. */
 	void (*cancel)(struct source *s, struct source_request *rq);
 };
 

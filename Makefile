@@ -39,7 +39,7 @@ HELPERS  := $(wildcard tests/lib/*.c) $(wildcard tests/bench/*.c)
 
 PKGS     := fuse3 libcurl openssl libuv jansson
 PKGFLAGS := $(shell pkg-config --cflags $(PKGS))
-LIBS     := $(shell pkg-config --libs $(PKGS)) -llmdb -lhttp_parser -lprotobuf-c \
+LIBS     := $(shell pkg-config --libs $(PKGS)) -llmdb -lhttp_parser -lprotobuf-c -lresolv \
 	-lpthread -lm
 
 CFLAGS   ?= -O2 -g

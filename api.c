@@ -453,12 +453,16 @@ static void post_pull(struct daemon *d, struct http_req *rq)
 
 /* ---- Routes ---- */
 
-/* There are none yet. */
-static void get_peers(struct http_req *rq)
+static void get_peers(struct daemon *d, struct http_req *rq)
 {
-	static const char none[] = "{\"peers\":[]}\n";
+	CLEANUP(buf_release) struct buf out = BUF_INIT(16 << 20);
+	int r = d->peers ? peers_json(d->peers, &out)
+			 : buf_str(&out, "{\"peers\":[]}\n");
 
-	http_reply(rq, 200, JSON_TYPE, none, sizeof(none) - 1);
+	if (r < 0)
+		http_reply_error(rq, 500, "UNKNOWN", "%s", strerror(-r));
+	else
+		http_reply(rq, 200, JSON_TYPE, out.data, out.len);
 }
 
 /* Ready to be sent traffic. Liveness is that an answer comes at all. */
@@ -519,7 +523,7 @@ void api_handle_public(void *arg, struct http_req *rq)
 	else if (strcmp(path, "/api/v1/blobs") == 0 && is_get(rq))
 		get_blobs(d, rq);
 	else if (strcmp(path, "/api/v1/peers") == 0 && is_get(rq))
-		get_peers(rq);
+		get_peers(d, rq);
 	else
 		no_route(rq);
 }
@@ -536,7 +540,7 @@ void api_handle(void *arg, struct http_req *rq)
 	else if (strcmp(path, "/api/v1/blobs") == 0 && get)
 		get_blobs(d, rq);
 	else if (strcmp(path, "/api/v1/peers") == 0 && get)
-		get_peers(rq);
+		get_peers(d, rq);
 	else if (strcmp(path, "/api/v1/pull") == 0 && post)
 		post_pull(d, rq);
 	else if (strcmp(path, "/api/v1/verify") == 0 && post)

@@ -276,6 +276,36 @@ int cli_ls(const struct client_config *cfg)
 	return 0;
 }
 
+/* ---- peers ---- */
+
+int cli_peers(const struct client_config *cfg)
+{
+	CLEANUP(json_decrefp) json_t *v = call_json(cfg, "GET",
+						    "/api/v1/peers", NULL);
+	size_t i;
+	json_t *b;
+
+	if (!v)
+		return 1;
+	if (cfg->json)
+		return 0;
+	printf("%-20s %-22s %-10s %-8s %8s %10s %10s  %s\n", "NODE", "ADDRESS",
+	       "ZONE", "STATE", "RTT", "FROM IT", "TO IT", "");
+	json_array_foreach(json_get_arr(v, "peers"), i, b)
+	{
+		char from[32], to[32];
+		const char *zone = json_get_str(b, "zone");
+
+		printf("%-20s %-22s %-10s %-8s %5.1f ms %10s %10s  %s\n",
+		       json_get_str(b, "name"), json_get_str(b, "address"),
+		       zone && *zone ? zone : "-", json_get_str(b, "state"),
+		       json_real_value(json_object_get(b, "rtt_ms")),
+		       human(num(b, "received_bytes"), from),
+		       human(num(b, "sent_bytes"), to), json_get_str(b, "why"));
+	}
+	return 0;
+}
+
 /* ---- pull ---- */
 
 struct pull_view {

@@ -107,6 +107,36 @@ const struct option config_options[] = {
 	 .help = "containerd's socket, for image names; with a content path "
 		 "/run/containerd/containerd.sock by default"},
 
+	{.name = "peers", .type = OPT_LIST, .offset = F(peers),
+	 .value_name = "PEER", .section = "Peers",
+	 .help = "where other nodes are: host:port, dns:name:port (all of its "
+		 "addresses), srv:_service._proto.name"},
+	{.name = "https-addr", .type = OPT_STRING, .offset = F(https_addr),
+	 .value_name = "ADDR:PORT", .section = "Peers",
+	 .help = "where other nodes are served; :5001 by default when there "
+		 "are --peers or keys, \"none\" for nowhere"},
+	{.name = "tls-ca", .type = OPT_STRING, .offset = F(tls_ca),
+	 .value_name = "FILE", .section = "Peers",
+	 .help = "the cluster's CA; who has a certificate of it is a member"},
+	{.name = "tls-cert", .type = OPT_STRING, .offset = F(tls_cert),
+	 .value_name = "FILE", .section = "Peers",
+	 .help = "this node's certificate; read again when it was renewed"},
+	{.name = "tls-key", .type = OPT_STRING, .offset = F(tls_key),
+	 .value_name = "FILE", .section = "Peers", .help = "its key"},
+	{.name = "insecure-peers", .type = OPT_BOOL,
+	 .offset = F(insecure_peers), .section = "Peers",
+	 .help = "without keys, talk to nodes off this host all the same, "
+		 "neither encrypted nor known"},
+	{.name = "zone", .type = OPT_STRING, .offset = F(zone),
+	 .value_name = "NAME", .section = "Peers",
+	 .help = "nodes of one zone share what they fetch; zones fetch for "
+		 "themselves"},
+	{.name = "upload-slots", .type = OPT_UINT, .offset = F(upload_slots),
+	 .value_name = "N", .def = "64", .min = 1, .max = 4096,
+	 .section = "Peers",
+	 .help = "requests of other nodes beyond N are sent to those who were "
+		 "given the same"},
+
 	{.name = "prefetch", .type = OPT_BOOL, .offset = F(prefetch),
 	 .def = "true", .section = "Fetching",
 	 .help = "fetch ahead of sequential readers"},
@@ -124,7 +154,8 @@ const struct option config_options[] = {
 
 	{.name = "node-name", .type = OPT_STRING, .offset = F(node_name),
 	 .value_name = "NAME", .section = "General",
-	 .help = "this node's name in the log; the host name by default"},
+	 .help = "this node's name, in the log and to other nodes; the host "
+		 "name by default"},
 	{.name = "log-level", .type = OPT_ENUM, .offset = F(log_level),
 	 .value_name = "LEVEL", .def = "info",
 	 .choices = "error|warn|info|debug", .section = "General",

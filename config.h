@@ -33,6 +33,14 @@ struct config {
 	char *containerd_content_path;
 	char *containerd_sock;
 	uint64_t mirror_timeout_ms;
+	char *https_addr;
+	struct string_list peers;
+	char *zone;
+	char *tls_ca;
+	char *tls_cert;
+	char *tls_key;
+	bool insecure_peers;
+	uint64_t upload_slots;
 	bool prefetch;
 	uint64_t max_window;
 	uint64_t fetch_memory;

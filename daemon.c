@@ -10,6 +10,7 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "cluster.h"
 #include "registry/hosts.h"
 
 #define GRACE_MS 5000
@@ -49,6 +50,8 @@ static void on_store_event(void *arg, struct blob *b, enum blob_event ev)
 	(void)pthread_mutex_lock(&d->events_mu);
 	if (d->events) {
 		fetch_store_event(d->fetch, b, ev);
+		if (d->peers)
+			peers_blob_event(d->peers, b, ev);
 		if (d->fs)
 			fs_blob_event(d->fs, b, ev);
 	}
@@ -77,11 +80,20 @@ static void fetch_stopped(void *arg)
 
 	containerd_free(&d->containerd);
 	registry_free(&d->registry);
+	set_events(d, false);
+	cluster_close(d);
 	http_client_free(&d->client);
 	close_signal(&d->term);
 	close_signal(&d->intr);
-	set_events(d, false);
 	loop_stop(d->loop);
+}
+
+static void stop_fetch(struct daemon *d)
+{
+	if (d->fetch)
+		fetch_stop(d->fetch, fetch_stopped, d);
+	else
+		fetch_stopped(d);
 }
 
 static void server_stopped(void *arg)
@@ -91,10 +103,15 @@ static void server_stopped(void *arg)
 	http_server_free(&d->server);
 	mirror_free(&d->mirror);
 	proxy_free(&d->proxy);
-	if (d->fetch)
-		fetch_stop(d->fetch, fetch_stopped, d);
-	else
-		fetch_stopped(d);
+	d->served = true;
+	if (!d->telling)
+		stop_fetch(d);
+}
+
+void daemon_told(struct daemon *d)
+{
+	if (d->served)
+		stop_fetch(d);
 }
 
 static void stop(struct daemon *d)
@@ -168,6 +185,16 @@ static int open_store(struct daemon *d, struct error *err)
 	return store_open(&sc, &d->store, err);
 }
 
+static void on_containerd_blob(void *arg, const struct digest *digest,
+			       bool present)
+{
+	struct daemon *d = arg;
+	struct blob_key key = {.kind = BLOB_SHA256, .id = *digest};
+
+	if (present && d->peers)
+		peers_announce(d->peers, &key, 0);
+}
+
 static int open_containerd(struct daemon *d, struct error *err)
 {
 	const char *sock = d->cfg->containerd_sock;
@@ -176,6 +203,8 @@ static int open_containerd(struct daemon *d, struct error *err)
 		.client = d->client,
 		.store = d->store,
 		.content_path = d->cfg->containerd_content_path,
+		.changed = on_containerd_blob,
+		.arg = d,
 	};
 	int r;
 
@@ -212,6 +241,7 @@ static int open_upstream(struct daemon *d, struct error *err)
 	rc.loop = d->loop;
 	rc.client = d->client;
 	rc.store = d->store;
+	rc.peers = d->peers ? peers_catalog(d->peers) : NULL;
 	r = registry_new(&rc, &d->registry, err);
 	if (r < 0)
 		return r;
@@ -222,6 +252,9 @@ static int open_upstream(struct daemon *d, struct error *err)
 	r = fetch_new(&fc, &d->fetch);
 	if (r < 0)
 		return set_error(err, r, "fetch: %s", strerror(-r));
+	d->serve_peers.fetch = d->fetch;
+	if (d->peers)
+		fetch_add_source(d->fetch, peers_source(d->peers));
 	fetch_add_source(d->fetch, registry_source(d->registry));
 	set_events(d, true);
 	return 0;
@@ -307,7 +340,7 @@ static int listen_on(struct daemon *d, const char *addr, http_handler *handler,
 	return r;
 }
 
-static int open_server(struct daemon *d, struct error *err)
+static int make_server(struct daemon *d, struct error *err)
 {
 	struct http_server_config sc = {
 		.loop = d->loop,
@@ -315,12 +348,17 @@ static int open_server(struct daemon *d, struct error *err)
 		.ended = stats_request,
 		.ended_arg = d,
 	};
-	CLEANUP(buf_release) struct buf addr = BUF_INIT(4096);
 	int r = http_server_new(&sc, &d->server);
 
 	stats_init();
-	if (r == 0)
-		r = buf_str(&addr, "unix:");
+	return r < 0 ? set_error(err, r, "HTTP server: %s", strerror(-r)) : 0;
+}
+
+static int open_server(struct daemon *d, struct error *err)
+{
+	CLEANUP(buf_release) struct buf addr = BUF_INIT(4096);
+	int r = buf_str(&addr, "unix:");
+
 	if (r == 0)
 		r = control_path(d->cfg->cache_dir, &addr);
 	if (r < 0)
@@ -357,7 +395,11 @@ static void on_start(struct loop_task *t)
 	int r;
 
 	listen_signals(d);
-	r = open_upstream(d, &err);
+	r = make_server(d, &err);
+	if (r == 0)
+		r = cluster_open(d, &err);
+	if (r == 0)
+		r = open_upstream(d, &err);
 	if (r == 0)
 		r = open_mount(d, &err);
 	if (r == 0)
@@ -371,6 +413,7 @@ static void on_start(struct loop_task *t)
 		return;
 	}
 	d->ready = true;
+	cluster_tell(d);
 	log_info("ready", LS("mount", d->cfg->mount),
 		 LS("cache", d->cfg->cache_dir),
 		 LU("ms", now_ms() - d->started_ms));
@@ -436,6 +479,12 @@ int daemon_run(const struct config *cfg)
 	r = open_store(&d, &err);
 	if (r < 0) {
 		log_error("cannot open the cache", LS("why", err.text));
+		return 1;
+	}
+	r = cluster_prepare(&d, &err);
+	if (r < 0) {
+		log_error("cannot start", LS("why", err.text));
+		store_close(&d.store);
 		return 1;
 	}
 	if (cfg->add_mirror_configuration)

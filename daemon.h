@@ -9,7 +9,9 @@
 #include "fs/fs.h"
 #include "http/client.h"
 #include "http/server.h"
+#include "http/tls.h"
 #include "mount/session.h"
+#include "p2p/peers.h"
 #include "registry/containerd.h"
 #include "registry/mirror.h"
 #include "registry/proxy.h"
@@ -35,16 +37,28 @@ struct daemon {
 	struct mirror *mirror;
 	struct proxy *proxy;
 	struct containerd *containerd; /* NULL: not wanted */
+	/* cluster.c; NULL without other nodes. */
+	struct peers *peers;
+	struct http_client *peer_client;
+	struct serve_config serve_peers;
+	struct tls_server *tls;
+	uv_timer_t reload;
+	bool telling;
+	char node_id[MEMBER_ID_MAX];
 	uint64_t started_ms;
 	char node[256];
 	uv_signal_t term, intr;
 	struct loop_task unmounted;
 	bool ready, stopping;
+	bool served; /* the server has ended */
 	int exit_status;
 };
 
 /* Runs the daemon until a signal; the process's exit status. */
 int daemon_run(const struct config *cfg);
+
+/* cluster_tell() has ended while the daemon waits for it to stop. */
+void daemon_told(struct daemon *d);
 
 /* api.c: the routes of the control socket, those that everyone may call, those
  * of --prom-addr, and the status document. */
@@ -57,12 +71,16 @@ int api_status(void *arg, struct buf *out);
  * collect: before they are shown. request: as http_server_config.ended. */
 void stats_init(void);
 void stats_collect(struct daemon *d);
+void stats_discovery(const struct daemon *d, const char *addr, double seconds);
+void stats_peer_speed(const struct daemon *d, const char *addr,
+		      double mib_per_second);
 void stats_request(void *arg, const struct http_req *rq, int status,
 		   uint64_t ns);
 
 /* cli.c: the commands that talk to a daemon; the exit status. */
 int cli_status(const struct client_config *cfg);
 int cli_ls(const struct client_config *cfg);
+int cli_peers(const struct client_config *cfg);
 int cli_pull(const struct client_config *cfg, const struct string_list *refs);
 int cli_verify(const struct client_config *cfg, const struct string_list *args);
 int cli_evict(const struct client_config *cfg, const struct string_list *args);

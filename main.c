@@ -7,6 +7,7 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "daemon.h"
+#include "keys.h"
 #include "registry/hosts.h"
 
 static const char usage[] =
@@ -20,7 +21,9 @@ static const char usage[] =
 	"  pull     fetch all blobs of HOST/NAME:TAG, or a blob HOST/NAME@DIGEST\n"
 	"  verify   check cached blobs against their digests\n"
 	"  evict    drop blobs from the cache\n"
+	"  peers    the other nodes, and what came from each\n"
 	"  hosts    make containerd use this mirror, or undo that\n"
+	"  keys     make the certificates by which nodes know each other\n"
 	"  version  print the version\n"
 	"\n"
 	"peerd COMMAND --help tells a command's options.\n";
@@ -45,6 +48,8 @@ static const struct command commands[] = {
 	 "Reads blobs from the cache and checks them against their digests.\n"
 	 "What does not match is dropped, and fetched again when it is read."},
 	{"evict", " [sha256:…]…", "Drops the cached chunks of blobs."},
+	{"peers", "", "Lists the other nodes of the cluster, as this one sees "
+		      "them."},
 	{"hosts", " add|undo",
 	 "Makes containerd ask this daemon first for the images of --hosts, by\n"
 	 "its hosts.toml files; or takes that back, byte for byte."},
@@ -124,6 +129,8 @@ static int client(const struct command *cmd, int argc, char **argv)
 		status = cli_status(&cfg);
 	} else if (strcmp(cmd->name, "ls") == 0) {
 		status = cli_ls(&cfg);
+	} else if (strcmp(cmd->name, "peers") == 0) {
+		status = cli_peers(&cfg);
 	} else if (strcmp(cmd->name, "pull") == 0) {
 		status = cli_pull(&cfg, &rest);
 	} else if (strcmp(cmd->name, "verify") == 0) {
@@ -188,6 +195,8 @@ int main(int argc, char **argv)
 		printf("peerd %s\n", PEERD_VERSION);
 		return 0;
 	}
+	if (strcmp(argv[1], "keys") == 0)
+		return cmd_keys(argc - 1, argv + 1);
 	cmd = find_command(argv[1]);
 	if (!cmd) {
 		(void)fprintf(stderr, "peerd: no command \"%s\"\n\n%s", argv[1],

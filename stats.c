@@ -151,6 +151,23 @@ void stats_collect(struct daemon *d)
 		   read > 0 ? (double)ft.fetched_bytes / read : 0);
 }
 
+/* ---- Members ---- */
+
+void stats_discovery(const struct daemon *d, const char *addr, double seconds)
+{
+	metric_observe(
+		metric_get(&m_discovery, (const char *const[]){d->node, addr}),
+		seconds);
+}
+
+void stats_peer_speed(const struct daemon *d, const char *addr,
+		      double mib_per_second)
+{
+	metric_observe(metric_get(&m_peer_speed, (const char *const[]){
+							 d->node, addr, "pread"}),
+		       mib_per_second);
+}
+
 /* ---- Requests ---- */
 
 static bool is_below(const char *path, const char *prefix)

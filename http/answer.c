@@ -143,32 +143,37 @@ const void *http_req_body(const struct http_req *rq, size_t *ret_len)
 	return c->body_data ? c->body_data : "";
 }
 
-const char *http_req_client(const struct http_req *rq)
+char *conn_addr(const struct conn *c, char out[HTTP_ADDR_SIZE])
 {
-	const struct conn *c = container_of(rq, const struct conn, rq);
 	const struct sockaddr_in6 *a6 = (const void *)&c->addr;
 	const struct sockaddr_in *a4 = (const void *)&c->addr;
-	size_t size = INET6_ADDRSTRLEN + 16;
-	char host[INET6_ADDRSTRLEN];
+	char host[INET6_ADDRSTRLEN] = "unknown";
 	const void *ip = &a4->sin_addr;
 	bool v6 = c->addr.ss_family == AF_INET6;
-	char *s;
 
-	if (c->addr.ss_family != AF_INET && !v6)
-		return "unix";
+	if (c->addr.ss_family != AF_INET && !v6) {
+		(void)snprintf(out, HTTP_ADDR_SIZE, "unix");
+		return out;
+	}
 	if (v6 && IN6_IS_ADDR_V4MAPPED(&a6->sin6_addr)) {
 		ip = &a6->sin6_addr.s6_addr[12];
 		v6 = false;
 	} else if (v6) {
 		ip = &a6->sin6_addr;
 	}
-	s = new_string(rq, size);
-	if (!s || !inet_ntop(v6 ? AF_INET6 : AF_INET, ip, host, sizeof(host)))
-		return "unknown";
+	(void)inet_ntop(v6 ? AF_INET6 : AF_INET, ip, host, sizeof(host));
 	/* The port is at the same place in both. */
-	(void)snprintf(s, size, v6 ? "[%s]:%u" : "%s:%u", host,
+	(void)snprintf(out, HTTP_ADDR_SIZE, v6 ? "[%s]:%u" : "%s:%u", host,
 		       (unsigned int)ntohs(a4->sin_port));
-	return s;
+	return out;
+}
+
+const char *http_req_client(const struct http_req *rq)
+{
+	char *s = new_string(rq, HTTP_ADDR_SIZE);
+
+	return s ? conn_addr(container_of(rq, const struct conn, rq), s)
+		 : "unknown";
 }
 
 bool http_req_is_head(const struct http_req *rq)
@@ -178,8 +183,7 @@ bool http_req_is_head(const struct http_req *rq)
 
 const char *http_req_tls_name(const struct http_req *rq)
 {
-	(void)rq; /* no TLS yet */
-	return NULL;
+	return container_of(rq, const struct conn, rq)->tls_name;
 }
 
 void http_req_set_data(struct http_req *rq, void *data)

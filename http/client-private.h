@@ -24,6 +24,10 @@ int client_refuse_local(CURL *easy, bool *refused);
  * reset; errbuf is its CURLOPT_ERRORBUFFER. */
 int client_errno(CURL *easy, CURLcode code, const char *errbuf);
 
+/* For -EKEYREJECTED: what was wrong, in a sentence, where curl's own message
+ * says it in OpenSSL's words; else that message. */
+const char *client_tls_refusal(const char *errbuf);
+
 /* Cuts what follows a '?' up to the end of the word: no signature or token
  * that a URL may hold gets into a message. */
 void client_cut_queries(char *s);

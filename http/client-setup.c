@@ -43,6 +43,11 @@ static bool is_field_value(const char *s)
 	return true;
 }
 
+static bool is_https(const char *url)
+{
+	return strncasecmp(url, "https:", 6) == 0;
+}
+
 int client_check(const struct http_request *rq)
 {
 	struct sockaddr_un sun;
@@ -53,7 +58,8 @@ int client_check(const struct http_request *rq)
 	if (rq->has_range &&
 	    (rq->range_len == 0 || rq->range_off > UINT64_MAX - rq->range_len))
 		return -EINVAL;
-	if ((rq->ca_only && !rq->ca_file) ||
+	if (((rq->ca_only || (rq->peer && is_https(rq->url))) &&
+	     !rq->ca_file) ||
 	    (rq->unix_socket &&
 	     strlen(rq->unix_socket) >= sizeof(sun.sun_path)))
 		return -EINVAL;
@@ -187,9 +193,25 @@ int client_refuse_local(CURL *easy, bool *refused)
 	return code == CURLE_OK ? 0 : -EINVAL;
 }
 
+/* What counts is that they have a certificate of the CA in use now, and that
+ * they see the one that we have now: no file is kept and no session resumed. */
+static CURLcode set_peer_tls(CURL *easy, const struct http_request *rq)
+{
+	CURLcode code = CURLE_OK;
+
+	SET(CURLOPT_SSL_VERIFYPEER, 1L);
+	SET(CURLOPT_SSL_VERIFYHOST, 0L);
+	SET(CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_3);
+	SET(CURLOPT_CAINFO, rq->ca_file);
+	SET(CURLOPT_CAPATH, NULL);
+	SET(CURLOPT_CA_CACHE_TIMEOUT, 0L);
+	SET(CURLOPT_SSL_SESSIONID_CACHE, 0L);
+	return code;
+}
+
 /* Without a directory beside it curl keeps the parsed file for all connections
  * to come: megabytes and milliseconds for each. */
-static CURLcode set_tls(CURL *easy, const struct http_request *rq)
+static CURLcode set_server_tls(CURL *easy, const struct http_request *rq)
 {
 	const curl_version_info_data *v = curl_version_info(CURLVERSION_NOW);
 	CURLcode code = CURLE_OK;
@@ -209,6 +231,17 @@ static CURLcode set_tls(CURL *easy, const struct http_request *rq)
 	} else if (v->cainfo) {
 		SET(CURLOPT_CAPATH, NULL);
 	}
+	return code;
+}
+
+static CURLcode set_tls(CURL *easy, const struct http_request *rq)
+{
+	CURLcode code;
+
+	if (rq->peer)
+		code = is_https(rq->url) ? set_peer_tls(easy, rq) : CURLE_OK;
+	else
+		code = set_server_tls(easy, rq);
 	if (rq->cert_file)
 		SET(CURLOPT_SSLCERT, rq->cert_file);
 	if (rq->key_file)
@@ -242,10 +275,10 @@ static CURLcode set_connection(CURL *easy, const struct http_request *rq)
 	 * past name resolution; it has the right size from before then. */
 	(void)curl_easy_setopt(easy, CURLOPT_BUFFERSIZE, RECEIVE_BUFFER_BYTES);
 	SET(CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
-	if (rq->unix_socket) {
+	if (rq->unix_socket)
 		SET(CURLOPT_UNIX_SOCKET_PATH, rq->unix_socket);
+	if (rq->unix_socket || rq->peer)
 		SET(CURLOPT_PROXY, "");
-	}
 	return code;
 }
 
@@ -316,7 +349,52 @@ static bool certificate_refused(const char *s)
 {
 	return strstr(s, " alert ") &&
 	       (strstr(s, "certificate") || strstr(s, "unknown ca") ||
-		strstr(s, "access denied"));
+		strstr(s, "decrypt error") || strstr(s, "access denied"));
+}
+
+const char *client_tls_refusal(const char *errbuf)
+{
+	static const struct {
+		const char *kind, *words;
+		const char *why;
+	} refusals[] = {
+		{" alert ", "certificate required",
+		 "the other side wants a certificate, and none was shown"},
+		{" alert ", "certificate expired",
+		 "the other side refused our certificate: it has expired"},
+		{" alert ", "unknown ca",
+		 "the other side refused our certificate: it is of another CA"},
+		{" alert ", "bad certificate",
+		 "the other side refused our certificate: it is not valid yet, "
+		 "or damaged"},
+		{" alert ", "unsupported certificate",
+		 "the other side refused our certificate: it is not for this "
+		 "use"},
+		{" alert ", "decrypt error",
+		 "the other side refused our certificate: its signature is "
+		 "wrong"},
+		{" alert ", "certificate revoked",
+		 "the other side refused our certificate: it is revoked"},
+		{"certificate problem", "has expired",
+		 "the other side's certificate has expired"},
+		{"certificate problem", "not yet valid",
+		 "the other side's certificate is not valid yet"},
+		{"certificate problem", "local issuer certificate",
+		 "the other side's certificate is of another CA"},
+		{"certificate problem", "self-signed certificate",
+		 "the other side's certificate is of another CA"},
+		/* What OpenSSL says before that, and curl instead. */
+		{"error:", "asn1 encoding routines",
+		 "the signature of the other side's certificate is wrong"},
+		{"error:", "rsa routines",
+		 "the signature of the other side's certificate is wrong"},
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(refusals); i++)
+		if (strstr(errbuf, refusals[i].kind) &&
+		    strstr(errbuf, refusals[i].words))
+			return refusals[i].why;
+	return errbuf;
 }
 
 static int transfer_errno(CURL *easy, const char *errbuf)
@@ -335,7 +413,10 @@ static int transfer_errno(CURL *easy, const char *errbuf)
 
 static int handshake_errno(const char *errbuf)
 {
-	if (certificate_refused(errbuf))
+	/* One whose issuer has the right name and another key. */
+	if (certificate_refused(errbuf) ||
+	    strstr(errbuf, "asn1 encoding routines") ||
+	    strstr(errbuf, "rsa routines"))
 		return -EKEYREJECTED;
 	if (strstr(errbuf, "SSL routines") && !strstr(errbuf, "unexpected eof"))
 		return -EPROTO;

@@ -442,6 +442,8 @@ static int explain(struct http_exchange *x, CURLcode code)
 		why = strerror(-x->failure);
 	} else if (r == 0) {
 		why = "";
+	} else if (r == -EKEYREJECTED) {
+		why = client_tls_refusal(why);
 	}
 	(void)snprintf(x->why, sizeof(x->why), "%s", why);
 	if (!x->peer[0] &&

@@ -47,7 +47,12 @@ struct http_request {
 	bool http2_prior_knowledge;	  /* each on a connection of its own */
 	const char *ca_file;		  /* besides the system's; PEM */
 	const char *cert_file, *key_file; /* our own certificate */
-	bool ca_only; /* ca_file instead of the system's; peers */
+	bool ca_only;			  /* ca_file instead of the system's */
+	/* The other side is a member of our cluster: whatever its host is
+	 * called, a certificate of ca_file, which is read for each new
+	 * connection and must be given with https, is what counts, and TLS is
+	 * 1.3. Proxies are not used. */
+	bool peer;
 	bool refuse_local; /* done(-EPERM) instead of asking an address of this
 			      host or link (http/local.h), whatever name led
 			      there, on new connections and on those used
@@ -85,11 +90,12 @@ struct http_callbacks {
 	 * had the length its head promised), -ECANCELED after http_cancel(),
 	 * -ENOENT host not found, -ECONNREFUSED, -EHOSTUNREACH, -ETIMEDOUT
 	 * (connect, first byte, stall or total), -ECONNRESET (closed early or
-	 * reset), -EPROTO (not HTTP, header too large), -EKEYREJECTED (TLS: the
-	 * certificate is not trusted, or theirs refused ours), -EPERM (see
-	 * refuse_local), -EIO others,
-	 * or what a callback returned. `why` is a sentence without the URL's
-	 * query. */
+	 * reset), -EPROTO (not HTTP, header too large), -EKEYREJECTED (TLS:
+	 * their certificate is not trusted, or they refused ours or the lack of
+	 * it; `why` tells which, and what is wrong with it), -EPERM (see
+	 * refuse_local), -EIO others (among them a certificate of ours that
+	 * cannot be read), or what a callback returned. `why` is a sentence
+	 * without the URL's query. */
 	void (*done)(void *arg, struct http_exchange *x, int r,
 		     const char *why);
 };

@@ -6,6 +6,7 @@
 
 #include "base/cleanup.h"
 #include "http/server-private.h"
+#include "http/tls.h"
 
 #define IN_MIN	     4096	  /* first size of the input buffer */
 #define BODY_ROOM    2048	  /* least room to read chunked bytes into */
@@ -16,6 +17,7 @@
 #define LINGER_BYTES (1U << 20)
 
 static void conn_run(struct conn *c);
+static void conn_read(struct conn *c);
 
 /* ---- Events ---- */
 
@@ -28,7 +30,8 @@ static size_t own_bytes(const struct conn *c)
 
 static bool has_output(const struct conn *c)
 {
-	return own_bytes(c) > 0 || c->lent_len > 0 || c->file_len > 0;
+	return own_bytes(c) > 0 || c->lent_len > 0 || c->file_len > 0 ||
+	       c->unsent;
 }
 
 static int wanted(const struct conn *c)
@@ -63,6 +66,8 @@ static void conn_arm(struct conn *c, int unused)
 
 	if (c->state == CONN_DEAD)
 		return;
+	if (want & UV_READABLE && c->tr->pending && c->tr->pending(c))
+		conn_later(c, LATER_READ);
 	if ((want & ~c->armed) == 0 && (unused & ~want) == 0)
 		return;
 	c->armed = want;
@@ -104,6 +109,7 @@ static void conn_free(struct conn *c)
 	buf_release(&c->out);
 	free(c->in);
 	free(c->body);
+	free(c->tls_name);
 	free(c);
 	http_server_check_stopped(s);
 }
@@ -126,6 +132,7 @@ void conn_close(struct conn *c, bool reset)
 	buf_reset(&c->out);
 	c->out_pos = c->lent_len = 0;
 	c->file_len = 0;
+	c->unsent = false;
 	if (c->writing) {
 		c->writing = false;
 		c->sent_r = -EPIPE;
@@ -175,6 +182,10 @@ void conn_do_later(struct conn *c)
 		conn_kick_unless_armed(c);
 	if (what & LATER_RUN)
 		conn_run(c);
+	if (what & LATER_READ && wanted(c) & UV_READABLE) {
+		conn_read(c);
+		conn_arm(c, 0);
+	}
 	if (c->state == CONN_DEAD && c->closed && !c->held)
 		conn_free(c);
 }
@@ -194,7 +205,8 @@ static void consume_output(struct conn *c, size_t n)
 		c->file_off += n;
 		c->file_len -= n;
 	}
-	c->progress = true;
+	if (n > 0)
+		c->progress = true;
 }
 
 static ssize_t send_bytes(struct conn *c, size_t max)
@@ -278,6 +290,8 @@ static int conn_send(struct conn *c)
 			n = send_copy(c);
 		else if (own_bytes(c) > 0 || c->lent_len > 0)
 			n = send_bytes(c, left);
+		else if (c->file_len == 0)
+			n = c->tr->writev(c, NULL, 0, false);
 		else
 			n = send_file(c, left);
 		if (n < 0)
@@ -295,7 +309,7 @@ static void linger(struct conn *c)
 	c->state = CONN_LINGER;
 	c->deadline_ms = uv_now(c->server->uv) + LINGER_MS;
 	c->linger_left = LINGER_BYTES;
-	(void)shutdown(c->fd, SHUT_WR);
+	c->tr->shut_wr(c);
 	conn_arm(c, 0);
 }
 
@@ -344,7 +358,9 @@ void conn_kick(struct conn *c)
 		return;
 	}
 	if (r == -EAGAIN) {
-		if (c->progress || c->deadline_ms == 0)
+		/* A handshake has no more time than a head. */
+		if (c->state != CONN_HEAD &&
+		    (c->progress || c->deadline_ms == 0))
 			c->deadline_ms = uv_now(c->server->uv) +
 					 c->server->cfg.send_timeout_ms;
 		conn_arm(c, 0);
@@ -632,7 +648,9 @@ static bool fill(struct conn *c, size_t room)
 		return true;
 	}
 	/* Before a request there is nobody to tell. */
-	if (n != -EAGAIN)
+	if (n == -ESHUTDOWN)
+		linger(c);
+	else if (n != -EAGAIN)
 		conn_close(c, n < 0);
 	return false;
 }
@@ -673,6 +691,16 @@ static void read_and_drop(struct conn *c)
 		c->linger_left -= (size_t)n;
 }
 
+static void conn_read(struct conn *c)
+{
+	if (c->state == CONN_HEAD)
+		read_head(c);
+	else if (c->state == CONN_BODY)
+		read_body(c);
+	else
+		read_and_drop(c);
+}
+
 /* The peer has closed its half, or all; a FIN alone does not tell which. On a
  * connection closed for good every byte from here is answered by RST, which
  * tells, so if an answer has not begun an interim one is sent: clients ignore
@@ -711,12 +739,7 @@ static void on_poll(uv_poll_t *h, int status, int events)
 	}
 	if (events & UV_READABLE && wanted(c) & UV_READABLE) {
 		unused &= ~UV_READABLE;
-		if (c->state == CONN_HEAD)
-			read_head(c);
-		else if (c->state == CONN_BODY)
-			read_body(c);
-		else
-			read_and_drop(c);
+		conn_read(c);
 	}
 	if (c->state == CONN_HANDLER || c->state == CONN_FLUSH) {
 		if (events & UV_PRIORITIZED)
@@ -760,13 +783,18 @@ int conn_new(struct http_listener *l, int fd_,
 		return -ENOMEM;
 	if (addr->ss_family != AF_UNIX)
 		(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-	r = uv_poll_init_socket(s->uv, &c->poll, fd);
-	if (r < 0)
-		return r;
-	c->poll.data = c;
-	c->fd = steal_fd(&fd);
+	c->fd = fd;
 	c->server = s;
 	c->tr = &http_plain;
+	r = l->tls ? conn_use_tls(c, l->tls) : 0;
+	if (r == 0)
+		r = uv_poll_init_socket(s->uv, &c->poll, fd);
+	if (r < 0) {
+		tls_session_free(&c->tls);
+		return r;
+	}
+	c->poll.data = c;
+	(void)steal_fd(&fd);
 	c->addr = *addr;
 	c->handler = l->handler;
 	c->handler_arg = l->arg;

@@ -39,6 +39,11 @@ static ssize_t plain_sendfile(struct conn *c, int fd, uint64_t off, size_t len)
 	return n < 0 ? -errno : n;
 }
 
+static void plain_shut_wr(struct conn *c)
+{
+	(void)shutdown(c->fd, SHUT_WR);
+}
+
 static void plain_close(struct conn *c, bool reset)
 {
 	struct linger l = {.l_onoff = 1, .l_linger = 0};
@@ -52,5 +57,6 @@ const struct http_transport http_plain = {
 	.read = plain_read,
 	.writev = plain_writev,
 	.sendfile = plain_sendfile,
+	.shut_wr = plain_shut_wr,
 	.close = plain_close,
 };

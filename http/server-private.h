@@ -3,6 +3,7 @@
  *   server.c   the server, its listeners, the sweep of timeouts
  *   conn.c     one connection: its states, reading, sending, closing
  *   plain.c    how bytes get onto the wire without TLS
+ *   tls-conn.c the same with TLS, as http/tls.h does it
  *   answer.c   the half of server.h that handlers call
  *   parser.c   bytes to heads
  *
@@ -36,19 +37,28 @@
 #include "http/server.h"
 
 struct conn;
+struct tls_server;
+struct tls_session;
 
 /* How bytes get onto the wire. The calls behave like the system calls of the
  * same names on a nonblocking socket, but return -errno, and never raise
- * SIGPIPE. A transport that needs to be readable in order to write (TLS) may
- * return -EAGAIN: it is called again whenever the socket is ready. */
+ * SIGPIPE. One that encrypts may take bytes although the socket has not taken
+ * all it made of them; then it sets conn.unsent, and returns -EAGAIN from
+ * further writes until they are gone. */
 struct http_transport {
-	ssize_t (*read)(struct conn *c, void *buf, size_t len); /* 0: end */
+	/* 0: end. -ESHUTDOWN: the connection is to be ended, but not without
+	 * sending what was written so far. */
+	ssize_t (*read)(struct conn *c, void *buf, size_t len);
 	/* more: further bytes follow at once, so that a short segment need not
-	 * leave yet. */
+	 * leave yet. Without any bytes: sends what is unsent. */
 	ssize_t (*writev)(struct conn *c, const struct iovec *iov, int n,
 			  bool more);
 	/* NULL: the file is read and written instead. 0: the file has ended. */
 	ssize_t (*sendfile)(struct conn *c, int fd, uint64_t off, size_t len);
+	/* Bytes can be read although the socket has none. NULL: never. */
+	bool (*pending)(const struct conn *c);
+	/* Nothing will be written any more. */
+	void (*shut_wr)(struct conn *c);
 	/* Closes the descriptor. reset: with RST, unsent bytes dropped. */
 	void (*close)(struct conn *c, bool reset);
 };
@@ -69,6 +79,7 @@ enum conn_later {
 	LATER_CALL = 1,	 /* sent(), gone(), or freeing */
 	LATER_RUN = 2,	 /* buffered bytes may hold the next request */
 	LATER_FLUSH = 4, /* a head to send that no body bytes came with */
+	LATER_READ = 8,	 /* the transport has bytes that were not read */
 };
 
 /* Strings made for a request, freed with it. */
@@ -88,7 +99,7 @@ struct http_req {
 	void (*gone)(struct http_req *rq);
 
 	/* The answer. */
-	struct buf fields; /* what http_header_add() collected */
+	struct buf fields;  /* what http_header_add() collected */
 	uint64_t called_ns; /* when the handler was; 0: it was not */
 	int status;
 	uint64_t promised; /* body bytes of http_begin() still to come */
@@ -110,6 +121,10 @@ struct conn {
 	int fd;
 	int armed; /* events of poll */
 	const struct http_transport *tr;
+	struct tls_session *tls; /* NULL without, and once closed */
+	char *tls_name;		 /* NULL before the handshake is complete */
+	bool tls_reported;	 /* that the handshake failed */
+	bool unsent; /* the transport has bytes that the socket did not take */
 	struct sockaddr_storage addr;
 	http_handler *handler;
 	void *handler_arg;
@@ -159,7 +174,8 @@ struct http_listener {
 	struct list node;
 	uv_poll_t poll;
 	int fd;
-	bool paused; /* out of descriptors */
+	struct tls_server *tls; /* NULL: without */
+	bool paused;		/* out of descriptors */
 	http_handler *handler;
 	void *arg;
 	char *unix_path; /* NULL for TCP */
@@ -184,7 +200,7 @@ struct http_server {
 	uint64_t cut_ms; /* when stopping: connections are cut off then */
 	void (*done)(void *arg);
 	void *done_arg;
-	struct log_limit emfile_log;
+	struct log_limit emfile_log, tls_log;
 	char date[48]; /* "Date: …\r\n" of date_s */
 	uint64_t date_s;
 	char scratch[HTTP_SMALL_FILE + 4096];
@@ -215,6 +231,18 @@ void conn_kick(struct conn *c);
 void conn_kick_unless_armed(struct conn *c);
 /* The handler is done with the request. */
 void conn_unhold(struct conn *c);
+
+/* ---- answer.c ---- */
+
+/* "127.0.0.1:1234" or "unix". Returns out. */
+#define HTTP_ADDR_SIZE (INET6_ADDRSTRLEN + 16)
+char *conn_addr(const struct conn *c, char out[HTTP_ADDR_SIZE]);
+
+/* ---- tls-conn.c ---- */
+
+/* Makes c, which is new, speak TLS. -ENOMEM. */
+int conn_use_tls(struct conn *c, struct tls_server *tls);
+void conn_tls_metrics(void);
 
 static inline struct conn *req_conn(const struct http_req *rq)
 {

@@ -145,7 +145,8 @@ static bool accept_one(struct http_listener *l)
 		/* Others concern only the connection (accept(2)). */
 		return r != -EAGAIN && !l->paused;
 	}
-	if (refuse && s->n_refused >= MAX_REFUSED) {
+	/* With TLS the answer would cost more than many requests. */
+	if (refuse && (l->tls || s->n_refused >= MAX_REFUSED)) {
 		(void)close(fd);
 		return true;
 	}
@@ -412,7 +413,7 @@ static int split_address(const char *addr, char *host, size_t host_size,
 	return 0;
 }
 
-int http_listen(struct http_server *s, const char *addr, void *tls,
+int http_listen(struct http_server *s, const char *addr, struct tls_server *tls,
 		http_handler *handler, void *arg, uint16_t *ret_port,
 		struct error *err)
 {
@@ -421,9 +422,6 @@ int http_listen(struct http_server *s, const char *addr, void *tls,
 	char host[256];
 	int r;
 
-	if (tls)
-		return set_error(err, -EOPNOTSUPP, "%s: no TLS listeners yet",
-				 addr);
 	if (s->stopping)
 		return set_error(err, -ECANCELED, "%s: stopping", addr);
 	if (strncmp(addr, "unix:", 5) == 0) {
@@ -446,6 +444,10 @@ int http_listen(struct http_server *s, const char *addr, void *tls,
 		return set_error(err, r, "cannot listen on %s: %s", addr,
 				 strerror(-r));
 	}
+	for (struct list *it = last->next; it != &s->listeners; it = it->next)
+		list_entry(it, struct http_listener, node)->tls = tls;
+	if (tls)
+		conn_tls_metrics();
 	if (ret_port)
 		*ret_port = port;
 	return 0;

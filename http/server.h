@@ -32,6 +32,7 @@
 struct http_server;
 struct http_listener;
 struct http_req;
+struct tls_server;
 
 struct http_server_config {
 	struct loop *loop;
@@ -73,12 +74,14 @@ typedef void http_handler(void *arg, struct http_req *rq);
 
 /* A listener on "host:port", "[v6]:port", ":port" (all addresses), or
  * "unix:/path" (mode 0600; a stale socket file is replaced). Its requests go
- * to handler. tls is what http/tls.h makes, or NULL; -EOPNOTSUPP with it, for
- * now. *ret_port (may be NULL) is the port in use, for ":0". A name is looked
- * up at once and all its addresses are listened on. -EINVAL for a malformed
- * address, -EADDRINUSE, -EEXIST for a path that is no socket, and what
- * socket(2) and bind(2) give. *err names the address. */
-int http_listen(struct http_server *s, const char *addr, void *tls,
+ * to handler. tls, from http/tls.h, or NULL for none, is borrowed until stop's
+ * done(); clients then have header_timeout_ms for the handshake, and more of
+ * them than max_connections are closed without an answer. *ret_port (may be
+ * NULL) is the port in use, for ":0". A name is looked up at once and all its
+ * addresses are listened on. -EINVAL for a malformed address, -EADDRINUSE,
+ * -EEXIST for a path that is no socket, and what socket(2) and bind(2) give.
+ * *err names the address. */
+int http_listen(struct http_server *s, const char *addr, struct tls_server *tls,
 		http_handler *handler, void *arg, uint16_t *ret_port,
 		struct error *err);
 
@@ -103,7 +106,8 @@ const void *http_req_body(const struct http_req *rq, size_t *ret_len);
 /* "127.0.0.1:1234" or "unix". */
 const char *http_req_client(const struct http_req *rq);
 bool http_req_is_head(const struct http_req *rq);
-/* The TLS peer's certificate name (CN), NULL without. */
+/* The name (CN) in the TLS client's certificate, "" if that has none that can
+ * be printed; NULL without TLS. */
 const char *http_req_tls_name(const struct http_req *rq);
 
 /* For the handler's own state. */
@@ -148,7 +152,8 @@ typedef void http_sent_cb(struct http_req *rq, int r);
  * in all than http_begin() promised. */
 void http_write(struct http_req *rq, const void *bytes, size_t len,
 		http_sent_cb *sent);
-/* The same with bytes of a file, by sendfile(2) where the connection is plain;
+/* The same with bytes of a file, by sendfile(2) where the connection is plain
+ * and in pieces of 128 KiB where it is encrypted;
  * fd is borrowed until sent(). At most 2 MiB leave per turn of the loop. A
  * file that ends early: -EIO. Reads of what is not in the page cache hold the
  * loop up: have it read ahead (posix_fadvise(2)) where that matters. */

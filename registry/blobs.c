@@ -94,14 +94,41 @@ static void ready(struct flight *f)
 	flight_finish(f, bf->r);
 }
 
+/* The digest will tell whether it was right. */
+static void peers_answered(void *arg, int r, uint64_t size)
+{
+	struct flight *f = arg;
+
+	f->asked_peers = false;
+	if (r < 0) {
+		flight_finish(f, -EHOSTUNREACH);
+		return;
+	}
+	of(f)->size = size;
+	flight_job(f, create, ready);
+}
+
+static void ask_peers(struct flight *f)
+{
+	struct catalog_peers *p = f->r->peers;
+
+	f->asked_peers = true;
+	p->ops->get_size(p, &of(f)->key.id, peers_answered, f);
+}
+
 static void probed(void *arg, int r, const struct probe_result *res,
 		   bool unreachable, const char *why)
 {
 	struct flight *f = arg;
 
-	(void)unreachable;
 	flight_why(f, why);
 	f->probe = NULL;
+	if (unreachable)
+		flight_host_failed(f);
+	if (unreachable && f->r->peers) {
+		ask_peers(f);
+		return;
+	}
 	if (r == 0 && res->size > BLOB_MAX_SIZE)
 		r = -EBADMSG;
 	if (r < 0) {
@@ -137,7 +164,9 @@ static void looked_up(struct flight *f)
 {
 	struct blob_flight *bf = of(f);
 
-	if (bf->r == -ENOENT)
+	if (bf->r == -ENOENT && f->r->peers && flight_host_is_down(f))
+		ask_peers(f);
+	else if (bf->r == -ENOENT)
 		ask_size(f);
 	else
 		ready(f);

@@ -21,6 +21,8 @@
 #define BACKOFF_MAX_MS 3000
 /* For what somebody waits for in a directory listing. */
 #define META_CONNECT_MS	   5000
+/* When there are others to ask. */
+#define META_CONNECT_PEERS_MS 2000
 #define META_FIRST_BYTE_MS 10000
 
 static void go(struct call *c);
@@ -471,7 +473,9 @@ static int send_request(struct call *c)
 		.has_range = c->has_range,
 		.range_off = c->range_off,
 		.range_len = c->range_len,
-		.connect_timeout_ms = c->retry ? META_CONNECT_MS : 0,
+		.connect_timeout_ms = !c->retry	   ? 0
+				      : c->r->peers ? META_CONNECT_PEERS_MS
+						    : META_CONNECT_MS,
 		.first_byte_timeout_ms = c->retry ? META_FIRST_BYTE_MS : 0,
 	};
 	char ca[4096];

@@ -98,6 +98,8 @@ static void flight_end(struct flight *f, int r)
 	delay_cancel(&f->begin);
 	call_abandon(&f->call);
 	probe_abandon(&f->probe);
+	if (f->asked_peers)
+		f->r->peers->ops->cancel(f->r->peers, f);
 	answer_all(f, r);
 	/* At once, also when registry_free() ends a flight whose job has done
 	 * its work but not come back: the store may be closed by then. */

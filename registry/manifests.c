@@ -15,6 +15,7 @@ struct manifest_flight {
 	struct digest digest;
 	bool fresh; /* the tag was seen a moment ago */
 	bool stale;
+	bool told; /* the other nodes */
 	/* What came, or was stored; moves between loop and jobs. */
 	char *type;
 	void *bytes;
@@ -51,6 +52,17 @@ static void manifest_release(struct flight *f)
 	free(of(f)->reference);
 }
 
+/* Others may ask us for it from now on. */
+static void tell_peers(struct manifest_flight *m)
+{
+	struct catalog_peers *p = m->f.r->peers;
+
+	if (p && !m->told)
+		p->ops->noted(p, m->f.host, m->f.name,
+			      m->by_tag ? m->reference : NULL, &m->digest);
+	m->told = true;
+}
+
 static void manifest_answer(struct flight *f, int r, void (*cb)(void),
 			    void *arg)
 {
@@ -63,6 +75,7 @@ static void manifest_answer(struct flight *f, int r, void (*cb)(void),
 		return;
 	}
 	m = of(f);
+	tell_peers(m);
 	res = (struct manifest_result){
 		.digest = m->digest,
 		.media_type = m->type,
@@ -246,6 +259,65 @@ static void serve_stale(struct flight *f)
 	flight_finish(f, 0);
 }
 
+/* What a member has of it. A tag from there is as good as one that was seen
+ * long ago. */
+static void accept_from_peers(struct job *j)
+{
+	struct manifest_flight *m = of_job(j);
+	struct digest d;
+
+	digest_of(m->bytes, m->len, &d);
+	if (m->expected_known && !digest_equal(&d, &m->expected)) {
+		m->r = -EBADMSG;
+		return;
+	}
+	m->digest = d;
+	m->r = parse(m);
+	if (m->r == 0 && !m->manifest && m->by_tag)
+		m->r = -EBADMSG;
+	if (m->r < 0)
+		return;
+	(void)store_manifest_put(m->store, &d, m->type, m->bytes, m->len);
+	note_children(m);
+	if (m->by_tag)
+		(void)store_tag_put(m->store, m->f.repo, m->reference,
+				    &m->digest, 0);
+}
+
+static void peers_answered(void *arg, int r, const char *type,
+			   const void *bytes, size_t len)
+{
+	struct flight *f = arg;
+	struct manifest_flight *m = of(f);
+
+	f->asked_peers = false;
+	if (r == 0) {
+		drop_content(m);
+		m->bytes = malloc(len);
+		m->type = strdup(type);
+		m->len = len;
+	}
+	if (r < 0 || !m->bytes || !m->type) {
+		flight_finish(f, m->r);
+		return;
+	}
+	memcpy(m->bytes, bytes, len);
+	m->stale = m->by_tag;
+	flight_job(f, accept_from_peers, accepted);
+}
+
+/* r: what to end with when they do not have it either. */
+static void ask_peers(struct flight *f, int r)
+{
+	struct catalog_peers *p = f->r->peers;
+	struct manifest_flight *m = of(f);
+
+	m->r = r;
+	f->asked_peers = true;
+	p->ops->get_manifest(p, f->host, f->name, m->reference, peers_answered,
+			     f);
+}
+
 static void failed(struct flight *f, int r, bool unreachable)
 {
 	struct manifest_flight *m = of(f);
@@ -258,6 +330,10 @@ static void failed(struct flight *f, int r, bool unreachable)
 				 LS("repository", f->repo),
 				 LS("tag", m->reference), LS("why", f->why));
 			serve_stale(f);
+			return;
+		}
+		if (f->r->peers) {
+			ask_peers(f, r);
 			return;
 		}
 	}
@@ -400,7 +476,10 @@ static void looked_up(struct flight *f)
 		m->expected = m->digest;
 		m->expected_known = true;
 	}
-	get(f, m->reference);
+	if (f->r->peers && flight_host_is_down(f))
+		ask_peers(f, -EHOSTUNREACH);
+	else
+		get(f, m->reference);
 }
 
 static void manifest_begin(struct flight *f)

@@ -46,6 +46,7 @@ struct registry {
 	char *certs_dir;     /* NULL: none */
 	struct string_list plain_http;
 	uint64_t meta_timeout_ms, tag_fresh_ms, negative_ms;
+	struct catalog_peers *peers; /* NULL: none */
 	const char *node;
 
 	struct ticker *ticker;
@@ -284,6 +285,7 @@ struct flight {
 	int abort_r; /* flight_abort() */
 	struct call *call;
 	struct probe *probe;
+	bool asked_peers; /* and they have not answered yet */
 	char *host, *name; /* canonical; NULL for URLs */
 	char *repo;	   /* "HOST/NAME"; a URL without its query */
 	char why[WHY_SIZE];

@@ -47,6 +47,9 @@ struct registry_config {
 	uint64_t meta_timeout_ms;	      /* manifests, tags, sizes; 15 s */
 	uint64_t tag_fresh_ms; /* a tag is not asked again before; 30 s */
 	uint64_t negative_ms;  /* a "no" is remembered; 5 s */
+	/* Asked when upstream cannot be reached, and told of manifests; NULL =
+	 * there are no other nodes. Borrowed until registry_free(). */
+	struct catalog_peers *peers;
 	const char *node; /* this node's name, for metrics; NULL = "". Borrowed
 			     until registry_free() */
 };

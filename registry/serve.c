@@ -178,12 +178,26 @@ static void ranged(struct serve *s)
 		finish(s, s->job_r);
 }
 
+static int range_fd(struct serve *s, bool now)
+{
+	struct store *store = s->cfg->store;
+
+	if (s->how.peer)
+		return store_range_fd_unchecked(store, s->blob, s->off,
+						s->piece_len, now, &s->job_fd,
+						&s->job_gen);
+	if (now)
+		return store_range_fd_now(store, s->blob, s->off, s->piece_len,
+					  &s->job_fd, &s->job_gen);
+	return store_range_fd(store, s->blob, s->off, s->piece_len, &s->job_fd,
+			      &s->job_gen);
+}
+
 static void range_work(struct loop_job *j)
 {
 	struct serve *s = container_of(j, struct serve, job);
 
-	s->job_r = store_range_fd(s->cfg->store, s->blob, s->off, s->piece_len,
-				  &s->job_fd, &s->job_gen);
+	s->job_r = range_fd(s, false);
 }
 
 static void range_done(struct loop_job *j)
@@ -201,8 +215,7 @@ static void range_done(struct loop_job *j)
 static void file_piece(struct serve *s)
 {
 	s->job_fd = -1;
-	s->job_r = store_range_fd_now(s->cfg->store, s->blob, s->off,
-				      s->piece_len, &s->job_fd, &s->job_gen);
+	s->job_r = range_fd(s, true);
 	if (s->job_r != -EBUSY) {
 		ranged(s);
 		return;
@@ -253,6 +266,8 @@ static void read_piece(struct serve *s)
 	s->rd.len = (uint32_t)len;
 	s->rd.min = (uint32_t)min_u64(len, MIN_PIECE);
 	s->rd.deadline_ms = s->begun ? 0 : s->deadline_ms;
+	s->rd.unchecked = s->how.peer;
+	s->rd.as_owner = s->how.as_owner;
 	s->rd.done = on_read;
 	s->reading = true;
 	fetch_read_start(s->cfg->fetch, &s->rd);
@@ -345,7 +360,8 @@ static void next(struct serve *s)
 	s->piece_len = min_u64(present_from(s), FILE_PIECE);
 	guess_ahead(s, s->piece_len ? s->piece_len
 				    : min_u64(CHUNK_SIZE, s->end - s->off));
-	if (s->piece_len && !blob_gated(s->blob))
+	if (s->piece_len && (s->how.peer ? !blob_failed(s->blob)
+					 : !blob_gated(s->blob)))
 		file_piece(s);
 	else
 		read_piece(s);

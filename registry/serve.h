@@ -34,6 +34,8 @@ struct serve_how {
 	const char *etag; /* without quotes, no longer than a digest; copied.
 			     NULL = the digest, or none for a URL's blob */
 	bool tell_digest; /* the etag as Docker-Content-Digest, too */
+	bool peer;     /* a node asks: it checks the whole itself */
+	bool as_owner; /* see fetch_read.as_owner */
 	int miss_status;  /* when nobody has the first byte; 0 = 404 */
 	/* Called once, when the response has ended. r as for fetch, or -EPIPE
 	 * when the client went away. bytes: of the body, sent. May be NULL. */

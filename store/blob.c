@@ -187,6 +187,11 @@ bool blob_gated(const struct blob *b)
 	return LOAD_ACQ(&b->gate) != GATE_OPEN && !LOAD_ACQ(&b->external);
 }
 
+bool blob_failed(const struct blob *b)
+{
+	return LOAD_ACQ(&b->gate) == GATE_FAILED && !LOAD_ACQ(&b->external);
+}
+
 void gate_locked(struct blob *b)
 {
 	if (b->key.kind == BLOB_SHA256 && LOAD(&b->gate) == GATE_OPEN &&
@@ -467,13 +472,12 @@ int chunk_read(struct blob *b, uint32_t chunk, void *buf)
 	return read_range(b, chunk * CHUNK_SIZE, buf, blob_chunk_len(b, chunk));
 }
 
-int store_range_fd(struct store *s, struct blob *b, uint64_t off, uint64_t len,
-		   int *ret_fd, uint64_t *ret_gen)
+static int range_fd(struct store *s, struct blob *b, uint64_t off, uint64_t len,
+		    enum gate held_by, int *ret_fd, uint64_t *ret_gen)
 {
 	uint32_t first = (uint32_t)(off >> CHUNK_SHIFT), last = first;
 	int fd, r = 0;
 
-	(void)s;
 	if (!in_range(b, off, len))
 		return -EINVAL;
 	*ret_gen = __atomic_load_n(&b->gen, __ATOMIC_SEQ_CST);
@@ -490,7 +494,7 @@ int store_range_fd(struct store *s, struct blob *b, uint64_t off, uint64_t len,
 		last = (uint32_t)((off + len - 1) >> CHUNK_SHIFT);
 		r = range_check(b, first, last);
 	}
-	if (r == 0 && LOAD_ACQ(&b->gate))
+	if (r == 0 && LOAD_ACQ(&b->gate) >= (uint32_t)held_by)
 		r = -EAGAIN;
 	if (r < 0)
 		return r;
@@ -503,26 +507,48 @@ int store_range_fd(struct store *s, struct blob *b, uint64_t off, uint64_t len,
 	return 0;
 }
 
-int store_range_fd_now(struct store *s, struct blob *b, uint64_t off,
-		       uint64_t len, int *ret_fd, uint64_t *ret_gen)
+int store_range_fd(struct store *s, struct blob *b, uint64_t off, uint64_t len,
+		   int *ret_fd, uint64_t *ret_gen)
+{
+	return range_fd(s, b, off, len, GATE_UNCHECKED, ret_fd, ret_gen);
+}
+
+/* Only a miss or a first touch makes range_fd() block. */
+static bool range_blocks(struct blob *b, uint64_t off, uint64_t len)
 {
 	uint32_t last = (uint32_t)((off + len - 1) >> CHUNK_SHIFT);
 
-	/* Only a miss or a first touch makes store_range_fd() block. */
 	if (len == 0 || !in_range(b, off, len))
-		return -EBUSY;
+		return true;
 	if (LOAD_ACQ(&b->external))
-		return store_range_fd(s, b, off, len, ret_fd, ret_gen);
+		return false;
 	if (LOAD_ACQ(&b->fd) < 0)
-		return -EBUSY;
+		return true;
 	for (uint32_t c = (uint32_t)(off >> CHUNK_SHIFT); c <= last; c++) {
 		struct seg *g = seg_of(b, c);
 
 		if (!g || !bit_get(g->present, c % INDEX_SEG) ||
 		    !bit_get(g->checked, c % INDEX_SEG))
-			return -EBUSY;
+			return true;
 	}
-	return store_range_fd(s, b, off, len, ret_fd, ret_gen);
+	return false;
+}
+
+int store_range_fd_now(struct store *s, struct blob *b, uint64_t off,
+		       uint64_t len, int *ret_fd, uint64_t *ret_gen)
+{
+	return range_blocks(b, off, len)
+		       ? -EBUSY
+		       : store_range_fd(s, b, off, len, ret_fd, ret_gen);
+}
+
+int store_range_fd_unchecked(struct store *s, struct blob *b, uint64_t off,
+			     uint64_t len, bool now, int *ret_fd,
+			     uint64_t *ret_gen)
+{
+	if (now && range_blocks(b, off, len))
+		return -EBUSY;
+	return range_fd(s, b, off, len, GATE_FAILED, ret_fd, ret_gen);
 }
 
 bool store_gen_ok(struct blob *b, uint64_t gen)

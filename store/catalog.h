@@ -65,4 +65,39 @@ struct catalog {
 	const struct catalog_ops *ops;
 };
 
+/* ---- The other nodes ----
+ *
+ * What the registries ask of peers when upstream cannot be reached: p2p/
+ * implements it, main.c hands it to registry/. */
+
+struct catalog_peers;
+
+/* bytes (borrowed, at most MANIFEST_MAX_BYTES) are what a member has; whoever
+ * asked by digest checks them against it. r: 0, -ENOENT nobody has it,
+ * -ECANCELED. */
+typedef void peer_manifest_cb(void *arg, int r, const char *media_type,
+			      const void *bytes, size_t len);
+/* size is what members say of the blob. */
+typedef void peer_size_cb(void *arg, int r, uint64_t size);
+
+struct catalog_peers_ops {
+	/* By tag or "sha256:…". */
+	void (*get_manifest)(struct catalog_peers *p, const char *host,
+			     const char *name, const char *reference,
+			     peer_manifest_cb *cb, void *arg);
+	void (*get_size)(struct catalog_peers *p, const struct digest *d,
+			 peer_size_cb *cb, void *arg);
+	/* Ends what was asked with this arg: its callback does not come. */
+	void (*cancel)(struct catalog_peers *p, void *arg);
+	/* This node now has a manifest, by this tag if it is not NULL. Any
+	 * thread. */
+	void (*noted)(struct catalog_peers *p, const char *host,
+		      const char *name, const char *tag,
+		      const struct digest *d);
+};
+
+struct catalog_peers {
+	const struct catalog_peers_ops *ops;
+};
+
 #endif

@@ -69,6 +69,7 @@ struct flight {
 	struct loop_job job;
 	int write_result;
 	bool writing;
+	bool as_owner; /* see fetch_read */
 	/* Of a blob's only chunk that could not be stored. */
 	bool digest_ok;
 	unsigned int mismatches;
@@ -103,7 +104,7 @@ struct run {
 				 after a piece of which only a part was taken */
 	uint64_t progress_ms; /* when bytes came last, or it went on */
 	bool paused;	      /* for want of memory */
-	bool background;      /* counts against f->cfg.workers */
+	bool background;      /* counts against its source's limit */
 	bool cancelled;
 };
 
@@ -118,7 +119,7 @@ struct fetch {
 	struct list blobs;
 
 	struct list runs;
-	unsigned int nruns, npaused, background_runs;
+	unsigned int nruns, npaused;
 	uint64_t wanted_bytes; /* asked for by background runs, not received */
 
 	struct list reads; /* waiting, oldest first */
@@ -161,6 +162,8 @@ void maybe_stopped(struct fetch *f);
 bool fetch_post(struct fetch *f, struct loop_task *t);
 void fetch_posted(struct fetch *f);
 
+/* Whether rd may have the flight's bytes; see fetch.h, "Never wrong bytes". */
+bool read_sees(const struct fetch_read *rd, const struct flight *fl);
 /* What w waits for is there: the flight's bytes are lent to it. */
 void read_take(struct fetch_wait *w, struct flight *fl);
 /* Waits for nothing any more; looked at anew in the next turn. */

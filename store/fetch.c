@@ -38,6 +38,7 @@ static void wait_for(struct fetch_read *rd, struct fetch_wait *w,
 	       list_entry(at->prev, struct fetch_wait, node)->need > w->need)
 		at = at->prev;
 	list_add_tail(at, &w->node);
+	fl->as_owner |= rd->as_owner;
 	w->waiting = true;
 	rd->nwaiting++;
 	if (fl->state == FLIGHT_QUEUED)
@@ -138,13 +139,23 @@ void read_fail(struct fetch_read *rd, int r)
 
 /* ---- What is there ---- */
 
+static bool held_back(const struct fetch_read *rd)
+{
+	return rd->unchecked ? blob_failed(rd->blob) : blob_gated(rd->blob);
+}
+
+bool read_sees(const struct fetch_read *rd, const struct flight *fl)
+{
+	return rd->unchecked ? !blob_failed(rd->blob) : flight_shows(fl);
+}
+
 /* Fills rd->piece[] from what there is now; rd->got is the number of bytes
  * from rd->off on without a gap. */
 static void read_collect(struct fetch_read *rd)
 {
 	const struct blob_fetch *bf = blob_user(rd->blob);
 	uint64_t at = rd->off, end = rd->off + rd->len;
-	bool gated = blob_gated(rd->blob);
+	bool gated = held_back(rd);
 
 	rd->npieces = 0;
 	rd->got = 0;
@@ -156,7 +167,7 @@ static void read_collect(struct fetch_read *rd)
 		struct fetch_piece *p = &rd->piece[i];
 		struct chunk_buf *buf = NULL;
 
-		if (fl && fl->buf && !rd->stored && flight_shows(fl)) {
+		if (fl && fl->buf && !rd->stored && read_sees(rd, fl)) {
 			buf = fl->buf;
 			have = fl->have;
 		}
@@ -228,7 +239,7 @@ static int read_wait(struct fetch_read *rd, struct blob_fetch *bf)
 		w->need = rd->stored
 				  ? UINT32_MAX /* its end */
 				  : (uint32_t)min_u64(end - begin, CHUNK_SIZE);
-		if (fl && fl->buf && fl->have >= w->need && flight_shows(fl)) {
+		if (fl && fl->buf && fl->have >= w->need && read_sees(rd, fl)) {
 			take(w, fl);
 			continue;
 		}
@@ -277,11 +288,13 @@ static void read_attach(struct fetch_read *rd)
 		read_fail(rd, -ENOMEM);
 		return;
 	}
-	if (failed_digest(b) && blob_chunks(b) > 1) {
+	if (rd->unchecked && blob_failed(b)) {
+		r = -EBADMSG;
+	} else if (failed_digest(b) && blob_chunks(b) > 1) {
 		if (bf->mismatches < 2)
 			fetch_prefetch(f, b, 0, blob_size(b));
 		r = -EBADMSG;
-	} else if (blob_gated(b) && blob_missing(b) == 0) {
+	} else if (held_back(rd) && blob_missing(b) == 0) {
 		rd->wait[0].waiting = true;
 		rd->nwaiting++;
 		list_add_tail(&bf->gated, &rd->wait[0].node);
@@ -503,6 +516,8 @@ static void check_deadlines(struct fetch *f, uint64_t now)
 
 		if (rd->deadline_ms <= now)
 			read_fail(rd, -ETIMEDOUT);
+		else if (blob_external(rd->blob))
+			read_again(rd); /* somebody else has got it */
 	}
 }
 

@@ -55,7 +55,9 @@ struct fetch_config {
 	/* Of chunks requested and not yet written, and of pieces lent; at least
 	 * 4 MiB. 0 = 64 MiB. */
 	uint64_t memory_bytes;
-	uint32_t workers; /* background runs at once; 0 = 8 */
+	/* Background runs at once from one source that sets no limit of its own;
+	 * 0 = 8. */
+	uint32_t workers;
 };
 
 int fetch_new(const struct fetch_config *cfg, struct fetch **ret);
@@ -102,6 +104,10 @@ struct fetch_read {
 	uint64_t deadline_ms; /* on now_ms(); 0 = now + read_timeout_ms */
 	bool stored; /* be called only once the bytes are in the store, or
 			with the error that keeps them out (-ENOSPC) */
+	bool unchecked; /* a peer reads, and checks the whole itself: bytes are
+			   not held back, unless they failed the digest */
+	bool as_owner;	/* a peer reads what it wants us to fetch for all: no
+			   other owner is to be asked */
 	/* Exactly once, never from inside fetch_read_start(). r: 0, and
 	 * piece[] describes at least `min` bytes from off on, in order;
 	 * -ENOENT nobody has the blob; -EACCES; -EBADMSG the bytes failed the

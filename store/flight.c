@@ -292,15 +292,16 @@ bool flight_shows(const struct flight *fl)
 	       blob_unsummed_bytes(b) > STORE_GATE_MAX;
 }
 
-static void serve_waits(struct flight *fl)
+/* shown: to everybody; else only to peers, who check for themselves. */
+static void serve_waits(struct flight *fl, bool shown)
 {
-	while (!list_empty(&fl->waits)) {
-		struct fetch_wait *w =
-			list_first(&fl->waits, struct fetch_wait, node);
+	list_for_each_safe (n, &fl->waits) {
+		struct fetch_wait *w = list_entry(n, struct fetch_wait, node);
 
 		if (w->need > fl->have)
 			return;
-		read_take(w, fl);
+		if (shown || (w->rd->unchecked && read_sees(w->rd, fl)))
+			read_take(w, fl);
 	}
 }
 
@@ -311,8 +312,8 @@ void flight_progress(struct flight *fl)
 	if (list_empty(&fl->waits))
 		return;
 	w = list_first(&fl->waits, struct fetch_wait, node);
-	if (w->need <= fl->have && flight_shows(fl))
-		serve_waits(fl);
+	if (w->need <= fl->have)
+		serve_waits(fl, flight_shows(fl));
 }
 
 void flight_forget_bytes(struct flight *fl)
@@ -390,8 +391,8 @@ static void stored(struct flight *fl)
 	uint32_t chunk = fl->chunk;
 
 	/* Not if it was there already: those may be other bytes. */
-	if (fl->write_result == 0 && !blob_gated(bf->blob))
-		serve_waits(fl);
+	if (fl->write_result == 0)
+		serve_waits(fl, !blob_gated(bf->blob));
 	release_waits(fl, 0);
 	flight_free(fl);
 	/* The mismatch came before the news of our own write: this chunk was

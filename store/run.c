@@ -16,6 +16,8 @@
 #define PROGRESS_BYTES ((uint64_t)64 << 10)
 /* How slow a run may be in all; see also fetch_config.stall_ms. */
 #define SLOW_BYTES_PER_MS 16
+/* So many queued flights are looked at for one whose source has less to do. */
+#define MAX_PASSED 1024
 
 static struct metric_family m_bytes = {
 	.name = "peerd_fetched_bytes_total",
@@ -211,8 +213,9 @@ static void run_free(struct run *run)
 	list_del(&run->node);
 	f->nruns--;
 	if (run->background) {
-		f->background_runs--;
 		f->wanted_bytes -= run_left(run);
+		if (run->source)
+			run->source->background_runs--;
 	}
 	free(run);
 	blob_fetch_put(bf);
@@ -288,6 +291,20 @@ static bool on_data(struct source_request *rq, const void *bytes, size_t len)
 	return true;
 }
 
+static void set_source(struct run *run, unsigned int index)
+{
+	const char *labels[1];
+
+	if (run->background && run->source)
+		run->source->background_runs--;
+	run->source_index = index;
+	run->source = run->f->sources[index];
+	if (run->background)
+		run->source->background_runs++;
+	labels[0] = run_name(run);
+	run->m_bytes = metric_get(&m_bytes, labels);
+}
+
 /* Gives the run to the first source from run->source_index on that has an idea
  * about the blob. */
 static int run_give(struct run *run)
@@ -295,12 +312,8 @@ static int run_give(struct run *run)
 	struct fetch *f = run->f;
 	int worst = -ENOENT, r;
 
-	for (; run->source_index < f->nsources; run->source_index++) {
-		const char *labels[1];
-
-		run->source = f->sources[run->source_index];
-		labels[0] = run_name(run);
-		run->m_bytes = metric_get(&m_bytes, labels);
+	for (unsigned int i = run->source_index; i < f->nsources; i++) {
+		set_source(run, i);
 		r = run->source->ops->start(run->source, &run->rq);
 		if (r == 0)
 			return 0;
@@ -310,11 +323,48 @@ static int run_give(struct run *run)
 	return worst;
 }
 
+/* The first source from fl->source on that takes it, and how many chunks in one
+ * request. The number of sources when none does. */
+static unsigned int source_of(const struct flight *fl, uint32_t *ret_extent)
+{
+	const struct fetch *f = fl->bf->f;
+	uint32_t most = blob_chunks(fl->bf->blob) - fl->chunk;
+	unsigned int i;
+
+	*ret_extent = most;
+	for (i = fl->source; i < f->nsources; i++) {
+		struct source *s = f->sources[i];
+
+		if (!s->ops->extent)
+			break;
+		*ret_extent = s->ops->extent(s, fl->bf->blob, fl->chunk, most,
+					     fl->as_owner);
+		if (*ret_extent > 0)
+			break;
+	}
+	return i;
+}
+
+static bool is_full(const struct fetch *f, unsigned int source)
+{
+	const struct source *s;
+
+	if (source >= f->nsources)
+		return false;
+	s = f->sources[source];
+	return s->background_runs >=
+	       (s->max_background ? s->max_background : f->cfg.workers);
+}
+
 /* Whether the flight may travel behind (or before) others in a run. They who
  * failed together go together again. */
-static bool may_join(const struct flight *fl, const struct flight *first)
+static bool may_join(const struct flight *fl, const struct flight *first,
+		     unsigned int source)
 {
-	if (!fl || fl->have > 0 || fl->source != first->source)
+	uint32_t extent;
+
+	if (!fl || fl->have > 0 || fl->source != first->source ||
+	    fl->as_owner != first->as_owner || source_of(fl, &extent) != source)
 		return false;
 	return fl->state == FLIGHT_QUEUED || fl->state == FLIGHT_WANTED ||
 	       (fl->state == FLIGHT_RETRY &&
@@ -322,14 +372,15 @@ static bool may_join(const struct flight *fl, const struct flight *first)
 }
 
 /* Reads that the kernel sends side by side come in any order. */
-static struct flight *run_first(struct flight *fl)
+static struct flight *run_first(struct flight *fl, unsigned int source)
 {
 	uint64_t bytes = fl->len;
 
 	while (fl->have == 0 && fl->chunk > 0 && bytes < RUN_MAX_BYTES) {
 		struct flight *before = flight_find(fl->bf, fl->chunk - 1);
 
-		if (!may_join(before, fl) || before->state == FLIGHT_QUEUED)
+		if (!may_join(before, fl, source) ||
+		    before->state == FLIGHT_QUEUED)
 			break;
 		fl = before;
 		bytes += fl->len;
@@ -350,8 +401,9 @@ static uint64_t latest_deadline(const struct flight *fl, uint64_t at_least)
 	return d;
 }
 
-/* Takes the flights from the first one on as far as they follow one another. */
-static void run_fill(struct run *run, struct flight *fl)
+/* Takes the flights from the first one on as far as they follow one another,
+ * at most so many. */
+static void run_fill(struct run *run, struct flight *fl, uint32_t extent)
 {
 	const struct flight *first = fl;
 	struct source_request *rq = &run->rq;
@@ -362,53 +414,61 @@ static void run_fill(struct run *run, struct flight *fl)
 		run->end = fl->chunk + 1;
 		fl->run = run;
 		flight_move(fl, FLIGHT_RUNNING);
-		if (run->end == blob_chunks(rq->blob) ||
+		if (run->end == blob_chunks(rq->blob) || --extent == 0 ||
 		    rq->length >= RUN_MAX_BYTES)
 			break;
 		fl = flight_find(run->bf, run->end);
-	} while (may_join(fl, first));
+	} while (may_join(fl, first, run->source_index));
 	rq->deadline_ms += rq->length / SLOW_BYTES_PER_MS;
 }
 
-/* Starts a run with the flight, and with those queued around it. */
-static void run_start(struct flight *fl, bool background)
+/* Starts a run with the flight, and with those queued around it. False: it
+ * has to wait until its source has less to do. */
+static bool run_start(struct flight *fl, bool background)
 {
 	struct blob_fetch *bf = fl->bf;
 	struct fetch *f = bf->f;
-	struct run *run = calloc(1, sizeof(*run));
 	uint64_t now = now_ms();
+	uint32_t extent;
+	unsigned int source = source_of(fl, &extent);
+	struct run *run;
 	int r;
 
+	if (background && is_full(f, source))
+		return false;
+	run = calloc(1, sizeof(*run));
 	if (!run) {
 		fl->retry_ms = now + RETRY_FIRST_MS;
 		flight_move(fl, FLIGHT_RETRY);
-		return;
+		return true;
 	}
-	if (!background)
-		fl = run_first(fl);
+	if (!background && extent > 1 && run_first(fl, source) != fl) {
+		fl = run_first(fl, source);
+		(void)source_of(fl, &extent);
+	}
 	run->f = f;
 	run->bf = bf;
 	bf->users++;
-	run->source_index = fl->source;
+	run->source_index = source;
 	run->progress_ms = now;
 	run->background = background;
 	run->rq.blob = bf->blob;
 	run->rq.offset = (uint64_t)fl->chunk * CHUNK_SIZE + fl->have;
 	run->rq.deadline_ms = now + f->cfg.read_timeout_ms;
 	run->rq.background = background;
+	run->rq.as_owner = fl->as_owner;
 	run->rq.data = on_data;
 	run->rq.done = on_done;
 	run->pos = run->acked = run->rq.offset;
-	run_fill(run, fl);
+	run_fill(run, fl, extent);
 	list_add_tail(&f->runs, &run->node);
 	f->nruns++;
-	if (background) {
-		f->background_runs++;
+	if (background)
 		f->wanted_bytes += run->rq.length;
-	}
 	r = run_give(run);
 	if (r < 0)
 		on_done(&run->rq, r, "knows no place to get it from");
+	return true;
 }
 
 /* ---- All runs ---- */
@@ -449,6 +509,33 @@ static void resume_paused(struct fetch *f, bool wanted)
 	}
 }
 
+static bool all_full(const struct fetch *f)
+{
+	for (unsigned int i = 0; i < f->nsources; i++)
+		if (!is_full(f, i))
+			return false;
+	return f->nsources > 0;
+}
+
+/* Prefetch, oldest first; what has to wait for its source lets others pass. A
+ * run takes several flights out of the list, so that the look begins anew after
+ * each. */
+static void start_queued(struct fetch *f)
+{
+	struct list *head = &f->in[FLIGHT_QUEUED];
+	struct list *n = head->next;
+
+	for (unsigned int passed = 0;
+	     n != head && passed < MAX_PASSED &&
+	     f->wanted_bytes < f->cfg.memory_bytes && !all_full(f);) {
+		struct flight *fl = list_entry(n, struct flight, node);
+		bool started = run_start(fl, true);
+
+		n = started ? head->next : n->next;
+		passed += !started;
+	}
+}
+
 void runs_wake(struct fetch *f)
 {
 	if (f->stopping)
@@ -460,17 +547,13 @@ void runs_wake(struct fetch *f)
 		if (list_empty(&fl->waits))
 			flight_free(fl); /* cancelled meanwhile */
 		else
-			run_start(fl, false);
+			(void)run_start(fl, false);
 	}
 	if (f->npaused > 0) {
 		resume_paused(f, true);
 		resume_paused(f, false);
 	}
-	while (f->n[FLIGHT_QUEUED] > 0 && f->background_runs < f->cfg.workers &&
-	       f->wanted_bytes < f->cfg.memory_bytes)
-		run_start(list_first(&f->in[FLIGHT_QUEUED], struct flight,
-				     node),
-			  true);
+	start_queued(f);
 }
 
 static bool is_stalled(const struct run *run, uint64_t now)

@@ -20,6 +20,7 @@ struct source_request {
 	uint64_t length;      /* > 0; within the blob */
 	uint64_t deadline_ms; /* now_ms() at which to give up at the latest */
 	bool background;      /* prefetch: nobody waits for it yet */
+	bool as_owner;	      /* see fetch_read.as_owner */
 	const char *origin;   /* NULL, or the one place to ask (see
 				 blob_add_origin()) */
 
@@ -47,6 +48,11 @@ struct source_request {
 
 struct source_ops {
 	const char *name; /* "upstream", "peers"; in logs and metrics */
+	/* How many chunks, from this one on and at most max, belong in one
+	 * request. 0: this source wants no part in it, now; the next one is
+	 * asked. NULL: any number. */
+	uint32_t (*extent)(struct source *s, struct blob *b, uint32_t chunk,
+			   uint32_t max, bool as_owner);
 	/* 0: done() will come. A negative errno (-ENOENT: this source has no
 	 * idea about the blob): it will not, and the next source is asked. */
 	int (*start)(struct source *s, struct source_request *rq);
@@ -60,6 +66,10 @@ struct source_ops {
 
 struct source {
 	const struct source_ops *ops;
+	/* Background runs at once; 0 = fetch_config.workers. May be changed at
+	 * any time. */
+	uint32_t max_background;
+	uint32_t background_runs; /* the engine's */
 };
 
 #endif

@@ -164,6 +164,8 @@ int store_read(struct store *s, struct blob *b, uint64_t off, void *buf,
  * it is verified or evicted. blob_on_verified() tells when to try again. */
 #define STORE_GATE_MAX (UINT64_C(64) << 20)
 bool blob_gated(const struct blob *b);
+/* The gate is closed for a mismatch. */
+bool blob_failed(const struct blob *b);
 
 /* For sendfile(2): makes sure that [off, off+len) is present and checked, and
  * gives the file's descriptor (borrowed: lives as long as the reference to b).
@@ -176,6 +178,11 @@ bool store_gen_ok(struct blob *b, uint64_t gen);
  * not checked; use store_range_fd() on a worker then. */
 int store_range_fd_now(struct store *s, struct blob *b, uint64_t off,
 		       uint64_t len, int *ret_fd, uint64_t *ret_gen);
+/* Both for those who check the whole themselves, as peers do: only the gate of
+ * a mismatch holds them. now: without blocking. */
+int store_range_fd_unchecked(struct store *s, struct blob *b, uint64_t off,
+			     uint64_t len, bool now, int *ret_fd,
+			     uint64_t *ret_gen);
 
 /* Blocks on disk. Writes a whole chunk (len = blob_chunk_len()) and marks it
  * present; it becomes durable with the next commit. -EEXIST: it was present

@@ -390,9 +390,13 @@ static bool is_stopped(void)
 /* The registry does not answer, but containerd has got it elsewhere. */
 static void test_ends_a_wait(void)
 {
-	static const struct source_ops ops = {"stuck", stuck_start,
-					      stuck_resume, stuck_cancel};
-	struct source source = {&ops};
+	static const struct source_ops ops = {
+		.name = "stuck",
+		.start = stuck_start,
+		.resume = stuck_resume,
+		.cancel = stuck_cancel,
+	};
+	struct source source = {.ops = &ops};
 	struct fetch_config fc = {.read_timeout_ms = 3600000};
 	struct fetch_read rd = {.off = 100, .len = 1000, .done = on_read};
 	struct fetch *f;

@@ -1,0 +1,20 @@
+/* The daemon's part in a cluster. Loop thread, but for cluster_prepare(). */
+#ifndef CLUSTER_H
+#define CLUSTER_H
+
+#include "daemon.h"
+
+/* Before the loop: checks the options and finds this node's id. -EINVAL with
+ * *err when the options do not fit together. */
+int cluster_prepare(struct daemon *d, struct error *err);
+/* After the server was made: listens for members and looks for them. d->peers
+ * stays NULL when there are to be none. */
+int cluster_open(struct daemon *d, struct error *err);
+/* After the server and the fetches have ended, and no thread calls peers any
+ * more. */
+void cluster_close(struct daemon *d);
+/* Tells the homes what the store has from before; a job on a worker. While it
+ * runs d->telling is true; then, if d->stopping, daemon_told() is called. */
+void cluster_tell(struct daemon *d);
+
+#endif

@@ -1,0 +1,625 @@
+/* The source of chunks that members are: whom to ask, what to believe, when to
+ * ask somebody else. */
+#include <errno.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "http/range.h"
+#include "p2p/peers-private.h"
+
+#define WHY_BYTES 1024
+/* After so many redirects the owner is asked to serve. */
+#define MAX_MOVES 3
+/* How long one that was slow is left in peace; doubled each time. */
+#define SLOW_MS	    5000
+#define SLOW_MAX_MS 60000
+/* One that would not fetch a blob for others (no credentials, upstream fails)
+ * is not asked to for so long. */
+#define WONT_MS 10000
+/* Until the first byte: an owner may have to wait for upstream. What is slow
+ * against the others is taken over long before. */
+#define FIRST_BYTE_MS 30000
+
+static struct metric_family m_asks = {
+	.name = "peerd_peer_requests_total",
+	.help = "Ranges asked of members, by outcome.",
+	.type = METRIC_COUNTER,
+	.labels = {"result"},
+};
+
+static void count(const char *result)
+{
+	metric_add(metric_get(&m_asks, (const char *const[]){result}), 1);
+}
+
+/* ---- Names ---- */
+
+char *key_text(const struct blob_key *key, char out[80])
+{
+	char hex[DIGEST_HEX_SIZE];
+
+	(void)snprintf(out, 80, "%s:%s",
+		       key->kind == BLOB_URL ? "url" : "sha256",
+		       digest_hex(&key->id, hex));
+	return out;
+}
+
+int origin_path(const char *origin, const struct blob_key *key, struct buf *out)
+{
+	static const char scheme[] = "registry://";
+	char s[DIGEST_STR_SIZE];
+	const char *host, *name;
+
+	if (!origin || strncmp(origin, scheme, sizeof(scheme) - 1) != 0) {
+		if (origin && key->kind == BLOB_URL)
+			return buf_printf(out, "/blobs/%s", origin);
+		return buf_printf(out, "/v2/peerd/blobs/%s",
+				  digest_str(&key->id, s));
+	}
+	host = origin + sizeof(scheme) - 1;
+	name = strchr(host, '/');
+	if (!name)
+		return -EINVAL;
+	return buf_printf(out, "/v2/%s/blobs/%s?ns=%.*s", name + 1,
+			  digest_str(&key->id, s), (int)(name - host), host);
+}
+
+/* ---- What is normal now ---- */
+
+static void norm_add(struct norm *n, uint64_t ms, uint64_t bytes)
+{
+	uint64_t per_mib = bytes ? ms * CHUNK_SIZE / bytes : 0;
+
+	n->ms[n->n++ % NORM_SAMPLES] = (uint32_t)min_u64(per_mib, UINT32_MAX);
+}
+
+static int by_value(const void *a, const void *b)
+{
+	uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+/* The upper quartile; 0 = not known yet. */
+static uint64_t norm_ms(const struct norm *n, uint64_t bytes)
+{
+	uint32_t v[NORM_SAMPLES];
+	unsigned int k = n->n < NORM_SAMPLES ? n->n : NORM_SAMPLES;
+
+	if (k < 3)
+		return 0;
+	memcpy(v, n->ms, sizeof(v));
+	qsort(v, k, sizeof(v[0]), by_value);
+	return max_u64((uint64_t)v[k * 3 / 4] * bytes / CHUNK_SIZE, 1);
+}
+
+/* ---- The end of an ask ---- */
+
+static void ask_free(struct ask *a)
+{
+	list_del(&a->node);
+	know_put(a->p, a->know);
+	for (unsigned int i = 0; i < a->ntried; i++)
+		partner_unref(&a->tried[i]);
+	partner_unref(&a->at);
+	partner_unref(&a->moved_to);
+	buf_release(&a->why);
+	free(a);
+}
+
+static void ask_end(struct ask *a, int r)
+{
+	struct source_request *rq = a->rq;
+	CLEANUP(freep) char *why = buf_steal(&a->why);
+
+	ask_free(a);
+	rq->source_data = NULL;
+	rq->done(rq, r, why && *why ? why : "nobody has it");
+}
+
+static void end_later(struct loop_task *t)
+{
+	struct ask *a = container_of(t, struct ask, later);
+
+	ask_end(a, a->end_r);
+}
+
+static void note_tried(struct ask *a, struct partner *w, int r, const char *why)
+{
+	if (a->ntried < ASK_MAX_TRIED)
+		a->tried[a->ntried++] = partner_ref(w);
+	if (r == -ETIMEDOUT || a->worst_r == 0 || a->worst_r == -ENOENT)
+		a->worst_r = r;
+	(void)buf_printf(&a->why, "%s%s: %s", a->why.len ? "; " : "",
+			 partner_name(w), why);
+}
+
+/* ---- One request ---- */
+
+static uint64_t ask_left(const struct ask *a)
+{
+	return a->rq->length - a->got;
+}
+
+static void pump_later(struct peers *p);
+
+static int check_head(const struct ask *a, struct http_exchange *x,
+		      const struct http_response *res)
+{
+	const char *v = http_header(x, "Content-Range", 0);
+	uint64_t first, last, total, off = a->rq->offset + a->got;
+
+	if (!v || content_range_parse(v, &first, &last, &total) < 0)
+		return -EBADMSG;
+	if (total != blob_size(a->rq->blob) || first != off ||
+	    last != off + ask_left(a) - 1)
+		return -EBADMSG;
+	if (res->content_length >= 0 &&
+	    (uint64_t)res->content_length != ask_left(a))
+		return -EBADMSG;
+	return 0;
+}
+
+static int on_head(void *arg, struct http_exchange *x,
+		   const struct http_response *res)
+{
+	struct ask *a = arg;
+	struct peers *p = a->p;
+	int r;
+
+	a->status = res->status;
+	know_read(p, a->know, a->at, http_header(x, "Peerd-Have", 0));
+	if (res->status == 307) {
+		const char *id = http_header(x, "Peerd-Ask", 0);
+
+		a->moved = true;
+		partner_unref(&a->moved_to);
+		if (id && ++a->moves <= MAX_MOVES) {
+			struct partner *w = partner_find(p, id);
+
+			if (w && partner_alive(w) && w != a->at)
+				a->moved_to = partner_ref(w);
+		}
+		return 0;
+	}
+	if (res->status != 206)
+		return 0;
+	r = check_head(a, x, res);
+	if (r < 0)
+		return r;
+	a->head_ok = true;
+	a->head_ns = uv_hrtime();
+	if (p->cfg.observe && a->at->mb)
+		p->cfg.observe(p->cfg.arg, PEERS_DISCOVERY, a->at->mb->addr,
+			       (double)(a->head_ns - a->started_ns) / 1e9);
+	return 0;
+}
+
+static int on_data(void *arg, struct http_exchange *x, const void *bytes,
+		   size_t len)
+{
+	struct ask *a = arg;
+
+	(void)x;
+	if (!a->head_ok)
+		return 0;
+	if (len > ask_left(a))
+		return -EBADMSG;
+	a->rq->from = a->at->store_id;
+	if (!a->rq->data(a->rq, bytes, len)) {
+		a->paused = true;
+		return -EAGAIN;
+	}
+	a->got += len;
+	a->at->got_bytes += len;
+	return 0;
+}
+
+static void request_ok(struct ask *a, uint64_t bytes)
+{
+	struct peers *p = a->p;
+	struct partner *w = a->at;
+	uint64_t now = now_ms();
+	double seconds = (double)(uv_hrtime() - a->head_ns) / 1e9;
+
+	norm_add(a->as_holder ? &p->norm_holder : &p->norm_owner,
+		 now - a->sent_ms, bytes);
+	w->slow_times = 0;
+	count("ok");
+	if (w->mb) {
+		members_note(p->members, w->mb, true, NULL);
+		if (p->cfg.observe && seconds > 0)
+			p->cfg.observe(p->cfg.arg, PEERS_SPEED, w->mb->addr,
+				       (double)bytes / (1 << 20) / seconds);
+	}
+}
+
+static const char *status_text(int status, char out[32])
+{
+	(void)snprintf(out, 32, "HTTP %d", status);
+	return out;
+}
+
+/* r 0: an answer that is no range. */
+static void request_failed(struct ask *a, int r, int status, const char *why)
+{
+	struct partner *w = a->at;
+	struct have *h;
+	char text[32];
+
+	if (r < 0) {
+		w->failures++;
+		count(r == -EBADMSG ? "wrong_answer" : "unreachable");
+		if (w->mb && r != -EBADMSG)
+			members_note(a->p->members, w->mb, false, why);
+		note_tried(a, w, r, why);
+		return;
+	}
+	count(status == 404 ? "not_found" : status == 503 ? "busy" : "refused");
+	know_lacks(a->know, w, a->chunk);
+	if (!a->as_holder && status != 503) {
+		h = know_of(a->p, a->know, w);
+		if (h) {
+			h->wont = true;
+			h->wont_ms = now_ms() + WONT_MS;
+		}
+	}
+	note_tried(a, w, -ENOENT,
+		   status == 404 ? "does not have it"
+				 : status_text(status, text));
+}
+
+static void request_moved(struct ask *a)
+{
+	a->p->redirects_got++;
+	count("moved");
+	if (!a->moved_to)
+		a->insist = true;
+}
+
+static void on_done(void *arg, struct http_exchange *x, int r, const char *why)
+{
+	struct ask *a = arg;
+	struct peers *p = a->p;
+	uint64_t bytes = a->got - a->got_before;
+	int status = a->status;
+	bool done;
+
+	(void)x;
+	a->x = NULL;
+	a->at->active--;
+	done = r == 0 && a->head_ok && ask_left(a) == 0;
+	if (done) {
+		request_ok(a, bytes);
+	} else if (a->cancelled || a->leaving) {
+		;
+	} else if (r == 0 && a->moved) {
+		request_moved(a);
+	} else {
+		if (r == 0 && a->head_ok)
+			r = -ECONNRESET; /* shorter than it promised */
+		request_failed(a, r, status, why ? why : "failed");
+		a->insist |= a->moves > 0;
+	}
+	partner_unref(&a->at);
+	if (done || a->cancelled) {
+		ask_end(a, done ? 0 : -ECANCELED);
+	} else {
+		a->waiting = true;
+		a->leaving = false;
+	}
+	pump_later(p);
+}
+
+static int add_headers(struct ask *a, struct http_header h[8], size_t *ret_n,
+		       char key[128], char have[HAVE_TEXT_SIZE])
+{
+	struct peers *p = a->p;
+	struct blob *b = a->rq->blob;
+	char text[80];
+	size_t n = 0;
+
+	(void)snprintf(key, 128, "%s;size=%llu",
+		       key_text(blob_key(b), text),
+		       (unsigned long long)blob_size(b));
+	h[n++] = (struct http_header){"Peerd-Hop", "1"};
+	h[n++] = (struct http_header){"Peerd-Blob", key};
+	h[n++] = (struct http_header){"Peerd-From", p->cfg.members.id};
+	h[n++] = (struct http_header){"Peerd-Have",
+				      have_text(b, a->chunk, have)};
+	if (!a->as_holder)
+		h[n++] = (struct http_header){"Peerd-Fetch", "1"};
+	if (a->insist)
+		h[n++] = (struct http_header){"Peerd-Insist", "1"};
+	*ret_n = n;
+	return 0;
+}
+
+static const struct http_callbacks callbacks = {on_head, on_data, on_done};
+
+/* Takes over the reference w. */
+static int ask_send(struct ask *a, struct partner *w, bool as_holder)
+{
+	CLEANUP(buf_release) struct buf path = BUF_INIT(4096);
+	CLEANUP(buf_release) struct buf url = BUF_INIT(8192);
+	CLEANUP(string_list_release) struct string_list origins = {0};
+	struct http_request rq = {0};
+	struct http_header headers[8];
+	char key[128], have[HAVE_TEXT_SIZE];
+	struct peers *p = a->p;
+	uint64_t now = now_ms();
+	int r;
+
+	a->at = w;
+	a->as_holder = as_holder;
+	a->head_ok = a->moved = a->leaving = a->waiting = false;
+	a->status = 0;
+	a->sent_ms = now;
+	a->got_before = a->got;
+	a->started_ns = a->head_ns = uv_hrtime();
+	r = blob_origins(a->rq->blob, &origins);
+	if (r == 0)
+		r = origin_path(origins.n ? origins.v[0] : NULL,
+				blob_key(a->rq->blob), &path);
+	if (r == 0)
+		r = members_request(p->members, w->mb, path.data, &rq, &url);
+	if (r == 0)
+		r = add_headers(a, headers, &rq.nheaders, key, have);
+	if (r < 0)
+		return r;
+	rq.headers = headers;
+	rq.has_range = true;
+	rq.range_off = a->rq->offset + a->got;
+	rq.range_len = ask_left(a);
+	rq.first_byte_timeout_ms = FIRST_BYTE_MS;
+	rq.total_timeout_ms =
+		a->rq->deadline_ms > now ? a->rq->deadline_ms - now : 1;
+	r = http_start(p->cfg.client, &rq, &callbacks, a, &a->x);
+	if (r == 0)
+		w->active++;
+	return r;
+}
+
+/* ---- Whom to ask ---- */
+
+static bool ask_decide(struct ask *a)
+{
+	struct peers *p = a->p;
+	struct partner *w;
+	enum place_verdict v;
+	int r;
+
+	if (a->moved_to && partner_alive(a->moved_to)) {
+		w = steal_ptr(&a->moved_to);
+		v = PLACE_ASK_HOLDER;
+	} else {
+		partner_unref(&a->moved_to);
+		v = a->ntried == ASK_MAX_TRIED
+			    ? PLACE_ASK_UPSTREAM
+			    : know_choose(p, a->know, a->chunk, a,
+					  a->rq->background, a->rq->as_owner,
+					  &w);
+		if (v == PLACE_WAIT)
+			return false;
+		if (v == PLACE_ASK_UPSTREAM) {
+			if (know_look(p, a->know))
+				return false;
+			ask_end(a, a->worst_r ? a->worst_r : -ENOENT);
+			return true;
+		}
+		(void)partner_ref(w);
+	}
+	r = ask_send(a, w, v == PLACE_ASK_HOLDER);
+	if (r < 0) {
+		note_tried(a, a->at, r, strerror(-r));
+		partner_unref(&a->at);
+		a->waiting = true;
+		pump_later(p);
+	}
+	return true;
+}
+
+static void on_pump(struct loop_task *t)
+{
+	struct peers *p = container_of(t, struct peers, pump);
+
+	p->pump_posted = false;
+	if (p->freeing) {
+		p->jobs++;
+		peers_job_ended(p);
+		return;
+	}
+	list_for_each_safe (n, &p->asks) {
+		struct ask *a = list_entry(n, struct ask, node);
+
+		a->chunk = (uint32_t)((a->rq->offset + a->got) / CHUNK_SIZE);
+		if (a->waiting && !a->cancelled)
+			(void)ask_decide(a);
+	}
+}
+
+static void pump_later(struct peers *p)
+{
+	if (p->pump_posted || p->freeing)
+		return;
+	p->pump_posted = true;
+	p->pump.run = on_pump;
+	loop_post(p->cfg.loop, &p->pump);
+}
+
+void asks_pump(struct peers *p)
+{
+	pump_later(p);
+}
+
+/* ---- Slow ones ---- */
+
+static void leave(struct ask *a, uint64_t now)
+{
+	struct partner *w = a->at;
+	unsigned int shift = w->slow_times < 4 ? w->slow_times : 4;
+	char text[80];
+
+	w->slow_times++;
+	w->slow_ms = now + min_u64((uint64_t)SLOW_MS << shift, SLOW_MAX_MS);
+	a->p->takeovers++;
+	count("slow");
+	log_info("a slow request is taken over from a member",
+		 LS("member", partner_name(w)),
+		 LS("blob", key_text(&a->know->key, text)),
+		 LU("offset", a->rq->offset), LU("got", a->got - a->got_before),
+		 LU("ms", now - a->sent_ms),
+		 LU("normal_ms", norm_ms(a->as_holder ? &a->p->norm_holder
+						      : &a->p->norm_owner,
+					 a->rq->length - a->got_before)));
+	note_tried(a, w, -ETIMEDOUT, "slower than the others");
+	a->leaving = true;
+	http_cancel(a->x);
+}
+
+void asks_tick(struct peers *p, uint64_t now)
+{
+	list_for_each_safe (n, &p->asks) {
+		struct ask *a = list_entry(n, struct ask, node);
+		uint64_t len = a->rq->length - a->got_before;
+
+		if (!a->x || a->cancelled || a->leaving || a->paused)
+			continue;
+		if (place_is_slow(now - a->sent_ms, a->got - a->got_before,
+				  len,
+				  norm_ms(a->as_holder ? &p->norm_holder
+						       : &p->norm_owner,
+					  len)))
+			leave(a, now);
+	}
+	pump_later(p); /* a member's pause may be over */
+}
+
+/* ---- store/source.h ---- */
+
+static struct peers *of(struct source *s)
+{
+	return container_of(s, struct peers, source);
+}
+
+/* Bytes that failed their digest are fetched from upstream. */
+static bool takes_part(struct peers *p, const struct blob *b)
+{
+	return !p->freeing && members_alive(p->members) > 0 &&
+	       !blob_failed(b) && blob_get_state(b) != BLOB_BAD;
+}
+
+static uint32_t extent(struct source *s, struct blob *b, uint32_t chunk,
+		       uint32_t max, bool as_owner)
+{
+	struct peers *p = of(s);
+	struct partner *w;
+	enum place_verdict v;
+	struct know *k;
+	uint32_t n;
+
+	if (!takes_part(p, b))
+		return 0;
+	k = know_get(p, blob_key(b), blob_size(b));
+	if (!k)
+		return 0;
+	v = know_choose(p, k, chunk, NULL, true, as_owner, &w);
+	n = (uint32_t)min_u64(max, k->stripe - chunk % k->stripe);
+	if (v == PLACE_ASK_UPSTREAM)
+		n = know_look(p, k) ? 1 : 0;
+	else if (v == PLACE_ASK_HOLDER)
+		n = 1;
+	know_put(p, k);
+	return n;
+}
+
+static int start(struct source *s, struct source_request *rq)
+{
+	struct peers *p = of(s);
+	struct know *k;
+	struct ask *a;
+
+	if (rq->origin || !takes_part(p, rq->blob))
+		return -ENOENT;
+	a = calloc(1, sizeof(*a));
+	k = know_get(p, blob_key(rq->blob), blob_size(rq->blob));
+	if (!a || !k) {
+		free(a);
+		if (k)
+			know_put(p, k);
+		return -ENOENT;
+	}
+	a->p = p;
+	a->rq = rq;
+	a->know = k;
+	a->why = BUF_INIT(WHY_BYTES);
+	a->waiting = true;
+	a->chunk = (uint32_t)(rq->offset / CHUNK_SIZE);
+	rq->source_data = a;
+	list_add_tail(&p->asks, &a->node);
+	arm_peers_tick(p);
+	pump_later(p);
+	return 0;
+}
+
+static void resume(struct source *s, struct source_request *rq)
+{
+	struct ask *a = rq->source_data;
+
+	(void)s;
+	a->paused = false;
+	/* The time that went by was not the member's fault. */
+	a->sent_ms = now_ms();
+	a->got_before = a->got;
+	if (a->x)
+		http_resume(a->x);
+}
+
+static void cancel(struct source *s, struct source_request *rq)
+{
+	struct ask *a = rq->source_data;
+
+	a->cancelled = true;
+	if (a->x) {
+		http_cancel(a->x);
+		return;
+	}
+	a->end_r = -ECANCELED;
+	a->later.run = end_later;
+	loop_post(of(s)->cfg.loop, &a->later);
+}
+
+struct partner *ask_at(struct peers *p, const struct blob_key *key,
+		       uint32_t chunk)
+{
+	const struct know *k = know_find(p, key);
+
+	list_for_each (n, &p->asks) {
+		struct ask *a = list_entry(n, struct ask, node);
+		uint64_t at = (uint64_t)chunk * CHUNK_SIZE;
+
+		if (k && a->know == k && a->at &&
+		    at + CHUNK_SIZE > a->rq->offset &&
+		    at < a->rq->offset + a->rq->length)
+			return a->at;
+	}
+	return NULL;
+}
+
+void peers_source_init(struct peers *p)
+{
+	static const struct source_ops ops = {
+		.name = "peers",
+		.extent = extent,
+		.start = start,
+		.resume = resume,
+		.cancel = cancel,
+	};
+
+	list_init(&p->asks);
+	p->source.ops = &ops;
+	/* Most of them wait for their turn at a member. */
+	p->source.max_background = 256;
+	metric_register(&m_asks);
+}

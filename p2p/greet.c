@@ -1,0 +1,341 @@
+/* Greetings: GET /peer/v1/hello, as the one who asks and as the one who
+ * answers. */
+#include "p2p/members-private.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/json.h"
+#include "base/metrics.h"
+
+#define HELLO_PATH     "/peer/v1/hello"
+#define MAX_ANSWER     ((size_t)64 << 10)
+#define MIN_TIMEOUT_MS 1000
+#define MAX_TIMEOUT_MS 3000
+/* Addresses that we know only from those who greeted us and that have never
+ * answered: in all, and of one IP address. */
+#define MAX_STRANGERS	      256
+#define MAX_STRANGERS_OF_HOST 16
+
+static struct metric_family m_greetings = {
+	.name = "peerd_greetings_total",
+	.help = "Greetings sent to members and addresses, by result.",
+	.type = METRIC_COUNTER,
+	.labels = {"result"},
+};
+
+struct greeting {
+	struct addr *a;
+	struct buf body;
+	int status;
+};
+
+void greet_register(void)
+{
+	metric_register(&m_greetings);
+}
+
+/* ---- Asking ---- */
+
+bool greet_is_text(const char *s, size_t min, size_t size)
+{
+	size_t n = 0;
+
+	if (!s)
+		return false;
+	while (n < size && s[n] > ' ' && s[n] <= '~')
+		n++;
+	return n >= min && n < size && s[n] == '\0';
+}
+
+/* An absent field is an empty one; the strings are borrowed from o. */
+static int read_field(const json_t *o, const char *key, size_t min, size_t size,
+		      const char **ret, struct error *err)
+{
+	const char *s = json_get_str(o, key);
+
+	if (!s && !json_object_get(o, key))
+		s = "";
+	if (!greet_is_text(s, min, size))
+		return set_error(err, -EBADMSG, "its greeting has no proper %s",
+				 key);
+	*ret = s;
+	return 0;
+}
+
+static int read_hello(const json_t *o, struct hello *ret, struct error *err)
+{
+	int r = read_field(o, "id", 1, MEMBER_ID_MAX, &ret->id, err);
+
+	if (r == 0)
+		r = read_field(o, "name", 0, MEMBER_NAME_MAX, &ret->name, err);
+	if (r == 0)
+		r = read_field(o, "zone", 0, MEMBER_NAME_MAX, &ret->zone, err);
+	if (r == 0)
+		r = read_field(o, "version", 0, MEMBER_NAME_MAX, &ret->version,
+			       err);
+	return r;
+}
+
+static const char *result_of(int r)
+{
+	switch (r) {
+	case 0:
+		return "ok";
+	case -ETIMEDOUT:
+		return "timeout";
+	case -EKEYREJECTED:
+		return "certificate";
+	case -EBADMSG:
+	case -EMSGSIZE:
+	case -EPROTO:
+		return "garbage";
+	case -EACCES:
+		return "refused";
+	default:
+		return "unreachable";
+	}
+}
+
+/* 0 when the whole of it was a greeting; members have been told then. */
+static int take_answer(struct greeting *g, struct http_exchange *x,
+		       struct error *err)
+{
+	CLEANUP(json_decrefp) json_t *o = NULL;
+	struct error bad = {""};
+	struct hello h;
+	double connect_ms, first_ms;
+	int r;
+
+	if (g->status != 200)
+		return set_error(err, -EACCES, "it answered %d to our greeting",
+				 g->status);
+	r = json_parse(g->body.data ? g->body.data : "", g->body.len,
+		       MAX_ANSWER, &o, &bad);
+	if (r < 0)
+		return set_error(err, -EBADMSG, "its greeting is no JSON: %s",
+				 bad.text);
+	r = read_hello(o, &h, err);
+	if (r < 0)
+		return r;
+	http_timing(x, &connect_ms, &first_ms);
+	members_answered(g->a, &h,
+			 first_ms > connect_ms ? first_ms - connect_ms : 0);
+	return 0;
+}
+
+/* The same for hundreds of members, most likely. */
+static void log_certificate(struct members *m, const struct addr *a,
+			    const char *why)
+{
+	if (log_limit_ok(&m->log_certificates, 1, 600000))
+		log_warn("a member and this node do not trust each other's "
+			 "certificates",
+			 LS("addr", a->text), LS("why", why));
+}
+
+static void greeting_ended(struct greeting *g, struct http_exchange *x, int r,
+			   const char *why)
+{
+	struct addr *a = g->a;
+	struct error err = {""};
+
+	if (r == 0)
+		r = take_answer(g, x, &err);
+	else if (r == -EMSGSIZE)
+		(void)set_error(&err, r, "its greeting is too long");
+	else
+		(void)set_error(&err, r, "%s", why);
+	metric_add(metric_get(&m_greetings,
+			      (const char *const[]){result_of(r)}),
+		   1);
+	if (r == -EKEYREJECTED)
+		log_certificate(a->m, a, err.text);
+	/* A transfer went well meanwhile: the greeting waited for a connection,
+	 * or its answer for a processor. */
+	if (r == -ETIMEDOUT && a->node && a->node->mb.heard_ms >= a->tried_ms)
+		r = 0;
+	if (r < 0)
+		members_failed(a, err.text);
+	addr_greeted(a);
+}
+
+static int on_head(void *arg, struct http_exchange *x,
+		   const struct http_response *res)
+{
+	struct greeting *g = arg;
+
+	(void)x;
+	g->status = res->status;
+	return res->content_length > (int64_t)MAX_ANSWER ? -EMSGSIZE : 0;
+}
+
+static int on_data(void *arg, struct http_exchange *x, const void *bytes,
+		   size_t len)
+{
+	struct greeting *g = arg;
+
+	(void)x;
+	return buf_add(&g->body, bytes, len);
+}
+
+static void on_done(void *arg, struct http_exchange *x, int r, const char *why)
+{
+	struct greeting *g = arg;
+	struct addr *a = g->a;
+	struct members *m = a->m;
+
+	a->x = NULL;
+	/* Memory that was short is not the member's fault. */
+	if (!m->closing && r != -ENOMEM && r != -ECANCELED)
+		greeting_ended(g, x, r, why);
+	buf_release(&g->body);
+	free(g);
+	addr_again(a);
+	members_arm(m);
+	members_unref(m);
+}
+
+static int send_greeting(struct greeting *g)
+{
+	static const struct http_callbacks cb = {on_head, on_data, on_done};
+	CLEANUP(buf_release) struct buf url = BUF_INIT(512);
+	struct members *m = g->a->m;
+	uint32_t ms = (uint32_t)min_u64(
+		max_u64(m->cfg.greet_ms, MIN_TIMEOUT_MS), MAX_TIMEOUT_MS);
+	struct http_header listen = {.name = "Peerd-Listen"};
+	struct http_request rq = {.headers = &listen};
+	struct member at = {0};
+	char port[8];
+	int r;
+
+	(void)snprintf(at.addr, sizeof(at.addr), "%s", g->a->text);
+	r = members_request(m, &at, HELLO_PATH, &rq, &url);
+	if (r < 0)
+		return r;
+	(void)snprintf(port, sizeof(port), "%u", m->cfg.port);
+	listen.value = port;
+	rq.nheaders = m->cfg.port != 0;
+	rq.connect_timeout_ms = ms;
+	rq.total_timeout_ms = ms;
+	return http_start(m->cfg.client, &rq, &cb, g, &g->a->x);
+}
+
+int greet_start(struct addr *a)
+{
+	struct greeting *g = calloc(1, sizeof(*g));
+	int r;
+
+	a->m->greeting++;
+	if (!g)
+		return -ENOMEM;
+	g->a = a;
+	g->body = BUF_INIT(MAX_ANSWER);
+	r = send_greeting(g);
+	if (r < 0) {
+		free(g);
+		return r;
+	}
+	a->m->refs++;
+	return 0;
+}
+
+/* ---- Answering ---- */
+
+static bool is_stranger(const struct addr *a)
+{
+	return a->named == 0 && a->answered_ms == 0 && a->node;
+}
+
+/* Whoever greets us can make us greet ports of its own host, at a rate that
+ * does not matter, and no other host's. */
+static bool may_learn(struct members *m, const struct lookup_addr *at)
+{
+	unsigned int all = 0, here = 0;
+
+	if (!bucket_take(&m->may_learn))
+		return false;
+	list_for_each (it, &m->addrs) {
+		const struct addr *a = list_entry(it, struct addr, all);
+
+		if (!is_stranger(a))
+			continue;
+		all++;
+		here += a->at.v6 == at->v6 &&
+			memcmp(a->at.ip, at->ip, sizeof(at->ip)) == 0;
+	}
+	return all < MAX_STRANGERS && here < MAX_STRANGERS_OF_HOST;
+}
+
+static void learn(struct members *m, const struct lookup_addr *at)
+{
+	char text[LOOKUP_TEXT_MAX];
+	struct addr *a = addr_find(m, lookup_addr_text(at, text));
+	uint64_t now = now_ms();
+
+	if (!a && may_learn(m, at))
+		a = addr_get(m, at);
+	if (!a || !a->node)
+		return; /* it is too much, or we have greeted ourselves */
+	a->learned_ms = now;
+	/* One that was away is back. */
+	if (a->node->mb.state != MEMBER_ALIVE)
+		addr_hurry(a, max_u64(now, a->tried_ms + m->cfg.greet_ms / 3));
+	members_arm(m);
+}
+
+/* "10.0.0.1:1234", "[::1]:1234" → the address, with another port. */
+static int client_addr(const char *client, uint16_t port,
+		       struct lookup_addr *ret)
+{
+	const char *end = strrchr(client, ':');
+	char ip[INET6_ADDRSTRLEN];
+
+	if (!end)
+		return -EINVAL; /* a Unix socket */
+	if (*client == '[') {
+		client++;
+		end--;
+	}
+	if (end <= client || (size_t)(end - client) >= sizeof(ip))
+		return -EINVAL;
+	memcpy(ip, client, (size_t)(end - client));
+	ip[end - client] = '\0';
+	return lookup_addr_parse(ip, port, ret);
+}
+
+static void learn_from(struct members *m, const struct http_req *rq)
+{
+	const char *listen = http_req_header(rq, "Peerd-Listen");
+	struct lookup_addr at;
+	uint64_t port;
+
+	if (listen && strlen(listen) <= 5 && parse_u64(listen, &port) == 0 &&
+	    port >= 1 && port <= UINT16_MAX &&
+	    client_addr(http_req_client(rq), (uint16_t)port, &at) == 0)
+		learn(m, &at);
+}
+
+void members_hello(struct members *m, struct http_req *rq)
+{
+	const struct members_config *cfg = &m->cfg;
+	char text[MEMBER_ID_MAX + 3 * MEMBER_NAME_MAX + 64];
+	CLEANUP(buf_release) struct buf b = BUF_INIT(4 * sizeof(text));
+	const char *const v[] = {
+		"{\"id\":",   cfg->id,	 ",\"name\":",	  cfg->name,
+		",\"zone\":", cfg->zone, ",\"version\":", cfg->version};
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(v); i++)
+		r = i % 2 ? json_quote(&b, v[i]) : buf_str(&b, v[i]);
+	if (r == 0)
+		r = buf_str(&b, "}");
+	if (r < 0) {
+		http_reply_error(rq, 503, "UNAVAILABLE", "out of memory");
+		return;
+	}
+	learn_from(m, rq);
+	http_reply(rq, 200, "application/json", b.data, b.len);
+}

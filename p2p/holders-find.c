@@ -1,0 +1,522 @@
+/* Asking homes who holds something. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/json.h"
+#include "base/metrics.h"
+#include "p2p/holders-private.h"
+#include "store/store.h"
+
+/* Under way at once, and remembered. */
+#define MAX_ASKING 1024
+#define MAX_KNOWN  4096
+/* A home is on the LAN; when it is not, it has longer. */
+#define FIRST_BYTE_MIN_MS 300
+#define FIRST_BYTE_MAX_MS 2000
+#define FIRST_BYTE_RTTS	  8
+#define CONNECT_MIN_MS	  500
+#define BODY_MS		  500
+#define MAX_ANSWER_BYTES  (16 << 10)
+
+static struct metric_family m_lookups = {
+	.name = "peerd_holder_lookups_total",
+	.help = "Lookups of who holds something, by result.",
+	.type = METRIC_COUNTER,
+	.labels = {"result"},
+};
+
+/* While it is asked, and for a while after that. */
+struct ask {
+	struct key_node node;
+	struct holders *h;
+	struct list state;   /* in holders->asking or known */
+	struct list tell;    /* in holders->telling, or empty */
+	struct list waiters; /* struct waiter */
+	bool is_known;
+	bool telling; /* its waiters are being called */
+
+	/* While asked. */
+	struct member *homes[PLACE_HOMES]; /* NULL once forgotten */
+	uint32_t nhomes, next;
+	struct holders_call call;
+	struct buf body;
+	uint64_t start_ns;
+
+	/* Once known; r is 0 as soon as one home has answered. */
+	int r;
+	uint64_t until_ms;
+	uint64_t size;
+	unsigned int n;
+	struct member *v[HOLDERS_PER_KEY];
+};
+
+struct waiter {
+	struct list node; /* in ask->waiters, holders->failing */
+	struct list all;  /* in holders->waiters */
+	holders_cb *cb;
+	void *arg;
+	int r; /* of those that fail */
+};
+
+/* ---- Answers ---- */
+
+static bool ask_has(const struct ask *a, const struct member *mb)
+{
+	for (unsigned int i = 0; i < a->n; i++)
+		if (a->v[i] == mb)
+			return true;
+	return false;
+}
+
+/* -EBADMSG for what is no answer. Who is not known here, gone or ourselves is
+ * left out. */
+static int read_answer(struct ask *a)
+{
+	CLEANUP(json_decrefp) json_t *o = NULL;
+	struct members *m = a->h->cfg.members;
+	json_t *ids;
+	uint64_t size;
+
+	if (json_parse(a->body.data, a->body.len, MAX_ANSWER_BYTES, &o, NULL) <
+	    0)
+		return -EBADMSG;
+	ids = json_get_arr(o, "holders");
+	if (!ids || json_get_u64(o, "size", &size) < 0 || size > BLOB_MAX_SIZE)
+		return -EBADMSG;
+	for (size_t i = 0; i < json_array_size(ids); i++) {
+		const char *id = json_string_value(json_array_get(ids, i));
+		struct member *mb;
+
+		if (!id)
+			return -EBADMSG;
+		if (strcmp(id, a->h->id) == 0 || a->n == HOLDERS_PER_KEY)
+			continue;
+		mb = members_find(m, id);
+		if (mb && member_lives(mb) && !ask_has(a, mb))
+			a->v[a->n++] = mb;
+	}
+	a->size = size;
+	return 0;
+}
+
+static void ask_end(struct ask *a)
+{
+	struct holders *h = a->h;
+	uint64_t keep = a->n > 0 ? h->cfg.found_ms : h->cfg.none_ms;
+
+	buf_release(&a->body);
+	if (a->n > 0)
+		a->r = 0;
+	a->is_known = true;
+	a->until_ms = now_ms() + keep;
+	list_del(&a->state);
+	list_add_tail(&h->known, &a->state);
+	h->nasking--;
+	metric_add(a->n > 0   ? h->m_found
+		   : a->r < 0 ? h->m_failed
+			      : h->m_none,
+		   1);
+	if (h->cfg.looked_up)
+		h->cfg.looked_up(h->cfg.arg,
+				 (double)(uv_hrtime() - a->start_ns) / 1e9,
+				 a->n > 0);
+	if (list_empty(&a->waiters))
+		return;
+	list_add_tail(&h->telling, &a->tell);
+	holders_kick(h);
+}
+
+/* ---- One home after the other ---- */
+
+static void ask_next(struct ask *a);
+
+static int on_head(void *arg, struct http_exchange *x,
+		   const struct http_response *res)
+{
+	struct ask *a = arg;
+
+	(void)x;
+	a->call.status = res->status;
+	return 0;
+}
+
+static int on_data(void *arg, struct http_exchange *x, const void *bytes,
+		   size_t len)
+{
+	struct ask *a = arg;
+
+	(void)x;
+	return buf_add(&a->body, bytes, len);
+}
+
+static void on_done(void *arg, struct http_exchange *x, int r, const char *why)
+{
+	struct ask *a = arg;
+	struct holders *h = a->h;
+	int answer;
+
+	a->call.x = NULL;
+	if (h->closing) {
+		holders_unref(h);
+		return;
+	}
+	if (r == 0 && a->call.status == 200) {
+		r = answer = read_answer(a);
+		why = "its answer about holders is malformed";
+	} else {
+		answer = r < 0 ? r : -EIO;
+	}
+	if (answer < 0)
+		a->n = 0;
+	if (answer == 0 || a->r < 0)
+		a->r = answer;
+	if (answer == 0 && a->call.mb)
+		own_heard_epoch(h, a->call.mb,
+				http_header(x, HOLDERS_EPOCH, 0));
+	holders_note(h, &a->call, x, r, why);
+	a->call.mb = NULL;
+	if (a->n > 0)
+		ask_end(a);
+	else
+		ask_next(a);
+	holders_unref(h);
+}
+
+static const struct http_callbacks callbacks = {on_head, on_data, on_done};
+
+static uint32_t first_byte_ms(const struct member *mb)
+{
+	double ms = mb->rtt_ms * FIRST_BYTE_RTTS;
+
+	if (ms < FIRST_BYTE_MIN_MS)
+		return FIRST_BYTE_MIN_MS;
+	return ms > FIRST_BYTE_MAX_MS ? FIRST_BYTE_MAX_MS : (uint32_t)ms;
+}
+
+static int ask_member(struct ask *a, struct member *mb)
+{
+	CLEANUP(buf_release) struct buf url = BUF_INIT(1024);
+	char key[HOLDER_KEY_SIZE],
+		path[sizeof(HOLDERS_PATH "?key=") + HOLDER_KEY_SIZE];
+	struct http_request rq = {0};
+	struct holders *h = a->h;
+	uint32_t wait = first_byte_ms(mb);
+	int r;
+
+	(void)snprintf(path, sizeof(path), HOLDERS_PATH "?key=%s",
+		       holder_key_str(&a->node.key, key));
+	r = members_request(h->cfg.members, mb, path, &rq, &url);
+	if (r < 0)
+		return r;
+	rq.first_byte_timeout_ms = wait;
+	rq.connect_timeout_ms = wait > CONNECT_MIN_MS ? wait : CONNECT_MIN_MS;
+	rq.total_timeout_ms = (uint64_t)wait + rq.connect_timeout_ms + BODY_MS;
+	buf_reset(&a->body);
+	a->call = (struct holders_call){.mb = mb,
+					.start_ms = now_ms(),
+					.total_ms = rq.total_timeout_ms};
+	r = http_start(h->cfg.client, &rq, &callbacks, a, &a->call.x);
+	if (r < 0) {
+		a->call = (struct holders_call){0};
+		return r;
+	}
+	holders_ref(h);
+	return 0;
+}
+
+static void ask_next(struct ask *a)
+{
+	while (a->next < a->nhomes) {
+		struct member *mb = a->homes[a->next++];
+		int r;
+
+		if (!mb || !member_lives(mb))
+			continue;
+		r = ask_member(a, mb);
+		if (r == 0)
+			return;
+		if (a->r < 0)
+			a->r = r;
+	}
+	ask_end(a);
+}
+
+/* Those in doubt come last: they may cost a deadline each. */
+static void add_homes(struct ask *a, const uint32_t *v, uint32_t n,
+		      enum member_state state)
+{
+	for (uint32_t i = 0; i < n; i++) {
+		struct member *mb = members_at(a->h->cfg.members, true, v[i]);
+
+		if (mb && mb->state == state)
+			a->homes[a->nhomes++] = mb;
+		else if (!mb)
+			a->r = 0;
+	}
+}
+
+/* What we know ourselves costs nothing, home or not. */
+static void ask_begin(struct ask *a)
+{
+	const struct place_view *all = members_view(a->h->cfg.members, true);
+	uint32_t v[PLACE_HOMES];
+	uint32_t n = place_homes(all, holder_place(&a->node.key), v);
+	bool self;
+
+	a->start_ns = uv_hrtime();
+	a->is_known = false;
+	a->r = -EHOSTUNREACH;
+	a->nhomes = a->next = 0;
+	add_homes(a, v, n, MEMBER_ALIVE);
+	add_homes(a, v, n, MEMBER_SUSPECT);
+	a->n = home_find(&a->h->home, &a->node.key, &a->size, a->v, &self);
+	if (a->n > 0)
+		ask_end(a);
+	else
+		ask_next(a);
+}
+
+/* ---- What is remembered ---- */
+
+static bool is_fresh(const struct ask *a)
+{
+	if (!a->is_known || a->telling || !list_empty(&a->tell))
+		return true;
+	if (now_ms() >= a->until_ms)
+		return false;
+	for (unsigned int i = 0; i < a->n; i++)
+		if (member_lives(a->v[i]))
+			return true;
+	return a->n == 0;
+}
+
+static void ask_free(struct key_node *n)
+{
+	struct ask *a = key_entry(n, struct ask);
+
+	buf_release(&a->body);
+	free(a);
+}
+
+static void forget_one(struct holders *h)
+{
+	struct ask *a = list_first(&h->known, struct ask, state);
+
+	/* One that still has to be told is no older than this turn. */
+	if (a->telling || !list_empty(&a->tell))
+		return;
+	list_del(&a->state);
+	key_table_del(&h->asks, &a->node);
+	ask_free(&a->node);
+}
+
+static struct ask *ask_new(struct holders *h, const struct holder_key *key)
+{
+	struct ask *a;
+
+	if (h->asks.n - h->nasking >= MAX_KNOWN)
+		forget_one(h);
+	a = calloc(1, sizeof(*a));
+	if (!a)
+		return NULL;
+	a->h = h;
+	a->node.key = *key;
+	a->body = BUF_INIT(MAX_ANSWER_BYTES);
+	list_init(&a->state);
+	list_init(&a->tell);
+	list_init(&a->waiters);
+	key_table_add(&h->asks, &a->node);
+	return a;
+}
+
+static void waiter_fail(struct holders *h, struct waiter *w, int r)
+{
+	w->r = r;
+	list_del(&w->node);
+	list_add_tail(&h->failing, &w->node);
+	holders_kick(h);
+}
+
+static void ask_wait(struct ask *a, struct waiter *w)
+{
+	struct holders *h = a->h;
+
+	list_add_tail(&a->waiters, &w->node);
+	if (!a->is_known)
+		return;
+	metric_add(h->m_remembered, 1);
+	list_del(&a->state);
+	list_add_tail(&h->known, &a->state);
+	list_del(&a->tell);
+	list_add_tail(&h->telling, &a->tell);
+	holders_kick(h);
+}
+
+int holders_find(struct holders *h, const struct holder_key *key,
+		 holders_cb *cb, void *arg)
+{
+	struct key_node *n = key_table_find(&h->asks, key);
+	struct ask *a = n ? key_entry(n, struct ask) : NULL;
+	bool begin = !a || !is_fresh(a);
+	struct waiter *w = malloc(sizeof(*w));
+
+	if (!w)
+		return -ENOMEM;
+	*w = (struct waiter){.cb = cb, .arg = arg};
+	list_init(&w->node);
+	list_add_tail(&h->waiters, &w->all);
+	h->stats.finds++;
+	if (begin && h->nasking >= MAX_ASKING) {
+		waiter_fail(h, w, -EBUSY);
+		return 0;
+	}
+	if (!a)
+		a = ask_new(h, key);
+	if (!a) {
+		waiter_fail(h, w, -ENOMEM);
+		return 0;
+	}
+	if (begin) {
+		list_add_tail(&a->waiters, &w->node);
+		list_del(&a->state);
+		list_add_tail(&h->asking, &a->state);
+		h->nasking++;
+		ask_begin(a);
+	} else {
+		ask_wait(a, w);
+	}
+	return 0;
+}
+
+/* ---- Telling ---- */
+
+static void tell(struct holders *h, struct waiter *w, const struct ask *a)
+{
+	struct member *v[HOLDERS_PER_KEY];
+	unsigned int n = 0;
+	holders_cb *cb = w->cb;
+	void *arg = w->arg;
+	int r = w->r;
+
+	for (unsigned int i = 0; a && i < a->n; i++)
+		if (a->v[i]->state == MEMBER_ALIVE)
+			v[n++] = a->v[i];
+	for (unsigned int i = 0; a && i < a->n; i++)
+		if (a->v[i]->state == MEMBER_SUSPECT)
+			v[n++] = a->v[i];
+	list_del(&w->node);
+	list_del(&w->all);
+	free(w);
+	if (n > 0)
+		h->stats.found++;
+	cb(arg, a ? a->r : r, a ? a->size : 0, v, n);
+}
+
+/* A callback may find, cancel and even end all; what is asked in there waits
+ * for the next turn. */
+static void tell_all(struct ask *a)
+{
+	struct list l;
+
+	list_init(&l);
+	list_take(&a->waiters, &l);
+	a->telling = true;
+	while (!list_empty(&l))
+		tell(a->h, list_first(&l, struct waiter, node), a);
+	a->telling = false;
+}
+
+void find_work(struct holders *h)
+{
+	struct list asks, failing;
+
+	list_init(&asks);
+	list_init(&failing);
+	list_take(&h->telling, &asks);
+	list_take(&h->failing, &failing);
+	while (!list_empty(&asks)) {
+		struct ask *a = list_first(&asks, struct ask, tell);
+
+		list_del(&a->tell);
+		tell_all(a);
+	}
+	while (!list_empty(&failing))
+		tell(h, list_first(&failing, struct waiter, node), NULL);
+}
+
+void holders_cancel(struct holders *h, void *arg)
+{
+	list_for_each_safe (it, &h->waiters) {
+		struct waiter *w = list_entry(it, struct waiter, all);
+
+		if (w->arg != arg)
+			continue;
+		list_del(&w->node);
+		list_del(&w->all);
+		free(w);
+	}
+}
+
+/* ---- Beginning and end ---- */
+
+static void forget_in(struct list *asks, const struct member *mb)
+{
+	list_for_each (it, asks) {
+		struct ask *a = list_entry(it, struct ask, state);
+
+		for (unsigned int i = a->n; i-- > 0;)
+			if (a->v[i] == mb)
+				a->v[i] = a->v[--a->n];
+		for (uint32_t i = 0; !a->is_known && i < a->nhomes; i++)
+			if (a->homes[i] == mb)
+				a->homes[i] = NULL;
+		if (a->call.mb != mb)
+			continue;
+		a->call.mb = NULL;
+		if (a->call.x)
+			http_cancel(a->call.x);
+	}
+}
+
+void find_forget(struct holders *h, struct member *mb)
+{
+	forget_in(&h->asking, mb);
+	forget_in(&h->known, mb);
+}
+
+void find_stop(struct holders *h)
+{
+	list_for_each (it, &h->asking) {
+		struct ask *a = list_entry(it, struct ask, state);
+
+		if (a->call.x)
+			http_cancel(a->call.x);
+	}
+	list_for_each (it, &h->waiters)
+		waiter_fail(h, list_entry(it, struct waiter, all), -ECANCELED);
+}
+
+int find_init(struct holders *h)
+{
+	static const char *const results[] = {"found", "none", "failed",
+					      "remembered"};
+	struct metric_series **const series[] = {
+		&h->m_found, &h->m_none, &h->m_failed, &h->m_remembered};
+
+	for (size_t i = 0; i < ARRAY_SIZE(results); i++)
+		*series[i] = metric_get(&m_lookups,
+					(const char *const[]){results[i]});
+	list_init(&h->asking);
+	list_init(&h->known);
+	list_init(&h->waiters);
+	list_init(&h->telling);
+	list_init(&h->failing);
+	return key_table_init(&h->asks);
+}
+
+void find_release(struct holders *h)
+{
+	key_table_release(&h->asks, ask_free);
+}

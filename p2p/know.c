@@ -1,0 +1,450 @@
+/* What is known of blobs: who has which chunks, who owns them, whom to ask. */
+#include <errno.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "p2p/peers-private.h"
+
+/* What homes said is good for so long. */
+#define FOUND_MS 3000
+
+static struct list *bucket(struct peers *p, const struct blob_key *key)
+{
+	return &p->know_hash[digest_prefix(&key->id) % KNOW_HASH];
+}
+
+static bool same_key(const struct blob_key *a, const struct blob_key *b)
+{
+	return a->kind == b->kind && digest_equal(&a->id, &b->id);
+}
+
+struct know *know_find(struct peers *p, const struct blob_key *key)
+{
+	struct list *head = bucket(p, key);
+
+	list_for_each (n, head) {
+		struct know *k = list_entry(n, struct know, hash);
+
+		if (same_key(&k->key, key))
+			return k;
+	}
+	return NULL;
+}
+
+static void have_release(struct have *h)
+{
+	partner_unref(&h->partner);
+	free(h->bits);
+}
+
+static void know_free(struct peers *p, struct know *k)
+{
+	list_del(&k->hash);
+	list_del(&k->lru);
+	p->nknows--;
+	for (unsigned int i = 0; i < k->nhaves; i++)
+		have_release(&k->haves[i]);
+	free(k->haves);
+	for (int i = 0; i < KNOW_MAX_ROUNDS; i++)
+		free(k->deals[i].owners);
+	free(k);
+}
+
+/* The oldest that nobody uses. */
+static void make_room(struct peers *p)
+{
+	list_for_each_safe (n, &p->knows) {
+		struct know *k = list_entry(n, struct know, lru);
+
+		if (p->nknows < KNOW_MAX_BLOBS)
+			return;
+		if (k->users == 0)
+			know_free(p, k);
+	}
+}
+
+struct know *know_get(struct peers *p, const struct blob_key *key,
+		      uint64_t size)
+{
+	struct know *k = know_find(p, key);
+	uint8_t name[1 + DIGEST_BYTES];
+
+	if (k && k->size != size && k->users == 0) {
+		know_free(p, k); /* it has got another size */
+		k = NULL;
+	}
+	if (!k) {
+		make_room(p);
+		k = calloc(1, sizeof(*k));
+		if (!k)
+			return NULL;
+		k->key = *key;
+		k->size = size;
+		k->nchunks = (uint32_t)div_up_u64(size, CHUNK_SIZE);
+		k->stripe = place_stripe_chunks(k->nchunks);
+		name[0] = (uint8_t)key->kind;
+		memcpy(name + 1, key->id.sha256, DIGEST_BYTES);
+		k->place = place_hash(name, sizeof(name));
+		list_add(bucket(p, key), &k->hash);
+		list_init(&k->lru);
+		p->nknows++;
+	}
+	list_del(&k->lru);
+	list_add_tail(&p->knows, &k->lru);
+	k->users++;
+	return k;
+}
+
+void know_put(struct peers *p, struct know *k)
+{
+	(void)p;
+	BUG_ON(k->users == 0);
+	k->users--;
+}
+
+void know_free_all(struct peers *p)
+{
+	while (!list_empty(&p->knows))
+		know_free(p, list_first(&p->knows, struct know, lru));
+}
+
+static void drop_have(struct know *k, unsigned int i)
+{
+	have_release(&k->haves[i]);
+	k->haves[i] = k->haves[--k->nhaves];
+}
+
+void know_forget_partner(struct peers *p, struct partner *w)
+{
+	list_for_each (n, &p->knows) {
+		struct know *k = list_entry(n, struct know, lru);
+
+		for (unsigned int i = 0; i < k->nhaves; i++)
+			if (k->haves[i].partner == w)
+				drop_have(k, i--);
+	}
+}
+
+/* ---- What members have ---- */
+
+struct have *know_of(struct peers *p, struct know *k, struct partner *w)
+{
+	struct have *v;
+
+	(void)p;
+	for (unsigned int i = 0; i < k->nhaves; i++)
+		if (k->haves[i].partner == w)
+			return &k->haves[i];
+	if (k->nhaves == KNOW_MAX_MEMBERS)
+		drop_have(k, (unsigned int)(k->clock++ % KNOW_MAX_MEMBERS));
+	v = reallocarray(k->haves, k->nhaves + 1, sizeof(*v));
+	if (!v)
+		return NULL;
+	k->haves = v;
+	v += k->nhaves++;
+	memset(v, 0, sizeof(*v));
+	v->partner = partner_ref(w);
+	return v;
+}
+
+bool have_chunk(const struct have *h, uint32_t chunk)
+{
+	uint32_t i = chunk - h->first;
+
+	if (h->all)
+		return true;
+	return chunk >= h->first && i < h->n && (h->bits[i / 8] >> i % 8 & 1);
+}
+
+static int hex_digit(char c)
+{
+	if (c >= '0' && c <= '9')
+		return c - '0';
+	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+void know_read(struct peers *p, struct know *k, struct partner *w,
+	       const char *text)
+{
+	struct have *h;
+	char *colon;
+	unsigned long first;
+	size_t len;
+	uint8_t *bits;
+
+	if (!text || !w)
+		return;
+	if (strcmp(text, "all") == 0) {
+		h = know_of(p, k, w);
+		if (h)
+			h->all = true;
+		return;
+	}
+	errno = 0;
+	first = strtoul(text, &colon, 10);
+	if (errno || *colon != ':' || first >= k->nchunks)
+		return;
+	text = colon + 1;
+	len = strlen(text);
+	if (len % 2 || len > HAVE_MAX_CHUNKS / 4)
+		return;
+	bits = malloc(len / 2 + 1);
+	if (!bits)
+		return;
+	for (size_t i = 0; i < len; i += 2) {
+		int hi = hex_digit(text[i]), lo = hex_digit(text[i + 1]);
+
+		if (hi < 0 || lo < 0) {
+			free(bits);
+			return;
+		}
+		bits[i / 2] = (uint8_t)(hi << 4 | lo);
+	}
+	h = know_of(p, k, w);
+	if (!h) {
+		free(bits);
+		return;
+	}
+	free(h->bits);
+	h->all = false;
+	h->bits = bits;
+	h->first = (uint32_t)first;
+	h->n = (uint32_t)len * 4;
+}
+
+void know_lacks(struct know *k, const struct partner *w, uint32_t chunk)
+{
+	for (unsigned int i = 0; i < k->nhaves; i++) {
+		struct have *h = &k->haves[i];
+		uint32_t at = chunk - h->first;
+
+		if (h->partner != w)
+			continue;
+		h->all = false;
+		if (chunk >= h->first && at < h->n)
+			h->bits[at / 8] &= (uint8_t) ~(1u << at % 8);
+	}
+}
+
+char *have_text(const struct blob *b, uint32_t chunk, char out[HAVE_TEXT_SIZE])
+{
+	static const char digits[] = "0123456789abcdef";
+	uint32_t nchunks = blob_chunks(b), first = 0, n;
+	size_t len;
+
+	if (blob_missing(b) == 0) {
+		memcpy(out, "all", 4);
+		return out;
+	}
+	if (nchunks > HAVE_MAX_CHUNKS && chunk > HAVE_MAX_CHUNKS / 2)
+		first = (chunk - HAVE_MAX_CHUNKS / 2) & ~UINT32_C(7);
+	n = (uint32_t)min_u64(nchunks - first, HAVE_MAX_CHUNKS);
+	len = (size_t)snprintf(out, HAVE_TEXT_SIZE, "%u:", first);
+	for (uint32_t i = 0; i < n; i += 8) {
+		unsigned int byte = 0;
+
+		for (uint32_t j = i; j < n && j < i + 8; j++)
+			byte |= (unsigned int)blob_has(b, first + j) << (j - i);
+		out[len++] = digits[byte >> 4];
+		out[len++] = digits[byte & 15];
+	}
+	out[len] = '\0';
+	return out;
+}
+
+/* ---- Who owns what ---- */
+
+/* The round's owners, at least `wanted` of them. */
+static const struct deal *deal_of(struct peers *p, struct know *k,
+				  const struct place_view *view, uint32_t round,
+				  uint32_t wanted)
+{
+	uint64_t generation = members_generation(p->members);
+	struct deal *d = &k->deals[0];
+	uint8_t *used;
+
+	for (int i = 0; i < KNOW_MAX_ROUNDS; i++) {
+		struct deal *o = &k->deals[i];
+
+		if (o->owners && o->generation == generation &&
+		    o->round == round) {
+			d = o;
+			break;
+		}
+		if (o->used < d->used)
+			d = o;
+	}
+	d->used = ++k->clock;
+	if (d->owners && d->generation == generation && d->round == round &&
+	    d->n >= wanted)
+		return d;
+	/* The whole round: its other stripes are asked for soon. */
+	wanted = (uint32_t)min_u64(view->n, place_stripes(k->nchunks) -
+						    (uint64_t)round * view->n);
+	free(d->owners);
+	d->owners = calloc(wanted, sizeof(*d->owners));
+	used = calloc(1, view->n);
+	if (d->owners && used) {
+		d->generation = generation;
+		d->round = round;
+		d->n = wanted;
+		place_deal(view, k->place, round, wanted, d->owners, used);
+	} else {
+		free(d->owners);
+		d->owners = NULL;
+	}
+	free(used);
+	return d->owners ? d : NULL;
+}
+
+uint32_t know_order(struct peers *p, struct know *k, uint32_t chunk,
+		    uint32_t order[PLACE_ORDER])
+{
+	const struct place_view *view = members_view(p->members, false);
+	uint32_t stripe = chunk / k->stripe;
+	uint32_t i = stripe % view->n;
+	const struct deal *d = deal_of(p, k, view, stripe / view->n, i + 1);
+
+	return d ? place_order(view, k->place, stripe, d->owners[i], order) : 0;
+}
+
+/* ---- Whom to ask ---- */
+
+static bool was_tried(const struct ask *a, const struct partner *w)
+{
+	for (unsigned int i = 0; a && i < a->ntried; i++)
+		if (a->tried[i] == w)
+			return true;
+	return false;
+}
+
+static struct place_candidate candidate(const struct ask *a, struct know *k,
+					struct partner *w, uint32_t chunk,
+					uint64_t now)
+{
+	struct place_candidate c = {.self = !w};
+
+	if (!w)
+		return c;
+	c.active = w->active;
+	c.slow = w->slow_ms > now;
+	c.tried = w->benched_ms > now || was_tried(a, w) || !partner_alive(w);
+	for (unsigned int i = 0; i < k->nhaves; i++) {
+		const struct have *h = &k->haves[i];
+
+		if (h->partner == w) {
+			c.has = have_chunk(h, chunk);
+			c.wont = h->wont && h->wont_ms > now;
+		}
+	}
+	return c;
+}
+
+enum place_verdict know_choose(struct peers *p, struct know *k, uint32_t chunk,
+			       const struct ask *a, bool background,
+			       bool as_owner, struct partner **ret)
+{
+	struct place_candidate order[PLACE_ORDER];
+	struct place_candidate holders[KNOW_MAX_MEMBERS];
+	struct partner *who[PLACE_ORDER + KNOW_MAX_MEMBERS] = {NULL};
+	uint32_t members[PLACE_ORDER], n = 0, member;
+	struct place_ask ask = {
+		.order = order,
+		.holders = holders,
+		.max_active = PEER_MAX_ACTIVE,
+		.background = background,
+	};
+	uint64_t now = now_ms();
+	enum place_verdict v;
+
+	*ret = NULL;
+	if (!as_owner)
+		n = know_order(p, k, chunk, members);
+	for (uint32_t i = 0; i < n; i++) {
+		struct member *mb = members_at(p->members, false, members[i]);
+
+		who[i] = mb ? partner_of(p, mb) : NULL;
+		order[i] = candidate(a, k, who[i], chunk, now);
+		order[i].member = i;
+	}
+	if (n == 0)
+		order[n++] = (struct place_candidate){.self = true};
+	ask.norder = n;
+	for (unsigned int i = 0; i < k->nhaves; i++) {
+		struct have *h = &k->haves[i];
+		bool listed = false;
+
+		if (!have_chunk(h, chunk))
+			continue;
+		for (uint32_t j = 0; j < ask.norder; j++)
+			listed |= who[j] == h->partner;
+		if (listed)
+			continue;
+		who[n] = h->partner;
+		holders[ask.nholders] =
+			candidate(a, k, h->partner, chunk, now);
+		holders[ask.nholders++].member = n++;
+	}
+	v = place_choose(&ask, &member);
+	if (v == PLACE_ASK_HOLDER || v == PLACE_ASK_OWNER)
+		*ret = who[member];
+	return v;
+}
+
+/* ---- Homes ---- */
+
+struct look {
+	struct peers *p;
+	struct blob_key key;
+};
+
+static void looked(void *arg, int r, uint64_t size, struct member *const *v,
+		   unsigned int n)
+{
+	struct look *l = arg;
+	struct peers *p = l->p; /* gone, after -ECANCELED */
+	struct know *k = r == -ECANCELED ? NULL : know_find(p, &l->key);
+
+	free(l);
+	if (!k)
+		return;
+	k->looking = false;
+	k->found_ms = now_ms();
+	for (unsigned int i = 0; i < n && (size == 0 || size == k->size); i++) {
+		struct partner *w = partner_of(p, v[i]);
+		struct have *h = w ? know_of(p, k, w) : NULL;
+
+		/* All of it, as far as is known; else its answer tells. */
+		if (h && !h->bits)
+			h->all = true;
+	}
+	know_put(p, k);
+	asks_pump(p);
+}
+
+bool know_look(struct peers *p, struct know *k)
+{
+	struct holder_key key = {
+		.kind = k->key.kind == BLOB_URL ? HOLDER_URL : HOLDER_SHA256,
+		.id = k->key.id,
+	};
+	struct look *l;
+
+	if (k->looking)
+		return true;
+	if (k->found_ms && now_ms() - k->found_ms < FOUND_MS)
+		return false;
+	l = calloc(1, sizeof(*l));
+	if (!l)
+		return false;
+	l->p = p;
+	l->key = k->key;
+	k->looking = true;
+	k->users++;
+	if (holders_find(p->holders, &key, looked, l) == 0)
+		return true;
+	k->looking = false;
+	know_put(p, k);
+	free(l);
+	return false;
+}

@@ -1,0 +1,402 @@
+#include "p2p/peers-private.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/json.h"
+#include "base/log.h"
+
+#define TICK_MS	 100
+#define BENCH_MS 300000
+
+static struct metric_family m_benched = {
+	.name = "peerd_benched_members_total",
+	.help = "Members that were benched because their bytes failed a "
+		"blob's digest.",
+	.type = METRIC_COUNTER,
+};
+
+/* ---- Partners ---- */
+
+struct partner *partner_ref(struct partner *w)
+{
+	w->refs++;
+	return w;
+}
+
+void partner_unref(struct partner **wp)
+{
+	struct partner *w = steal_ptr(wp);
+
+	if (!w || --w->refs > 0)
+		return;
+	list_del(&w->node);
+	free(w);
+}
+
+bool partner_alive(const struct partner *w)
+{
+	return w->mb && (w->mb->state == MEMBER_ALIVE ||
+			 w->mb->state == MEMBER_SUSPECT);
+}
+
+const char *partner_name(const struct partner *w)
+{
+	if (!w || !w->mb)
+		return "one that is gone";
+	return *w->mb->name ? w->mb->name : w->mb->addr;
+}
+
+struct partner *partner_of(struct peers *p, struct member *mb)
+{
+	struct partner *w = mb->user;
+
+	if (w)
+		return w;
+	w = calloc(1, sizeof(*w));
+	if (!w)
+		return NULL;
+	w->p = p;
+	w->mb = mb;
+	w->refs = 1;
+	w->store_id = store_peer_id(p->cfg.store, mb->id);
+	list_add_tail(&p->partners, &w->node);
+	mb->user = w;
+	return w;
+}
+
+struct partner *partner_find(struct peers *p, const char *id)
+{
+	struct member *mb = members_find(p->members, id);
+
+	return mb ? partner_of(p, mb) : NULL;
+}
+
+/* ---- Members ---- */
+
+static void on_changed(void *arg)
+{
+	struct peers *p = arg;
+
+	holders_members_changed(p->holders);
+	if (p->cfg.changed)
+		p->cfg.changed(p->cfg.arg, members_alive(p->members));
+	asks_pump(p);
+}
+
+static void on_forget(void *arg, struct member *mb)
+{
+	struct peers *p = arg;
+	struct partner *w = mb->user;
+
+	if (p->holders)
+		holders_forget(p->holders, mb);
+	if (!w)
+		return;
+	mb->user = NULL;
+	w->mb = NULL;
+	know_forget_partner(p, w);
+	given_forget_partner(p, w);
+	partner_unref(&w);
+}
+
+static void on_looked_up(void *arg, double seconds, bool found)
+{
+	struct peers *p = arg;
+
+	if (found && p->cfg.observe)
+		p->cfg.observe(p->cfg.arg, PEERS_DISCOVERY, "homes", seconds);
+}
+
+/* ---- Time ---- */
+
+static void on_tick(uv_timer_t *t)
+{
+	struct peers *p = t->data;
+
+	if (list_empty(&p->asks)) {
+		(void)uv_timer_stop(t);
+		p->ticking = false;
+		return;
+	}
+	asks_tick(p, now_ms());
+}
+
+void arm_peers_tick(struct peers *p)
+{
+	if (p->ticking)
+		return;
+	p->ticking = true;
+	(void)uv_timer_start(&p->tick, on_tick, TICK_MS, TICK_MS);
+}
+
+/* ---- Wrong bytes, news ---- */
+
+struct bench {
+	struct loop_task task;
+	struct peers *p;
+	size_t n;
+	uint16_t ids[];
+};
+
+static void bench(struct peers *p, struct partner *w)
+{
+	uint64_t now = now_ms();
+
+	if (w->benched_ms > now)
+		return;
+	w->benched_ms = now + BENCH_MS;
+	w->benched_times++;
+	metric_add(metric_get(&m_benched, NULL), 1);
+	log_warn("a member is benched: bytes that it sent failed their digest",
+		 LS("member", partner_name(w)),
+		 LU("minutes", BENCH_MS / 60000));
+	know_forget_partner(p, w);
+}
+
+static void bench_posted(struct loop_task *t)
+{
+	struct bench *e = container_of(t, struct bench, task);
+
+	for (size_t i = 0; i < e->n && !e->p->freeing; i++)
+		list_for_each_safe (n, &e->p->partners) {
+			struct partner *w = list_entry(n, struct partner, node);
+
+			if (w->store_id == e->ids[i])
+				bench(e->p, w);
+		}
+	e->p->mismatches++;
+	free(e);
+}
+
+static void mismatch(struct peers *p, struct blob *b)
+{
+	CLEANUP(freep) uint8_t *seen = calloc(1, 65536 / 8);
+	struct bench *e;
+	size_t n = 0;
+
+	if (!seen)
+		return;
+	for (uint32_t c = 0; c < blob_chunks(b); c++) {
+		uint16_t id = blob_chunk_from(b, c);
+
+		n += id != CHUNK_FROM_UPSTREAM &&
+		     !(seen[id / 8] >> id % 8 & 1);
+		seen[id / 8] |= (uint8_t)(1u << id % 8);
+	}
+	e = calloc(1, sizeof(*e) + n * sizeof(e->ids[0]));
+	if (!e)
+		return;
+	for (uint32_t id = 1; id < 65536; id++)
+		if (seen[id / 8] >> id % 8 & 1)
+			e->ids[e->n++] = (uint16_t)id;
+	e->p = p;
+	e->task.run = bench_posted;
+	loop_post(p->cfg.loop, &e->task);
+}
+
+void peers_announce(struct peers *p, const struct blob_key *key, uint64_t size)
+{
+	struct holder_key k = {
+		.kind = key->kind == BLOB_URL ? HOLDER_URL : HOLDER_SHA256,
+		.id = key->id,
+	};
+
+	holders_announce(p->holders, &k, size);
+}
+
+void peers_blob_event(struct peers *p, struct blob *b, enum blob_event ev)
+{
+	if (ev == BLOB_EV_MISMATCH)
+		mismatch(p, b);
+	else if (ev == BLOB_EV_VERIFIED || ev == BLOB_EV_COMMITTED)
+		peers_announce(p, blob_key(b), blob_size(b));
+}
+
+/* ---- What is going on ---- */
+
+static const char *state_text(const struct partner *w, const struct member *mb,
+			      uint64_t now)
+{
+	static const char *const names[] = {
+		[MEMBER_NEW] = "new",
+		[MEMBER_ALIVE] = "alive",
+		[MEMBER_SUSPECT] = "suspect",
+		[MEMBER_GONE] = "gone",
+	};
+
+	if (w && w->benched_ms > now)
+		return "benched";
+	if (w && w->slow_ms > now && mb->state == MEMBER_ALIVE)
+		return "slow";
+	return names[mb->state];
+}
+
+static void add_member(void *arg, struct member *mb)
+{
+	const struct partner *w = mb->user;
+	uint64_t now = now_ms();
+	json_t *v = json_pack(
+		"{s:s, s:s, s:s, s:s, s:s, s:s, s:f, s:I, s:I, s:I, s:I, s:I,"
+		" s:s}",
+		"id", mb->id, "name", mb->name, "address", mb->addr, "zone",
+		mb->zone, "version", mb->version, "state",
+		state_text(w, mb, now), "rtt_ms", mb->rtt_ms, "heard_ms_ago",
+		(json_int_t)(mb->heard_ms ? now - mb->heard_ms : 0),
+		"received_bytes", (json_int_t)(w ? w->got_bytes : 0),
+		"sent_bytes", (json_int_t)(w ? w->sent_bytes : 0),
+		"open_requests", (json_int_t)(w ? w->active : 0), "benched",
+		(json_int_t)(w ? w->benched_times : 0), "why",
+		mb->state == MEMBER_ALIVE ? "" : mb->why);
+
+	if (v)
+		(void)json_array_append_new(arg, v);
+}
+
+int peers_json(struct peers *p, struct buf *out)
+{
+	CLEANUP(json_decrefp) json_t *v = NULL;
+	json_t *list = json_array();
+	struct holders_stats hs;
+	int r;
+
+	if (!list)
+		return -ENOMEM;
+	members_each(p->members, add_member, list);
+	holders_stats(p->holders, &hs);
+	v = json_pack(
+		"{s:{s:s, s:s, s:s}, s:o, s:{s:I, s:I, s:I, s:I, s:I, s:I},"
+		" s:{s:I, s:I, s:I, s:I}}",
+		"self", "id", p->cfg.members.id, "name", p->cfg.members.name,
+		"zone", p->cfg.members.zone, "peers", list, "transfers",
+		"takeovers", (json_int_t)p->takeovers, "redirected",
+		(json_int_t)p->redirects_got, "redirects_sent",
+		(json_int_t)p->redirects_sent, "mismatches",
+		(json_int_t)p->mismatches, "served_bytes",
+		(json_int_t)p->served_bytes, "serving", (json_int_t)p->nserves,
+		"holders", "announced", (json_int_t)hs.own, "kept",
+		(json_int_t)hs.keys, "finds", (json_int_t)hs.finds, "found",
+		(json_int_t)hs.found);
+	if (!v)
+		return -ENOMEM;
+	r = json_dump(v, out);
+	return r < 0 ? r : buf_str(out, "\n");
+}
+
+/* ---- The whole ---- */
+
+struct members *peers_members(struct peers *p)
+{
+	return p->members;
+}
+
+struct source *peers_source(struct peers *p)
+{
+	return &p->source;
+}
+
+struct catalog_peers *peers_catalog(struct peers *p)
+{
+	return &p->catalog;
+}
+
+int peers_new(const struct peers_config *cfg, struct peers **ret,
+	      struct error *err)
+{
+	struct peers *p = calloc(1, sizeof(*p));
+	struct holders_config hc;
+	int r;
+
+	if (!p)
+		return set_error(err, -ENOMEM, "out of memory");
+	p->cfg = *cfg;
+	list_init(&p->partners);
+	list_init(&p->knows);
+	for (int i = 0; i < KNOW_HASH; i++)
+		list_init(&p->know_hash[i]);
+	peers_source_init(p);
+	serve_init(p);
+	meta_init(p);
+	metric_register(&m_benched);
+	p->cfg.members.loop = cfg->loop;
+	p->cfg.members.client = cfg->client;
+	p->cfg.members.changed = on_changed;
+	p->cfg.members.forget = on_forget;
+	p->cfg.members.arg = p;
+	r = members_new(&p->cfg.members, &p->members, err);
+	if (r < 0) {
+		free(p);
+		return r;
+	}
+	hc = (struct holders_config){
+		.loop = cfg->loop,
+		.client = cfg->client,
+		.members = p->members,
+		.id = p->cfg.members.id,
+		.looked_up = on_looked_up,
+		.arg = p,
+	};
+	r = holders_new(&hc, &p->holders);
+	if (r < 0) {
+		members_free(&p->members);
+		free(p);
+		return set_error(err, r, "peers: %s", strerror(-r));
+	}
+	(void)uv_timer_init(loop_uv(cfg->loop), &p->tick);
+	p->tick.data = p;
+	*ret = p;
+	return 0;
+}
+
+static void maybe_free(struct peers *p)
+{
+	if (p->closed && p->jobs == 0 && !p->pump_posted)
+		free(p);
+}
+
+void peers_job_ended(struct peers *p)
+{
+	p->jobs--;
+	maybe_free(p);
+}
+
+static void on_closed(uv_handle_t *h)
+{
+	struct peers *p = h->data;
+
+	p->closed = true;
+	maybe_free(p);
+}
+
+/* What is open elsewhere may hold references. */
+static void let_partners_go(struct peers *p)
+{
+	while (!list_empty(&p->partners)) {
+		struct partner *w =
+			list_first(&p->partners, struct partner, node);
+
+		list_del(&w->node);
+		if (w->mb) {
+			w->mb->user = NULL;
+			w->mb = NULL;
+			partner_unref(&w);
+		}
+	}
+}
+
+void peers_free(struct peers **pp)
+{
+	struct peers *p = steal_ptr(pp);
+
+	if (!p)
+		return;
+	p->freeing = true;
+	holders_free(&p->holders);
+	meta_free_all(p);
+	know_free_all(p);
+	given_free_all(p);
+	let_partners_go(p);
+	members_free(&p->members);
+	uv_close((uv_handle_t *)&p->tick, on_closed);
+}

@@ -1,0 +1,203 @@
+#include "p2p/placement.h"
+
+#include <string.h>
+
+/* The finalizer of splitmix64 (Steele, Lea and Flood, "Fast splittable
+ * pseudorandom number generators", 2014; constants of Stafford's variant 13).
+ * A bijection, so that distinct members never draw. */
+static inline uint64_t mix(uint64_t x)
+{
+	x ^= x >> 30;
+	x *= UINT64_C(0xbf58476d1ce4e5b9);
+	x ^= x >> 27;
+	x *= UINT64_C(0x94d049bb133111eb);
+	x ^= x >> 31;
+	return x;
+}
+
+/* FNV-1a, whose low bits are weak, and mix(). */
+uint64_t place_hash(const void *bytes, size_t len)
+{
+	const unsigned char *p = bytes;
+	uint64_t h = UINT64_C(0xcbf29ce484222325);
+
+	for (size_t i = 0; i < len; i++) {
+		h ^= p[i];
+		h *= UINT64_C(0x100000001b3);
+	}
+	return mix(h);
+}
+
+/* What members are ranked by for a stripe: mix(stripe_key() ^ id). The number
+ * of the stripe in the blob counts, not its place in the round: rounds move
+ * when a member joins, and owners must not. */
+static inline uint64_t stripe_key(uint64_t blob, uint32_t stripe)
+{
+	return mix(blob + (stripe + UINT64_C(1)) *
+				  UINT64_C(0x9e3779b97f4a7c15));
+}
+
+/* Blobs from 256 chunks on have stripes of two, from 512 on of four: as many
+ * requests fewer, while 64 members still have two stripes each. */
+uint32_t place_stripe_chunks(uint32_t nchunks)
+{
+	return nchunks >= 512 ? 4 : nchunks >= 256 ? 2 : 1;
+}
+
+uint32_t place_stripes(uint32_t nchunks)
+{
+	uint32_t len = place_stripe_chunks(nchunks);
+
+	return nchunks / len + (nchunks % len != 0);
+}
+
+void place_deal(const struct place_view *view, uint64_t blob, uint32_t round,
+		uint32_t wanted, uint32_t *owners, uint8_t *used)
+{
+	memset(used, 0, view->n);
+	for (uint32_t i = 0; i < wanted && i < view->n; i++) {
+		uint64_t key = stripe_key(blob, round * view->n + i);
+		uint64_t best = 0;
+		uint32_t owner = PLACE_NONE;
+
+		for (uint32_t m = 0; m < view->n; m++) {
+			uint64_t h = mix(key ^ view->ids[m]);
+
+			if (used[m] || (h <= best && owner != PLACE_NONE))
+				continue;
+			best = h;
+			owner = m;
+		}
+		used[owner] = 1;
+		owners[i] = owner;
+	}
+}
+
+/* The members with the highest hashes, in order, into out[from..max). */
+static uint32_t highest(const struct place_view *view, uint64_t key,
+			uint32_t except, uint32_t from, uint32_t max,
+			uint32_t *out)
+{
+	uint64_t score[PLACE_ORDER + PLACE_HOMES];
+	uint32_t n = from;
+
+	for (uint32_t m = 0; m < view->n; m++) {
+		uint64_t h = mix(key ^ view->ids[m]);
+		uint32_t i;
+
+		if (m == except || (n == max && h < score[n - 1]))
+			continue;
+		if (n < max)
+			n++;
+		for (i = n - 1; i > from && score[i - 1] < h; i--) {
+			score[i] = score[i - 1];
+			out[i] = out[i - 1];
+		}
+		score[i] = h;
+		out[i] = m;
+	}
+	return n;
+}
+
+uint32_t place_order(const struct place_view *view, uint64_t blob,
+		     uint32_t stripe, uint32_t owner,
+		     uint32_t order[PLACE_ORDER])
+{
+	order[0] = owner;
+	return highest(view, stripe_key(blob, stripe), owner, 1, PLACE_ORDER,
+		       order);
+}
+
+uint32_t place_homes(const struct place_view *all, uint64_t key,
+		     uint32_t homes[PLACE_HOMES])
+{
+	return highest(all, mix(key), PLACE_NONE, 0, PLACE_HOMES, homes);
+}
+
+/* ---- Whom to ask ---- */
+
+/* The better of two that have it, by our open requests; the first if equal. */
+static const struct place_candidate *lighter(const struct place_candidate *a,
+					     const struct place_candidate *b)
+{
+	return !a || b->active < a->active ? b : a;
+}
+
+/* Of those that have it and were not tried, slow or not. */
+static const struct place_candidate *best_holder(const struct place_ask *ask,
+						 bool slow)
+{
+	const struct place_candidate *best = NULL, *c;
+
+	for (uint32_t i = 0; i < ask->norder; i++) {
+		c = &ask->order[i];
+		if (c->has && !c->self && !c->tried && c->slow == slow)
+			best = lighter(best, c);
+	}
+	for (uint32_t i = 0; i < ask->nholders; i++) {
+		c = &ask->holders[i];
+		if (c->has && !c->self && !c->tried && c->slow == slow)
+			best = lighter(best, c);
+	}
+	return best;
+}
+
+static const struct place_candidate *first_fit(const struct place_ask *ask)
+{
+	for (uint32_t i = 0; i < ask->norder; i++) {
+		const struct place_candidate *c = &ask->order[i];
+
+		if (!c->tried && !c->slow && !c->wont)
+			return c;
+	}
+	return NULL;
+}
+
+enum place_verdict place_choose(const struct place_ask *ask,
+				uint32_t *ret_member)
+{
+	const struct place_candidate *owner = first_fit(ask);
+	const struct place_candidate *best = best_holder(ask, false);
+
+	if (owner && !owner->self && (!best || owner->active <= best->active))
+		best = owner;
+	if (!best && !owner)
+		best = best_holder(ask, true);
+	*ret_member = PLACE_NONE;
+	if (!best)
+		return PLACE_ASK_UPSTREAM;
+	/* Only an open request of ours will end and have us ask again. */
+	if (ask->background && best->active && best->active >= ask->max_active)
+		return PLACE_WAIT;
+	*ret_member = best->member;
+	return best->has ? PLACE_ASK_HOLDER : PLACE_ASK_OWNER;
+}
+
+#ifndef SLOW_MIN
+#define SLOW_MIN 250
+#define SLOW_AGE 2
+#define SLOW_REST 2
+#endif
+
+bool place_is_slow(uint64_t age_ms, uint64_t got, uint64_t len,
+		   uint64_t normal_ms)
+{
+	if (age_ms < SLOW_MIN || got >= len || !normal_ms)
+		return false;
+	if (age_ms < SLOW_AGE * (double)normal_ms)
+		return false;
+	return (double)age_ms * (double)(len - got) > SLOW_REST *
+	       (double)normal_ms * (double)got;
+}
+
+uint32_t place_fanout(uint32_t nchunks, uint32_t nmembers)
+{
+	(void)nchunks;
+	(void)nmembers;
+	return UINT32_MAX;
+}
+
+uint32_t place_upstream_runs(uint32_t nmembers)
+{
+	return nmembers == 1 ? 4 : 2;
+}

@@ -184,6 +184,7 @@ const struct option client_options[] = {
 	{.name = "quiet", .type = OPT_BOOL, .offset = F(quiet),
 	 .section = "Options", .help = "no progress"},
 	{.name = "config", .type = OPT_STRING, .offset = F(config),
+	 .shared = true,
 	 .value_name = "FILE", .section = "Options", .hidden = true,
 	 .help = "options as a JSON object"},
 };
@@ -208,6 +209,7 @@ const struct option hosts_options[] = {
 	 .value_name = "DIR", .def = DEFAULT_CACHE_DIR, .section = "Options",
 	 .help = "what is needed for undo is kept in DIR/hosts-backup"},
 	{.name = "config", .type = OPT_STRING, .offset = F(config),
+	 .shared = true,
 	 .value_name = "FILE", .section = "Options", .hidden = true,
 	 .help = "options as a JSON object"},
 };

@@ -260,6 +260,15 @@ static int open_upstream(struct daemon *d, struct error *err)
 	return 0;
 }
 
+/* What is fetched ahead must still be there when it is read. */
+static uint64_t max_window(const struct config *cfg)
+{
+	if (!cfg->prefetch)
+		return 0;
+	return cfg->cache_size ? min_u64(cfg->max_window, cfg->cache_size / 4)
+			       : cfg->max_window;
+}
+
 static int open_mount(struct daemon *d, struct error *err)
 {
 	struct fs_config fc = {
@@ -269,7 +278,7 @@ static int open_mount(struct daemon *d, struct error *err)
 		.catalog = d->catalog,
 		.status = api_status,
 		.status_arg = d,
-		.max_window = d->cfg->prefetch ? d->cfg->max_window : 0,
+		.max_window = max_window(d->cfg),
 		.tag_fresh_ms = d->cfg->tag_fresh_ms,
 		.negative_ms = d->cfg->negative_ms,
 	};
@@ -317,7 +326,7 @@ static int open_mirror(struct daemon *d, struct error *err)
 		.loop = d->loop,
 		.store = d->store,
 		.fetch = d->fetch,
-		.max_window = d->cfg->prefetch ? d->cfg->max_window : 0,
+		.max_window = max_window(d->cfg),
 		.first_deadline_ms = d->cfg->mirror_timeout_ms,
 	};
 	r = mirror_new(&mc, &d->mirror);

@@ -41,6 +41,8 @@ struct option {
 	const char *section; /* heading in --help */
 	const char *help; /* one sentence, no full stop */
 	bool hidden; /* not in --help */
+	bool shared; /* of "config": the file is for other commands as well, so
+			what this table lacks there is none of its business */
 };
 
 /* Fills the struct at *config from defaults, the file named by a "config"

@@ -190,7 +190,9 @@ static int on_head(void *arg, struct http_exchange *x,
 		return r;
 	a->head_ok = true;
 	a->head_ns = uv_hrtime();
-	if (p->cfg.observe && a->at->mb)
+	/* An owner's first byte may have to come from upstream first: that is no
+	 * search for who has it. */
+	if (p->cfg.observe && a->at->mb && a->as_holder)
 		p->cfg.observe(p->cfg.arg, PEERS_DISCOVERY, a->at->mb->addr,
 			       (double)(a->head_ns - a->started_ns) / 1e9);
 	return 0;
@@ -213,6 +215,8 @@ static int on_data(void *arg, struct http_exchange *x, const void *bytes,
 	}
 	a->got += len;
 	a->at->got_bytes += len;
+	a->at->pace[a->at->pace_at] += (uint32_t)len;
+	a->at->heard_ms = now_ms();
 	return 0;
 }
 
@@ -376,8 +380,8 @@ static int ask_send(struct ask *a, struct partner *w, bool as_holder)
 	rq.total_timeout_ms =
 		a->rq->deadline_ms > now ? a->rq->deadline_ms - now : 1;
 	r = http_start(p->cfg.client, &rq, &callbacks, a, &a->x);
-	if (r == 0)
-		w->active++;
+	if (r == 0 && w->active++ == 0)
+		w->heard_ms = now;
 	return r;
 }
 
@@ -453,46 +457,154 @@ void asks_pump(struct peers *p)
 	pump_later(p);
 }
 
-/* ---- Slow ones ---- */
+/* ---- Slow ones ----
+ *
+ * A member is slow when it delivers much less than the others do at the same
+ * time: a fixed limit, or what was usual before, would take a crowded link for
+ * a fault of all members, and send everybody upstream at once. */
 
-static void leave(struct ask *a, uint64_t now)
+/* Bytes per tick, over the ticks in which we waited for it; -1: too few. */
+static double pace_of(const struct partner *w, unsigned int least)
 {
-	struct partner *w = a->at;
-	unsigned int shift = w->slow_times < 4 ? w->slow_times : 4;
-	char text[80];
+	unsigned int ticks = (unsigned int)__builtin_popcount(w->pace_busy);
+	uint64_t bytes = 0;
 
-	w->slow_times++;
-	w->slow_ms = now + min_u64((uint64_t)SLOW_MS << shift, SLOW_MAX_MS);
-	a->p->takeovers++;
-	count("slow");
-	log_info("a slow request is taken over from a member",
-		 LS("member", partner_name(w)),
-		 LS("blob", key_text(&a->know->key, text)),
-		 LU("offset", a->rq->offset), LU("got", a->got - a->got_before),
-		 LU("ms", now - a->sent_ms),
-		 LU("normal_ms", norm_ms(a->as_holder ? &a->p->norm_holder
-						      : &a->p->norm_owner,
-					 a->rq->length - a->got_before)));
-	note_tried(a, w, -ETIMEDOUT, "slower than the others");
+	if (ticks < least)
+		return -1;
+	for (unsigned int i = 0; i < PACE_TICKS; i++)
+		if (w->pace_busy >> i & 1)
+			bytes += w->pace[(w->pace_at + PACE_TICKS - i) %
+					 (PACE_TICKS + 1)];
+	return (double)bytes / ticks;
+}
+
+static void pace_tick(struct peers *p)
+{
+	list_for_each (n, &p->asks) {
+		struct ask *a = list_entry(n, struct ask, node);
+
+		if (a->at && a->paused)
+			a->at->paused = true;
+	}
+	list_for_each (n, &p->partners) {
+		struct partner *w = list_entry(n, struct partner, node);
+		bool busy = w->active > 0 && !w->paused;
+
+		w->pace_busy = (w->pace_busy << 1 | busy) &
+			       ((1u << PACE_TICKS) - 1);
+		w->pace_at = (w->pace_at + 1) % (PACE_TICKS + 1);
+		w->pace[w->pace_at] = 0;
+		w->paused = false;
+	}
+}
+
+static int by_pace(const void *a, const void *b)
+{
+	double x = *(const double *)a, y = *(const double *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+struct pace {
+	double median; /* of the members that are asked now; -1: too few */
+	unsigned int slow, alive;
+	bool flows; /* bytes came from somebody a moment ago */
+};
+
+#define PACE_MEMBERS 128
+
+static struct pace pace_now(struct peers *p, uint64_t now)
+{
+	double v[PACE_MEMBERS];
+	unsigned int n = 0;
+	struct pace r = {.median = -1};
+
+	list_for_each (it, &p->partners) {
+		const struct partner *w = list_entry(it, struct partner, node);
+		double pace = pace_of(w, PACE_TICKS / 3);
+
+		r.slow += w->slow_ms > now;
+		r.alive += partner_alive(w);
+		r.flows |= w->active > 0 && w->pace[w->pace_at] > 0;
+		if (pace >= 0 && n < PACE_MEMBERS)
+			v[n++] = pace;
+	}
+	qsort(v, n, sizeof(v[0]), by_pace);
+	if (n >= 3)
+		r.median = v[n / 2];
+	return r;
+}
+
+/* Delivers less than this part of what the others do. */
+#define SLOW_PART 5
+/* A few bytes more or less say nothing. */
+#define PACE_LEAST (16u << 10)
+/* Not a byte, while others deliver; while nobody does. */
+#define SILENT_MS     2000
+#define ALL_SILENT_MS 10000
+
+static bool is_slow(const struct partner *w, const struct pace *now_pace,
+		    uint64_t normal_ms, uint64_t now)
+{
+	double pace = pace_of(w, PACE_TICKS);
+	uint64_t silent = now - w->heard_ms;
+
+	if (w->active == 0 || w->slow_ms > now)
+		return false;
+	if (silent >= (now_pace->flows ? max_u64(SILENT_MS, 4 * normal_ms)
+				       : ALL_SILENT_MS))
+		return true;
+	return pace >= 0 && now_pace->median >= PACE_LEAST &&
+	       pace * SLOW_PART < now_pace->median;
+}
+
+static void leave(struct ask *a)
+{
+	note_tried(a, a->at, -ETIMEDOUT, "slower than the others");
 	a->leaving = true;
 	http_cancel(a->x);
 }
 
-void asks_tick(struct peers *p, uint64_t now)
+static void take_over(struct peers *p, struct partner *w, double median,
+		      uint64_t now)
 {
+	unsigned int shift = w->slow_times < 4 ? w->slow_times : 4;
+	double pace = pace_of(w, 1);
+
+	w->slow_times++;
+	w->slow_ms = now + min_u64((uint64_t)SLOW_MS << shift, SLOW_MAX_MS);
+	p->takeovers++;
+	count("slow");
+	log_info("a member is slow: others are asked",
+		 LS("member", partner_name(w)), LU("requests", w->active),
+		 LD("bytes_per_second", pace * 1000 / TICK_MS),
+		 LD("others", median * 1000 / TICK_MS),
+		 LU("silent_ms", now - w->heard_ms));
 	list_for_each_safe (n, &p->asks) {
 		struct ask *a = list_entry(n, struct ask, node);
-		uint64_t len = a->rq->length - a->got_before;
 
-		if (!a->x || a->cancelled || a->leaving || a->paused)
-			continue;
-		if (place_is_slow(now - a->sent_ms, a->got - a->got_before,
-				  len,
-				  norm_ms(a->as_holder ? &p->norm_holder
-						       : &p->norm_owner,
-					  len)))
-			leave(a, now);
+		if (a->at == w && a->x && !a->cancelled && !a->leaving)
+			leave(a);
 	}
+}
+
+void asks_tick(struct peers *p, uint64_t now)
+{
+	struct pace pace = pace_now(p, now);
+	uint64_t normal = norm_ms(&p->norm_owner, CHUNK_SIZE);
+
+	list_for_each_safe (n, &p->partners) {
+		struct partner *w = list_entry(n, struct partner, node);
+
+		if (!is_slow(w, &pace, normal, now))
+			continue;
+		/* When many are, it is not they. */
+		if (pace.slow >= 1 + pace.alive / 4)
+			break;
+		take_over(p, w, pace.median, now);
+		pace.slow++;
+	}
+	pace_tick(p);
 	pump_later(p); /* a member's pause may be over */
 }
 
@@ -569,6 +681,8 @@ static void resume(struct source *s, struct source_request *rq)
 
 	(void)s;
 	a->paused = false;
+	if (a->at)
+		a->at->heard_ms = now_ms();
 	/* The time that went by was not the member's fault. */
 	a->sent_ms = now_ms();
 	a->got_before = a->got;

@@ -24,6 +24,9 @@
 #define GIVEN_MAX      4096
 #define GIVEN_MEMBERS  8
 #define NORM_SAMPLES   32
+#define TICK_MS	       100
+/* What a member delivers is judged over so many ticks. */
+#define PACE_TICKS 15
 
 /* A member as a partner; hangs on member.user. */
 struct partner {
@@ -33,6 +36,13 @@ struct partner {
 	unsigned int refs;   /* asks; and 1 while mb */
 	uint16_t store_id;   /* see store_peer_id() */
 	uint32_t active;     /* our requests open at it */
+	/* Bytes of the last ticks, the current one at pace_at, and in which of
+	 * them (bit 0 the last whole one) we waited for it all the time. */
+	uint32_t pace[PACE_TICKS + 1];
+	unsigned int pace_at;
+	uint32_t pace_busy;
+	uint64_t heard_ms;   /* when bytes came last, or it was asked */
+	bool paused;	     /* for want of memory, in this tick */
 	uint64_t slow_ms;    /* judged slow until then */
 	uint32_t slow_times; /* in a row */
 	uint64_t benched_ms; /* its bytes were wrong: not asked until then */

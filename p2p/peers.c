@@ -7,7 +7,6 @@
 #include "base/json.h"
 #include "base/log.h"
 
-#define TICK_MS	 100
 #define BENCH_MS 300000
 
 static struct metric_family m_benched = {

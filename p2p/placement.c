@@ -1,5 +1,6 @@
 #include "p2p/placement.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 /* The finalizer of splitmix64 (Steele, Lea and Flood, "Fast splittable
@@ -37,11 +38,11 @@ static inline uint64_t stripe_key(uint64_t blob, uint32_t stripe)
 				  UINT64_C(0x9e3779b97f4a7c15));
 }
 
-/* Blobs from 256 chunks on have stripes of two, from 512 on of four: as many
- * requests fewer, while 64 members still have two stripes each. */
+/* Single chunks keep the most owners at work within a reader's window; from
+ * 1 GiB on pairs, for half the requests. */
 uint32_t place_stripe_chunks(uint32_t nchunks)
 {
-	return nchunks >= 512 ? 4 : nchunks >= 256 ? 2 : 1;
+	return nchunks >= 1024 ? 2 : 1;
 }
 
 uint32_t place_stripes(uint32_t nchunks)
@@ -173,28 +174,81 @@ enum place_verdict place_choose(const struct place_ask *ask,
 	return best->has ? PLACE_ASK_HOLDER : PLACE_ASK_OWNER;
 }
 
-#ifndef SLOW_MIN
-#define SLOW_MIN 250
+#ifndef SLOW_AGE
 #define SLOW_AGE 2
 #define SLOW_REST 2
+#define MARGIN 4
+#define FANOUT 8
+#define PACE 3
 #endif
+#define SLOW_MIN_MS 250
+
+static int by_value(const void *a, const void *b)
+{
+	uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+
+	return (x > y) - (x < y);
+}
+
+uint64_t place_normal_ms(uint32_t *v, uint32_t nended, uint32_t nopen)
+{
+	uint32_t base = 0, n = nended + nopen;
+
+	if (nended) {
+		qsort(v, nended, sizeof(*v), by_value);
+		base = v[nended / 2];
+	}
+	for (uint32_t i = nended; i < n; i++)
+		if (v[i] < base)
+			v[i] = base;
+	if (!n)
+		return 0;
+	qsort(v, n, sizeof(*v), by_value);
+	return v[n / 2] ? v[n / 2] : 1;
+}
 
 bool place_is_slow(uint64_t age_ms, uint64_t got, uint64_t len,
 		   uint64_t normal_ms)
 {
-	if (age_ms < SLOW_MIN || got >= len || !normal_ms)
+	double age = (double)age_ms, normal = (double)normal_ms;
+
+	if (age_ms < SLOW_MIN_MS || !normal_ms || got >= len)
 		return false;
-	if (age_ms < SLOW_AGE * (double)normal_ms)
-		return false;
-	return (double)age_ms * (double)(len - got) > SLOW_REST *
-	       (double)normal_ms * (double)got;
+	return age > SLOW_AGE * normal &&
+	       age * (double)(len - got) > SLOW_REST * normal * (double)got;
 }
 
 uint32_t place_fanout(uint32_t nchunks, uint32_t nmembers)
 {
-	(void)nchunks;
-	(void)nmembers;
-	return UINT32_MAX;
+	return nmembers > 32 || nmembers > nchunks ? FANOUT : UINT32_MAX;
+}
+
+uint32_t place_redirect(const struct place_given *given)
+{
+	uint32_t fastest = UINT32_MAX, best = PLACE_NONE, least = UINT32_MAX;
+
+	for (uint32_t i = 0; i < given->n; i++) {
+		const struct place_receiver *r = &given->to[i];
+
+		if (!r->unfit && r->pace_ms < fastest)
+			fastest = r->pace_ms;
+	}
+	if (fastest < SLOW_MIN_MS)
+		fastest = SLOW_MIN_MS;
+	for (uint32_t i = 0; i < given->n; i++) {
+		uint32_t k = (i + given->turn) % given->n;
+		const struct place_receiver *r = &given->to[k];
+
+		if (r->unfit || r->pace_ms / PACE > fastest)
+			continue;
+		if (best == PLACE_NONE || r->load < least) {
+			best = k;
+			least = r->load;
+		}
+	}
+	if (best == PLACE_NONE || given->times >= given->fanout)
+		return best;
+	return given->load > (uint64_t)least + MARGIN ? best : PLACE_NONE;
 }
 
 uint32_t place_upstream_runs(uint32_t nmembers)

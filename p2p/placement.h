@@ -94,16 +94,63 @@ enum place_verdict {
 enum place_verdict place_choose(const struct place_ask *ask,
 				uint32_t *ret_member);
 
+/* What a request takes now: the median of v[0..nended), durations of the latest
+ * that ended, and v[nended..nended + nopen), ages of those that are open, as
+ * far as they have taken longer by now. When all wait for one thing, such as
+ * upstream, all are equally late and none is slow. Both at most some tens;
+ * those asked of upstream belong in, for members' to be compared with. Reorders
+ * and changes v. 0 = nothing known. */
+uint64_t place_normal_ms(uint32_t *v, uint32_t nended, uint32_t nopen);
+
+/* What to judge a request by that a reader waits for. */
+static inline uint64_t place_awaited_ms(uint64_t normal_ms)
+{
+	return normal_ms * 3 / 4;
+}
+
 /* Whether a request that has brought `got` of `len` bytes in age_ms should be
  * taken over by somebody else: it would end much later than a fresh one, when
- * normal_ms is what one takes now (0 = not known yet). */
+ * normal_ms is what one takes now (0 = not known yet).
+ *
+ * The member is at fault only if it was asked itself (no 307 led there) and has
+ * ended no request of ours since this one was sent: then call it slow for a
+ * while. Else it may wait for another, and must only not be asked for this
+ * chunk again: members that are thought slow in error cost upstream copies. */
 bool place_is_slow(uint64_t age_ms, uint64_t got, uint64_t len,
 		   uint64_t normal_ms);
 
+/* ---- Whom to send on ---- */
+
 /* To how many members a node gives one chunk before it sends others that ask
- * for it to those: a blob of few chunks has few owners, whose uplinks all would
- * wait for. UINT32_MAX = no limit. */
+ * for it to those, whatever its load: a blob of few chunks has few owners,
+ * whose uplinks all would wait for. UINT32_MAX = no limit. */
 uint32_t place_fanout(uint32_t nchunks, uint32_t nmembers);
+
+/* One that was given the chunk lately, or is being given it. */
+struct place_receiver {
+	/* Requests that it serves, as it said last, and those that were sent on
+	 * to it since. */
+	uint32_t load;
+	/* What our latest transfer to it took, or the time since the latest one
+	 * ended while others are open, if that is longer; 0 = not known. Tells
+	 * one with a slow downlink, which has little load because of it. */
+	uint32_t pace_ms;
+	bool unfit; /* slow, benched, gone, or the asker itself */
+};
+
+struct place_given {
+	const struct place_receiver *to;
+	uint32_t n;
+	uint32_t turn;	 /* rises with each that is sent on */
+	uint32_t load;	 /* requests that we serve, of all blobs */
+	uint32_t times;	 /* so many were given this chunk */
+	uint32_t fanout; /* place_fanout() */
+};
+
+/* Which of given->to a member should be sent on to (307), or PLACE_NONE: serve
+ * it. The one with the least load, if that is well below ours. Not for an asker
+ * that insists, or that was given it before. */
+uint32_t place_redirect(const struct place_given *given);
 
 /* How many ranges a node asks upstream for at once without anybody waiting for
  * them, when there are so many members. */

@@ -84,6 +84,7 @@ struct blob_fetch {
 	unsigned int nwriting;	 /* flights of it that are */
 	struct list gated;	 /* waits for the digest's check */
 	unsigned int mismatches; /* since the blob was last right */
+	unsigned int peers_mismatches; /* of bytes of other nodes, likewise */
 	bool checking;		 /* blob_on_verified() is due */
 	int check_result;
 	struct loop_task checked;

@@ -374,7 +374,7 @@ void fetch_prefetch_cancel(struct fetch *f, struct blob *b)
 {
 	struct blob_fetch *bf = blob_user(b);
 
-	if (!bf || bf->mismatches)
+	if (!bf || bf->mismatches || bf->peers_mismatches)
 		return;
 	bf->users++;
 	list_for_each_safe (n, &f->in[FLIGHT_QUEUED]) {

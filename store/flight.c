@@ -155,8 +155,8 @@ struct blob_fetch *blob_fetch_get(struct fetch *f, struct blob *b)
 		blob_set_user(b, bf);
 	}
 	/* Evicted, or right after all. */
-	if (bf->mismatches && !blob_gated(b) && blob_get_state(b) != BLOB_BAD)
-		bf->mismatches = 0;
+	if (!blob_gated(b) && blob_get_state(b) != BLOB_BAD)
+		bf->mismatches = bf->peers_mismatches = 0;
 	bf->users++;
 	return bf;
 }
@@ -167,7 +167,8 @@ void blob_fetch_put(struct blob_fetch *bf)
 	if (--bf->users > 0 || bf->checking)
 		return;
 	/* That a blob failed its digest is remembered until it is right. */
-	if (bf->mismatches && blob_gated(bf->blob) && !bf->f->stopping)
+	if (bf->mismatches + bf->peers_mismatches > 0 &&
+	    blob_gated(bf->blob) && !bf->f->stopping)
 		return;
 	BUG_ON(!list_empty(&bf->gated));
 	list_del(&bf->node);
@@ -333,6 +334,17 @@ void flight_fail(struct flight *fl, int r)
 
 /* ---- Wrong bytes ---- */
 
+/* Bytes of other nodes were among them, so that it says nothing of upstream. */
+static void log_peers_mismatch(const struct blob *b)
+{
+	char s[DIGEST_STR_SIZE];
+
+	log_error("blob does not match its digest",
+		  LS("digest", digest_str(&blob_key(b)->id, s)),
+		  LS("then", "what came from other nodes is fetched again "
+			     "from upstream"));
+}
+
 static void log_mismatch(const struct blob *b, unsigned int times)
 {
 	char s[DIGEST_STR_SIZE];
@@ -397,8 +409,8 @@ static void stored(struct flight *fl)
 	flight_free(fl);
 	/* The mismatch came before the news of our own write: this chunk was
 	 * under way then, and so left out. */
-	if (bf->mismatches == 1 && blob_gated(bf->blob) &&
-	    !blob_has(bf->blob, chunk))
+	if (bf->mismatches + bf->peers_mismatches > 0 && bf->mismatches < 2 &&
+	    blob_failed(bf->blob) && !blob_has(bf->blob, chunk))
 		refetch(bf);
 }
 
@@ -535,8 +547,13 @@ void check_start(struct blob_fetch *bf)
 	blob_on_verified(bf->f->cfg.store, bf->blob, check_ended, bf);
 }
 
-static void mismatch(struct blob_fetch *bf)
+static void mismatch(struct blob_fetch *bf, bool from_peers)
 {
+	if (from_peers && bf->peers_mismatches++ == 0) {
+		log_peers_mismatch(bf->blob);
+		refetch(bf);
+		return;
+	}
 	log_mismatch(bf->blob, ++bf->mismatches);
 	if (bf->mismatches == 1)
 		refetch(bf);
@@ -548,6 +565,7 @@ struct event {
 	struct loop_task task;
 	struct fetch *f;
 	struct blob *blob;
+	bool from_peers;
 };
 
 static void event_posted(struct loop_task *t)
@@ -559,7 +577,7 @@ static void event_posted(struct loop_task *t)
 	if (!f->stopping)
 		bf = blob_fetch_get(f, e->blob);
 	if (bf) {
-		mismatch(bf);
+		mismatch(bf, e->from_peers);
 		blob_fetch_put(bf);
 	}
 	blob_unref(&e->blob);
@@ -579,6 +597,8 @@ void fetch_store_event(struct fetch *f, struct blob *b, enum blob_event ev)
 	e->task.run = event_posted;
 	e->f = f;
 	e->blob = blob_ref(b);
+	for (uint32_t c = 0; !e->from_peers && c < blob_chunks(b); c++)
+		e->from_peers = blob_chunk_from(b, c) != CHUNK_FROM_UPSTREAM;
 	if (!fetch_post(f, &e->task)) {
 		blob_unref(&e->blob);
 		free(e);

@@ -471,6 +471,7 @@ static inline void read_range_min(struct rig *rig, struct reader *r,
 				    .off = off,
 				    .len = len,
 				    .min = min,
+				    .unchecked = r->rd.unchecked,
 				    .done = reader_done};
 	fetch_read_start(rig->fetch, &r->rd);
 	EQ(r->calls, 0);

@@ -648,6 +648,57 @@ static void wrong_once_many_times(void)
 	}
 }
 
+static void peer_first(struct ask *a)
+{
+	a->rq->from = a->fake->starts == 1 ? 7 : CHUNK_FROM_UPSTREAM;
+	honest(a);
+}
+
+/* That a node sent wrong bytes says nothing of upstream, which may be wrong
+ * once itself. */
+static void wrong_from_a_peer(void)
+{
+	for (uint64_t i = 0; i < 3; i++) {
+		struct content c;
+		struct rig rig;
+
+		rig_new(&rig);
+		content_init(&rig, &c, BLOB_SHA256, i, i * MIB + 10);
+		c.wrong_at = i;
+		c.wrong_times = 2;
+		rig.fakes[0].behave = peer_first;
+		fetch_prefetch(rig.fetch, c.b, 0, c.size);
+		UNTIL(&rig, blob_get_state(c.b) == BLOB_VERIFIED);
+		EQ(c.wrong_times, 0);
+		EQ(read_all(&rig, &c), 0);
+		rig_release(&rig);
+	}
+}
+
+/* A peer checks for itself: nothing is held back from it, but what is known to
+ * be wrong. */
+static void unchecked_reads(void)
+{
+	struct reader one = {0}, peer = {0};
+	struct content c;
+	struct rig rig;
+
+	rig_new(&rig);
+	content_init(&rig, &c, BLOB_SHA256, 3, MIB);
+	peer.rd.unchecked = true;
+	start_read(&rig, &one, &c, 0, 100);
+	start_read(&rig, &peer, &c, 0, 100);
+	turns(&rig);
+	OK(give(ask_of(&rig.fakes[0], 0), 1000));
+	UNTIL(&rig, peer.calls == 1);
+	EQ(peer.r, 0);
+	EQ(one.calls, 0);
+	deliver(ask_of(&rig.fakes[0], 0));
+	UNTIL(&rig, one.calls == 1);
+	EQ(one.r, 0);
+	rig_release(&rig);
+}
+
 int main(void)
 {
 	rig_begin("test_fetch");
@@ -670,5 +721,7 @@ int main(void)
 	RUN(wrong_once_large);
 	RUN(never_all_of_a_wrong_blob);
 	RUN(wrong_once_many_times);
+	RUN(wrong_from_a_peer);
+	RUN(unchecked_reads);
 	return t_end();
 }

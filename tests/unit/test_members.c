@@ -134,12 +134,12 @@ static void test_stranger_greets(void)
 	two.cfg.port = f2.port;
 	two.cfg.zone = "z2";
 	subject_start(&two);
-	f2.real = two.m;
+	f2.real = &two.m;
 	subject_init(&one, "one");
 	one.cfg.port = f1.port;
 	subject_peer(&one, f2.addr);
 	subject_start(&one);
-	f1.real = one.m;
+	f1.real = &one.m;
 	UNTIL(alive(&one, "two") && alive(&two, "one"));
 	STREQ(members_find(two.m, "one")->addr, f1.addr);
 	UNTIL(in_view(&one, true, "two"));
@@ -177,7 +177,7 @@ static void test_only_ourselves(void)
 	subject_peer(&s, f.addr);
 	subject_peer(&s, f.addr);
 	subject_start(&s);
-	f.real = s.m;
+	f.real = &s.m;
 	UNTIL(members_settled(s.m) && tally(&s).n == 0);
 	EQ(members_alive(s.m), 0);
 	EQ(members_view(s.m, true)->n, 1);
@@ -188,7 +188,7 @@ static void test_only_ourselves(void)
 	f.real = NULL;
 	f.id = "other";
 	UNTIL(alive(&s, "other"));
-	f.real = s.m;
+	f.real = &s.m;
 	UNTIL(!members_find(s.m, "other"));
 	EQ(members_alive(s.m), 0);
 	subject_stop(&s);
@@ -603,7 +603,7 @@ static void test_hello(void)
 	fake_up(&f, "127.0.0.1", "");
 	subject_init(&s, "me");
 	subject_start(&s);
-	f.real = s.m;
+	f.real = &s.m;
 	hail(&h, &f, NULL);
 	UNTIL(h.open == 0);
 	h.body[h.len] = '\0';
@@ -645,7 +645,7 @@ static void test_greeted_back(void)
 	s.cfg.greet_ms = 1000;
 	subject_peer(&s, f.addr);
 	subject_start(&s);
-	me.real = s.m;
+	me.real = &s.m;
 	UNTIL(alive(&s, "two"));
 	fake_down(&f);
 	note(&s, "two", false, "reset");
@@ -731,14 +731,14 @@ static void test_trust(void)
 	use_tls(&two, file("two.crt"), file("two.key"));
 	two.cfg.port = f[1].port;
 	subject_start(&two);
-	f[1].real = two.m;
+	f[1].real = &two.m;
 	subject_init(&one, "one");
 	use_tls(&one, file("one.crt"), file("one.key"));
 	one.cfg.port = f[0].port;
 	for (int i = 0; i < 4; i++)
 		subject_peer(&one, f[i].addr);
 	subject_start(&one);
-	f[0].real = one.m;
+	f[0].real = &one.m;
 	UNTIL(alive(&one, "two") && alive(&two, "one"));
 	UNTIL(metrics_total("peerd_greetings_total", "certificate") >= 6);
 	EQ(members_alive(one.m), 1);

@@ -23,6 +23,32 @@ static const char *state_name(enum blob_state s)
 
 /* ---- GET status ---- */
 
+/* Adds what only some daemons have. */
+static int add_containerd(json_t *v, const struct containerd *c)
+{
+	struct containerd_stats st;
+
+	if (!c)
+		return 0;
+	containerd_stats(c, &st);
+	return json_object_set_new(
+		v, "containerd",
+		json_pack("{s:b, s:I, s:b, s:I, s:I}", "watching", st.watching,
+			  "blobs", (json_int_t)st.blobs, "connected",
+			  st.connected, "images", (json_int_t)st.images,
+			  "events", (json_int_t)st.events));
+}
+
+static int add_peers(json_t *v, struct peers *p)
+{
+	if (!p)
+		return 0;
+	return json_object_set_new(
+		v, "peers",
+		json_pack("{s:I}", "alive",
+			  (json_int_t)members_alive(peers_members(p))));
+}
+
 int api_status(void *arg, struct buf *out)
 {
 	struct daemon *d = arg;
@@ -54,7 +80,8 @@ int api_status(void *arg, struct buf *out)
 		(json_int_t)ft.fetched_bytes, "failed_requests",
 		(json_int_t)ft.failed_runs, "failed_reads",
 		(json_int_t)ft.failed_reads);
-	if (!v)
+	if (!v || add_containerd(v, d->containerd) < 0 ||
+	    add_peers(v, d->peers) < 0)
 		return -ENOMEM;
 	r = json_dump(v, out);
 	return r < 0 ? r : buf_str(out, "\n");

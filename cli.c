@@ -201,6 +201,28 @@ static const char *human(uint64_t bytes, char out[32])
 	return out;
 }
 
+/* What only some daemons have. */
+static void print_others(const json_t *v)
+{
+	const json_t *peers = json_get_obj(v, "peers");
+	const json_t *c = json_get_obj(v, "containerd");
+
+	if (peers)
+		printf("peers     %llu alive\n",
+		       (unsigned long long)num(peers, "alive"));
+	if (c)
+		printf("containerd: %llu blobs in its content store%s, %llu "
+		       "images%s\n",
+		       (unsigned long long)num(c, "blobs"),
+		       json_is_true(json_object_get(c, "watching"))
+			       ? ""
+			       : " (absent)",
+		       (unsigned long long)num(c, "images"),
+		       json_is_true(json_object_get(c, "connected"))
+			       ? ""
+			       : " (not connected)");
+}
+
 int cli_status(const struct client_config *cfg)
 {
 	CLEANUP(json_decrefp) json_t *v = call_json(cfg, "GET",
@@ -241,6 +263,7 @@ int cli_status(const struct client_config *cfg)
 	printf("failed    %llu requests, %llu reads\n",
 	       (unsigned long long)num(fetch, "failed_requests"),
 	       (unsigned long long)num(fetch, "failed_reads"));
+	print_others(v);
 	return 0;
 }
 

@@ -149,6 +149,7 @@ static struct metric_series *get_locked(struct metric_family *f,
 static void register_locked(struct metric_family *f)
 {
 	struct metric_family **at = &families;
+	label_values none = {{0}};
 	int c = 1;
 
 	while (*at && (c = strcmp((*at)->name, f->name)) < 0)
@@ -159,7 +160,7 @@ static void register_locked(struct metric_family *f)
 	f->next = *at;
 	*at = f;
 	if (label_count(f) == 0) /* so that it reads 0, not "no data" */
-		(void)get_locked(f, NULL);
+		(void)get_locked(f, none);
 }
 
 void metric_register(struct metric_family *f)

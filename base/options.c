@@ -38,7 +38,7 @@ static void env_name(const struct option *o, char out[ENV_NAME_SIZE])
 
 	memcpy(out, ENV_PREFIX, n);
 	for (const char *p = o->name; *p && n < ENV_NAME_SIZE - 1; p++)
-		out[n++] = *p == '-' ? '_' : (char)toupper((unsigned char)*p);
+		out[n++] = (char)(*p == '-' ? '_' : toupper((unsigned char)*p));
 	out[n] = '\0';
 }
 
@@ -372,7 +372,7 @@ static int next_arg(struct args *a, const struct option **opt,
 static int scan_args(struct args a, bool may_rest, bool *help,
 		     const char **file, struct error *err)
 {
-	const struct option *o;
+	const struct option *o = NULL;
 	const char *value;
 	int r;
 
@@ -383,7 +383,7 @@ static int scan_args(struct args a, bool may_rest, bool *help,
 			*help = true;
 			return 0;
 		}
-		if (r == ARG_OPTION && strcmp(o->name, CONFIG_OPTION) == 0)
+		if (r == ARG_OPTION && o && strcmp(o->name, CONFIG_OPTION) == 0)
 			*file = value;
 		if (r != ARG_POSITIONAL || may_rest)
 			continue;
@@ -398,7 +398,7 @@ static int apply_args(struct args a, void *config, struct string_list *rest,
 		      struct error *err)
 {
 	CLEANUP(freep) bool *seen = calloc(a.n + 1, sizeof(*seen));
-	const struct option *o;
+	const struct option *o = NULL;
 	const char *value;
 	int r;
 
@@ -410,6 +410,7 @@ static int apply_args(struct args a, void *config, struct string_list *rest,
 		if (r == ARG_POSITIONAL) {
 			r = string_list_add(rest, value);
 		} else {
+			BUG_ON(!o);
 			(void)snprintf(where, sizeof(where), "--%s", o->name);
 			if (!seen[o - a.table])
 				clear_list(o, config);

@@ -66,7 +66,7 @@ static bool decode(const char *s, size_t len, char *out)
 		int high, low;
 
 		if (s[i] != '%') {
-			*out++ = s[i] == '+' ? ' ' : s[i];
+			*out++ = (char)(s[i] == '+' ? ' ' : s[i]);
 			continue;
 		}
 		high = i + 2 < len ? hex(s[i + 1]) : -1;

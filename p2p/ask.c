@@ -515,7 +515,7 @@ struct pace {
 
 static struct pace pace_now(struct peers *p, uint64_t now)
 {
-	double v[PACE_MEMBERS];
+	double v[PACE_MEMBERS] = {0};
 	unsigned int n = 0;
 	struct pace r = {.median = -1};
 

@@ -336,6 +336,7 @@ static uint64_t multipart_length(struct serve *s)
 static void next(struct serve *s)
 {
 	char text[320];
+	size_t len;
 
 	if (s->off == s->end && !s->head_due) {
 		s->at++;
@@ -354,7 +355,8 @@ static void next(struct serve *s)
 	/* The first head waits until there is something to follow it. */
 	if (s->head_due && !s->single && (s->begun || present_from(s) > 0)) {
 		s->head_due = false;
-		send_part(s, text, part_head(s, s->at, text));
+		len = part_head(s, s->at, text);
+		send_part(s, text, len);
 		return;
 	}
 	s->piece_len = min_u64(present_from(s), FILE_PIECE);

@@ -154,8 +154,7 @@ static void on_reload(uv_timer_t *t)
 {
 	struct daemon *d = t->data;
 
-	if (tls_server_reload_if_changed(d->tls) == 1)
-		log_info("new keys are in use");
+	(void)tls_server_reload_if_changed(d->tls); /* logs what comes of it */
 }
 
 /* ---- Up and down ---- */

@@ -153,7 +153,7 @@ typedef void http_sent_cb(struct http_req *rq, int r);
 void http_write(struct http_req *rq, const void *bytes, size_t len,
 		http_sent_cb *sent);
 /* The same with bytes of a file, by sendfile(2) where the connection is plain
- * and in pieces of 128 KiB where it is encrypted;
+ * and in pieces of 64 KiB where it is encrypted;
  * fd is borrowed until sent(). At most 2 MiB leave per turn of the loop. A
  * file that ends early: -EIO. Reads of what is not in the page cache hold the
  * loop up: have it read ahead (posix_fadvise(2)) where that matters. */

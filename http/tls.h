@@ -54,7 +54,7 @@ int tls_server_reload_if_changed(struct tls_server *s);
 /* ---- One connection ---- */
 
 /* What is encrypted at once; and how much room tls_session_buffer() has. */
-#define TLS_PIECE_BYTES (128U << 10)
+#define TLS_PIECE_BYTES (64U << 10)
 
 struct tls_session;
 

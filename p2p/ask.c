@@ -166,6 +166,7 @@ static int on_head(void *arg, struct http_exchange *x,
 {
 	struct ask *a = arg;
 	struct peers *p = a->p;
+	const struct have *h;
 	int r;
 
 	a->status = res->status;
@@ -190,9 +191,10 @@ static int on_head(void *arg, struct http_exchange *x,
 		return r;
 	a->head_ok = true;
 	a->head_ns = uv_hrtime();
-	/* An owner's first byte may have to come from upstream first: that is no
-	 * search for who has it. */
-	if (p->cfg.observe && a->at->mb && a->as_holder)
+	/* If it had it already: an owner's first byte may have to come from
+	 * upstream first, which is no search for who has it. */
+	h = know_of(p, a->know, a->at);
+	if (p->cfg.observe && a->at->mb && h && have_chunk(h, a->chunk))
 		p->cfg.observe(p->cfg.arg, PEERS_DISCOVERY, a->at->mb->addr,
 			       (double)(a->head_ns - a->started_ns) / 1e9);
 	return 0;

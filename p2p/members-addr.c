@@ -8,7 +8,7 @@
 #include "base/cleanup.h"
 
 /* Greetings under way at once. */
-#define MAX_GREETING 32
+#define MAX_GREETING 128
 
 _Static_assert(LOOKUP_MAX_ADDRS >= MEMBERS_MAX, "one name may be all");
 _Static_assert(LOOKUP_TEXT_MAX <= MEMBER_ADDR_MAX, "mb.addr holds it");

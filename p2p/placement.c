@@ -34,8 +34,8 @@ uint64_t place_hash(const void *bytes, size_t len)
  * when a member joins, and owners must not. */
 static inline uint64_t stripe_key(uint64_t blob, uint32_t stripe)
 {
-	return mix(blob + (stripe + UINT64_C(1)) *
-				  UINT64_C(0x9e3779b97f4a7c15));
+	return mix(blob +
+		   (stripe + UINT64_C(1)) * UINT64_C(0x9e3779b97f4a7c15));
 }
 
 /* Single chunks keep the most owners at work within a reader's window; from
@@ -174,14 +174,18 @@ enum place_verdict place_choose(const struct place_ask *ask,
 	return best->has ? PLACE_ASK_HOLDER : PLACE_ASK_OWNER;
 }
 
-#ifndef SLOW_AGE
-#define SLOW_AGE 2
-#define SLOW_REST 2
-#define MARGIN 4
-#define FANOUT 8
-#define PACE 3
-#endif
+/* The figures below are those that did best in tests/sim (docs/benchmarks.md).
+ *
+ * A request is slow at twice the normal age if it needs as long again. */
 #define SLOW_MIN_MS 250
+#define SLOW_AGE    2
+#define SLOW_REST   2
+/* So much more load than a receiver's is worth a round trip. */
+#define MARGIN 4
+/* A receiver that takes so many times longer than the fastest is slow. */
+#define PACE 3
+/* A node of many gives a chunk to so many. */
+#define FANOUT 8
 
 static int by_value(const void *a, const void *b)
 {
@@ -227,6 +231,8 @@ uint32_t place_redirect(const struct place_given *given)
 {
 	uint32_t fastest = UINT32_MAX, best = PLACE_NONE, least = UINT32_MAX;
 
+	if (given->insist && given->times / 2 < given->fanout)
+		return PLACE_NONE;
 	for (uint32_t i = 0; i < given->n; i++) {
 		const struct place_receiver *r = &given->to[i];
 
@@ -236,7 +242,7 @@ uint32_t place_redirect(const struct place_given *given)
 	if (fastest < SLOW_MIN_MS)
 		fastest = SLOW_MIN_MS;
 	for (uint32_t i = 0; i < given->n; i++) {
-		uint32_t k = (i + given->turn) % given->n;
+		uint32_t k = (given->turn % given->n + i) % given->n;
 		const struct place_receiver *r = &given->to[k];
 
 		if (r->unfit || r->pace_ms / PACE > fastest)

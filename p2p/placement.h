@@ -81,11 +81,11 @@ struct place_ask {
 };
 
 enum place_verdict {
-	PLACE_ASK_HOLDER,  /* member has it */
-	PLACE_ASK_OWNER,   /* member shall fetch it if it lacks it */
+	PLACE_ASK_HOLDER,   /* member has it */
+	PLACE_ASK_OWNER,    /* member shall fetch it if it lacks it */
 	PLACE_ASK_UPSTREAM, /* we are to fetch it */
-	PLACE_WAIT,	   /* all that are worth asking are busy with our own
-			      requests: ask again when one has ended */
+	PLACE_WAIT,	    /* all that are worth asking are busy with our own
+			       requests: ask again when one has ended */
 };
 
 /* Even load first: of those that have it the one with the fewest of our
@@ -145,11 +145,15 @@ struct place_given {
 	uint32_t load;	 /* requests that we serve, of all blobs */
 	uint32_t times;	 /* so many were given this chunk */
 	uint32_t fanout; /* place_fanout() */
+	/* The asker was sent on once for this chunk and came back: those that
+	 * are sent on for ever may wait for each other in a circle. Heeded
+	 * while times is below twice the fanout. */
+	bool insist;
 };
 
 /* Which of given->to a member should be sent on to (307), or PLACE_NONE: serve
- * it. The one with the least load, if that is well below ours. Not for an asker
- * that insists, or that was given it before. */
+ * it. The one with the least load, if that is well below ours. Not to be asked
+ * about one that was given the chunk before: serve it. */
 uint32_t place_redirect(const struct place_given *given);
 
 /* How many ranges a node asks upstream for at once without anybody waiting for

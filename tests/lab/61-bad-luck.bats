@@ -1,0 +1,433 @@
+#!/usr/bin/env bats
+# shellcheck disable=SC2030,SC2031,SC2034,SC2046,SC2119,SC2154
+# Members that die, lie, hang, cannot be reached: readers get right bytes, late
+# at worst; no flight is stuck; the registry sees no storm.
+
+load ../lib/common
+load ../lib/http
+load nodes
+
+setup()
+{
+	need_root
+	need_peers
+}
+
+cluster()
+{
+	lab_up "$1" "${2:-400mbit}"
+	origin_start
+	make_keys
+}
+
+new_blob()
+{
+	SIZE=$1
+	DATA=$BATS_TEST_TMPDIR/data.$RANDOM
+	random_file "$DATA" "$SIZE"
+	DIGEST=$(push_blob lab/data "$DATA")
+	MARK=$(reg_mark)
+}
+
+begin_pull()
+{
+	local i
+	swarm_at
+	for i; do
+		swarm_get "$i" lab/data "$DIGEST"
+	done
+}
+
+end_pull()
+{
+	swarm_wait "$@"
+	swarm_check "$DIGEST" "$@"
+	rm -f "$SWARM"/blob.?
+}
+
+all_pull()
+{
+	begin_pull "$@"
+	end_pull "$@"
+}
+
+got_at_least()
+{
+	(($(stat -c %s "$SWARM/blob.$1" 2>/dev/null || echo 0) >= $2))
+}
+
+# calm PERCENT I...: the registry sent so much of the blob at most, in requests
+# of which there were not many more than chunks; and no flight is stuck.
+calm()
+{
+	local percent=$1 i
+	shift
+	for i; do
+		wait_for "$PATIENCE" node_quiet "$i"
+	done
+	at_most "$(origin_bytes "$DIGEST" "$MARK")" $((SIZE * percent / 100)) \
+		'bytes the registry sent'
+	at_most "$(origin_requests "$MARK")" \
+		$((SIZE * percent / MiB / 100 + 20 + 5 * $#)) \
+		'requests to the registry'
+}
+
+@test "a node is killed in mid-transfer" {
+	cluster 4 100mbit
+	new_blob $((32 * MiB))
+	nodes_start 1 2 3 4
+	begin_pull 1 2 3 4
+	wait_for "$PATIENCE" got_at_least 1 $((8 * MiB))
+	host_die 3
+	end_pull 1 2 4
+	calm 160 1 2 4
+}
+
+@test "all owners of a blob but one die at once" {
+	cluster 4 100mbit
+	new_blob $((32 * MiB))
+	nodes_start 1 2 3 4
+	begin_pull 1 2 3 4
+	wait_for "$PATIENCE" got_at_least 1 $((6 * MiB))
+	host_die 2
+	host_die 3
+	host_die 4
+	end_pull 1
+	calm 200 1
+}
+
+@test "a host is cut off in mid-transfer, and comes back" {
+	cluster 3 100mbit
+	new_blob $((24 * MiB))
+	nodes_start 1 2 3
+	begin_pull 1 2 3
+	wait_for "$PATIENCE" got_at_least 1 $((6 * MiB))
+	lab_cut 3
+	end_pull 1 2
+	lab_heal 3
+	nodes_meet 1 2 3
+	# Its own download is late, or was broken off; the next one is not.
+	wait_for 300 ended "$SWARM/blob.3"
+	all_pull 3
+	calm 260 1 2 3
+}
+
+@test "the cluster is split in two, and heals" {
+	cluster 4 100mbit
+	new_blob $((24 * MiB))
+	nodes_start 1 2 3 4
+	begin_pull 1 2 3 4
+	wait_for "$PATIENCE" got_at_least 1 $((4 * MiB))
+	lab_partition '1 2' '3 4'
+	end_pull 1 2 3 4
+	# Each half for itself.
+	calm 280 1 2 3 4
+	new_blob $((16 * MiB))
+	wait_for "$PATIENCE" knows 1 1
+	wait_for "$PATIENCE" knows 4 1
+	all_pull 1 2 3 4
+	calm 220 1 2 3 4
+	lab_heal_all
+	nodes_meet 1 2 3 4
+	new_blob $((16 * MiB))
+	all_pull 1 2 3 4
+	calm 110 1 2 3 4
+}
+
+@test "members join and leave during a pull" {
+	local i
+	cluster 5 100mbit
+	new_blob $((32 * MiB))
+	# Who joins is not on the others' list: it greets them.
+	NODE_PEERS=$(addresses_of 1 2 3)
+	nodes_start 1 2 3
+	begin_pull 1 2 3
+	wait_for "$PATIENCE" got_at_least 1 $((4 * MiB))
+	node_start 4
+	swarm_get 4 lab/data "$DIGEST" 1
+	wait_for "$PATIENCE" got_at_least 1 $((12 * MiB))
+	node_stop 2
+	NODE_PEERS=$(addresses_of 1 2 3 4) node_start 5
+	swarm_get 5 lab/data "$DIGEST" 2
+	end_pull 1 3 4 5
+	calm 170 1 3 4 5
+	nodes_meet 1 3 4 5
+}
+
+@test "the registry dies when the nodes have it between them" {
+	cluster 3 100mbit
+	new_blob $((12 * MiB))
+	nodes_start 1 2 3
+	all_pull 2
+	expect_errors 'upstream|registry|connect'
+	begin_pull 1 3
+	wait_for "$PATIENCE" got_at_least 1 $((2 * MiB))
+	origin_stop
+	end_pull 1 3
+}
+
+# ---- Members that misbehave ----
+
+# beside MODE [COPIES]: two good nodes and one that is bad in that way; both
+# pull at once, and then one of them another blob.
+beside()
+{
+	local began
+	if [[ ! ${REG:-} ]]; then
+		cluster 3
+	fi
+	new_blob $((12 * MiB + 7))
+	bad_member 3 "$1"
+	nodes_start_beside_bad 1 2
+	began=$(now_ms)
+	all_pull 1 2
+	echo "# $1: $(since_ms "$began") ms, copies:" \
+		"$(origin_bytes "$DIGEST" "$MARK") of $SIZE" >&3
+	at_most "$(since_ms "$began")" $((PATIENCE * 1000)) "ms, $1"
+	calm "${2:-200}" 1 2
+	was_asked "$1"
+}
+
+# It was asked for bytes, and not again and again.
+was_asked()
+{
+	[[ $1 != deaf ]] || return 0
+	grep -q '/blobs/' "$BAD_LOG"
+	at_most "$(grep -c '/blobs/' "$BAD_LOG")" 100 "requests to it, $1"
+}
+
+again()
+{
+	nodes_stop
+	finish "$BAD_RUN" KILL || true
+	rm -rf "$(node_dir 1)" "$(node_dir 2)"
+}
+
+# What was sent before the digest was known to be wrong cannot be taken back:
+# the reply is broken off, and who asks again gets it right.
+right_or_broken_off()
+{
+	local i
+	swarm_wait 1 2 2>/dev/null || true
+	for i in 1 2; do
+		if [[ $(<"$SWARM/blob.$i.rc") == 0 ]]; then
+			swarm_check "$DIGEST" $i
+		fi
+	done
+}
+
+@test "a member sends wrong bytes: found out, benched, fetched again" {
+	local mode
+	expect_errors 'does not match its digest|read failed.*Bad message'
+	cluster 3
+	for mode in flip garbage; do
+		new_blob $((12 * MiB + 7))
+		bad_member 3 $mode
+		nodes_start_beside_bad 1 2
+		begin_pull 1 2
+		right_or_broken_off
+		all_pull 1 2
+		was_asked $mode
+		calm 320 1 2
+		at_least "$(nodes_metric '1 2' peerd_benched_members_total)" 1
+		node_curl 1 http://127.0.0.1:5000/api/v1/peers |
+			jq -e '.peers[] | select(.name == "bad").benched > 0'
+		# It is asked no more.
+		: >"$BAD_LOG"
+		new_blob $((6 * MiB))
+		all_pull 1
+		refute grep "GET.*/blobs/.*${DIGEST#sha256:}" "$BAD_LOG"
+		again
+	done
+}
+
+@test "a member hangs after the head, or says nothing at all" {
+	local mode
+	for mode in hang mute deaf; do
+		beside $mode
+		again
+	done
+}
+
+@test "a member sends a byte a second" {
+	beside drip
+}
+
+@test "a member hangs up, resets, or speaks no HTTP" {
+	local mode
+	for mode in half reset nothttp hugehead; do
+		beside $mode
+		again
+	done
+}
+
+@test "a member answers something else than was asked" {
+	local mode
+	for mode in wrongrange wrongtotal range200 short long; do
+		beside $mode
+		again
+	done
+}
+
+@test "a member refuses, or sends round and round" {
+	local mode
+	for mode in s404 s503 s416 self nobody have; do
+		beside $mode
+		again
+	done
+}
+
+@test "a stranger's requests are refused, and harm nobody" {
+	local i status
+	cluster 2
+	new_blob $((2 * MiB))
+	nodes_start 1 2
+	all_pull 1
+	member_curl()
+	{
+		in_host 2 curl -s -o /dev/null -m 20 -w '%{http_code}' -k \
+			--cert "$KEYS/h2.crt" --key "$KEYS/h2.key" \
+			"$@" || true
+	}
+	# Not what a member asks, or not at all.
+	for i in "/v2/lab/data/blobs/$DIGEST" /v2/../../etc/passwd \
+		/blobs/http://127.0.0.1:22/ /api/v1/status /metrics \
+		/peer/v1/nothing '/v2/x/manifests/a%00b?ns=x'; do
+		status=$(member_curl --path-as-is "https://$(node_addr 1)$i")
+		matches "$status" '^4'
+	done
+	for i in 'sha256:zz;size=1' "$DIGEST;size=-1" "$DIGEST;size=9e9" \
+		"$DIGEST;size=99999999999999999999" "$DIGEST" ''; do
+		matches "$(member_curl -H 'Peerd-Hop: 1' -H "Peerd-Blob: $i" \
+			-H 'Range: bytes=0-9' -H 'Peerd-Fetch: 1' \
+			-H 'Peerd-Have: 0:ffffff' \
+			"https://$(node_addr 1)/v2/lab/data/blobs/$DIGEST")" \
+			'^4'
+	done
+	matches "$(member_curl -X POST -d '{"id": 7, "holds": [[[]]]}' \
+		"https://$(node_addr 1)/peer/v1/holders")" '^4'
+	matches "$(head -c 3000000 /dev/zero | member_curl -X POST \
+		--data-binary @- "https://$(node_addr 1)/peer/v1/holders")" \
+		'^(4|000)'
+	# What it names and this node may not know is not fetched for it.
+	status=$(member_curl -H 'Peerd-Hop: 1' -H 'Peerd-Fetch: 1' \
+		-H "Peerd-Blob: url:${DIGEST#sha256:};size=5" \
+		-H 'Range: bytes=0-4' \
+		"https://$(node_addr 1)/blobs/http://127.0.0.1:5004/metrics")
+	matches "$status" '^4'
+	all_pull 2
+	calm 110 1 2
+}
+
+# ---- Certificates and clocks ----
+
+# expired_keys DIR NODE: of the cluster's CA, ended yesterday.
+expired_keys()
+{
+	local dir=$1
+	mkdir -p "$dir"
+	: >"$dir/index"
+	echo 01 >"$dir/serial"
+	openssl req -new -nodes -newkey ec -pkeyopt ec_paramgen_curve:P-256 \
+		-subj "/CN=$2" -keyout "$dir/$2.key" -out "$dir/$2.csr" \
+		2>/dev/null
+	cat >"$dir/ca.conf" <<-END
+		[ca]
+		default_ca = ca1
+		[ca1]
+		database = $dir/index
+		serial = $dir/serial
+		new_certs_dir = $dir
+		default_md = sha256
+		policy = any
+		[any]
+		commonName = supplied
+	END
+	openssl ca -batch -config "$dir/ca.conf" -cert "$KEYS/ca.crt" \
+		-keyfile "$KEYS/ca.key" -startdate 20200101000000Z \
+		-enddate "$(date -u -d yesterday +%Y%m%d%H%M%SZ)" \
+		-in "$dir/$2.csr" -out "$dir/$2.crt" -notext 2>/dev/null
+}
+
+# strange WHAT DIR: host 3 has the keys of that directory; the others' good
+# ones make a cluster without it, and it reads for itself.
+strange()
+{
+	new_blob $((8 * MiB))
+	nodes_start 1 2
+	if KEYS=$2 node_start 3 2>"$BATS_TEST_TMPDIR/refused"; then
+		all_pull 1 2 3
+		calm 220 1 2 3
+		equal "$(peers_in_state 1 alive)" 1
+		equal "$(peers_in_state 3 alive)" 0
+		node_logged 1 'certificate|handshake|TLS|SSL|tls'
+	else
+		echo "# $1: does not start: $(tail -n 1 "$(node_log 3)")" >&3
+		all_pull 1 2
+		calm 110 1 2
+		node_logged 3 'certificate|expired|CA'
+	fi
+	nodes_stop
+	rm -rf "$(node_dir 1)" "$(node_dir 2)" "$(node_dir 3)"
+}
+
+@test "a node with another CA's certificate, an expired one, or none" {
+	local dir=$BATS_TEST_TMPDIR
+	cluster 3
+	expect_errors 'certificate|expired'
+	"$PEERD" keys init --dir "$dir/other" >/dev/null
+	"$PEERD" keys issue --dir "$dir/other" h3 >/dev/null
+	strange 'another CA' "$dir/other"
+	# It trusts the right CA, but has no certificate of it.
+	cp "$KEYS/ca.crt" "$dir/other/"
+	strange "another CA's certificate" "$dir/other"
+	expired_keys "$dir/expired" h3
+	cp "$KEYS/ca.crt" "$dir/expired/"
+	strange 'expired' "$dir/expired"
+	strange 'none' ''
+}
+
+@test "a member with an expired certificate serves nobody" {
+	cluster 3
+	new_blob $((8 * MiB))
+	expired_keys "$BATS_TEST_TMPDIR/expired" bad
+	cp "$KEYS/ca.crt" "$BATS_TEST_TMPDIR/expired/"
+	KEYS=$BATS_TEST_TMPDIR/expired bad_member 3 garbage
+	nodes_start 1 2
+	all_pull 1 2
+	calm 110 1 2
+	refute test -s "$BAD_LOG"
+}
+
+@test "a clock that is a day off" {
+	local lib days i
+	lib=$(find /usr/lib -name libfaketimeMT.so.1 2>/dev/null | head -n 1)
+	[[ $lib ]] || missing 'faketime is not installed'
+	if grep -q fsanitize "$BUILD/flags" 2>/dev/null; then
+		skip 'faketime and sanitizers do not go together'
+	fi
+	cluster 3
+	new_blob $((12 * MiB))
+	i=1
+	for days in +0 -1d +1d; do
+		NODE_PRE=(env "LD_PRELOAD=$lib" "FAKETIME=$days"
+			DONT_FAKE_MONOTONIC=1 FAKETIME_DONT_RESET=1)
+		node_begin $i
+		i=$((i + 1))
+	done
+	NODE_PRE=()
+	for i in 1 2 3; do
+		node_wait_ready $i
+	done
+	nodes_meet 1 2 3
+	# The clocks are what they should be.
+	refute equal "$(log_day 1)" "$(log_day 2)" 2>/dev/null
+	refute equal "$(log_day 1)" "$(log_day 3)" 2>/dev/null
+	all_pull 1 2 3
+	calm 110 1 2 3
+}
+
+log_day()
+{
+	head -n 1 "$(node_log "$1")" | jq -r '.time[:10]'
+}

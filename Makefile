@@ -4,6 +4,7 @@
 #   make check             unit tests, then the tests of tests/run-all
 #   make check-unit        unit tests only
 #   make bench             figures of docs/benchmarks.md, as ratios
+#   make bench-swarm       many nodes in a lab, beside BitTorrent; as root
 #   make fuzz              the fuzz targets, FUZZ_SECONDS each (clang)
 #   make lint              clang-tidy, cppcheck, shellcheck, floors, headers
 #   make format            clang-format on every C file
@@ -78,7 +79,7 @@ UNITBIN := $(UNIT:tests/unit/%.c=$(BUILD)/tests/unit/%)
 HELPBIN := $(HELPERS:%.c=$(BUILD)/%)
 FUZZBIN := $(FUZZ:tests/fuzz/%.c=$(BUILD)/tests/fuzz/%)
 
-.PHONY: all help check check-unit bench fuzz fuzz-run unit lint format check-floors \
+.PHONY: all help check check-unit bench bench-swarm fuzz fuzz-run unit lint format check-floors \
 	check-headers install clean helpers FORCE tidy cppcheck shellcheck
 
 all: $(BIN)/peerd $(BIN)/peerd.service $(BIN)/swagger.yml
@@ -140,6 +141,9 @@ check-unit: $(UNITBIN)
 
 check: all helpers check-unit
 	tests/run
+
+bench-swarm: all helpers
+	tests/bench/swarm
 
 bench: all helpers
 	tests/bench/run

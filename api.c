@@ -250,8 +250,8 @@ static int do_key(struct api_job *j, const struct blob_key *key)
 		r = j->one(j->d, b, &j->out);
 		blob_unref(&b);
 	} else {
-		r = json_quote(&j->out, r == -ENOENT ? "unknown"
-						     : strerror(-r));
+		r = json_quote(&j->out,
+			       r == -ENOENT ? "unknown" : strerror(-r));
 	}
 	return r < 0 ? r : buf_str(&j->out, "}");
 }
@@ -265,8 +265,8 @@ static void keys_work(struct loop_job *lj)
 	if (j->result == 0 && j->all)
 		j->result = store_each(j->d->store, add_key, &l);
 	for (size_t i = 0; i < j->ndigests && j->result == 0; i++) {
-		struct blob_info info = {.key = {.kind = BLOB_SHA256,
-						 .id = j->digests[i]}};
+		struct blob_info info = {
+			.key = {.kind = BLOB_SHA256, .id = j->digests[i]}};
 
 		j->result = add_key(&l, &info);
 	}
@@ -283,7 +283,7 @@ static int verify_one(struct daemon *d, struct blob *b, struct buf *out)
 
 	if (blob_key(b)->kind == BLOB_URL && r == 0)
 		return json_quote(out, "unverifiable");
-	return json_quote(out, r == 0		? "verified"
+	return json_quote(out, r == 0	       ? "verified"
 			       : r == -EBADMSG ? "mismatch"
 			       : r == -ENODATA ? "incomplete"
 					       : strerror(-r));

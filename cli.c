@@ -67,7 +67,8 @@ static void on_done(void *arg, struct http_exchange *x, int r, const char *why)
 
 static void on_start(struct loop_task *t)
 {
-	static const struct http_callbacks cb = {on_head, on_data, on_done};
+	static const struct http_callbacks cb = {
+		.head = on_head, .data = on_data, .done = on_done};
 	struct call *c = container_of(t, struct call, start);
 	struct http_client_config hc = {.user_agent = "peerd"};
 	struct http_exchange *x;
@@ -109,8 +110,9 @@ static void print_refusal(const struct call *c)
 static int call_daemon(const struct client_config *cfg, const char *method,
 		       const char *path, const char *body, struct call *c)
 {
-	CLEANUP(buf_release) struct buf sock = BUF_INIT(4096), url =
-							       BUF_INIT(4096);
+	CLEANUP(buf_release)
+	struct buf sock = BUF_INIT(4096),
+		   url = BUF_INIT(4096);
 	static const struct http_header json = {"Content-Type",
 						"application/json"};
 
@@ -225,8 +227,8 @@ static void print_others(const json_t *v)
 
 int cli_status(const struct client_config *cfg)
 {
-	CLEANUP(json_decrefp) json_t *v = call_json(cfg, "GET",
-						    "/api/v1/status", NULL);
+	CLEANUP(json_decrefp)
+	json_t *v = call_json(cfg, "GET", "/api/v1/status", NULL);
 	const json_t *cache = json_get_obj(v, "cache");
 	const json_t *fetch = json_get_obj(v, "fetch");
 	const char *mount;
@@ -237,11 +239,12 @@ int cli_status(const struct client_config *cfg)
 	if (cfg->json)
 		return 0;
 	mount = json_get_str(v, "mount");
-	printf("node      %s, version %s, up %llu s\n",
-	       json_get_str(v, "node"), json_get_str(v, "version"),
+	printf("node      %s, version %s, up %llu s\n", json_get_str(v, "node"),
+	       json_get_str(v, "version"),
 	       (unsigned long long)num(v, "uptime_seconds"));
 	printf("mount     %s\n", mount ? mount : "none");
-	printf("cache     %llu blobs, %s", (unsigned long long)num(cache, "blobs"),
+	printf("cache     %llu blobs, %s",
+	       (unsigned long long)num(cache, "blobs"),
 	       human(num(cache, "cached_bytes"), a));
 	if (num(cache, "max_bytes"))
 		printf(" of %s", human(num(cache, "max_bytes"), b));
@@ -269,8 +272,8 @@ int cli_status(const struct client_config *cfg)
 
 int cli_ls(const struct client_config *cfg)
 {
-	CLEANUP(json_decrefp) json_t *v = call_json(cfg, "GET",
-						    "/api/v1/blobs", NULL);
+	CLEANUP(json_decrefp)
+	json_t *v = call_json(cfg, "GET", "/api/v1/blobs", NULL);
 	size_t i;
 	json_t *b;
 
@@ -280,8 +283,7 @@ int cli_ls(const struct client_config *cfg)
 		return 0;
 	printf("%-71s %10s %10s  %-11s %s\n", "BLOB", "SIZE", "CACHED", "STATE",
 	       "LAST USE");
-	json_array_foreach(json_get_arr(v, "blobs"), i, b)
-	{
+	json_array_foreach (json_get_arr(v, "blobs"), i, b) {
 		const char *name = json_get_str(b, "digest");
 		char size[32], cached[32], when[32] = "-";
 		time_t t = (time_t)num(b, "last_use");
@@ -289,8 +291,8 @@ int cli_ls(const struct client_config *cfg)
 
 		if (t && localtime_r(&t, &tm))
 			(void)strftime(when, sizeof(when), "%F %T", &tm);
-		printf("%s%-*s %10s %10s  %-11s %s\n", name ? "" : "url:",
-		       name ? 71 : 67,
+		printf("%s%-*s %10s %10s  %-11s %s\n",
+		       name ? "" : "url:", name ? 71 : 67,
 		       name ? name : json_get_str(b, "url_key"),
 		       human(num(b, "size"), size),
 		       human(num(b, "cached"), cached),
@@ -303,8 +305,8 @@ int cli_ls(const struct client_config *cfg)
 
 int cli_peers(const struct client_config *cfg)
 {
-	CLEANUP(json_decrefp) json_t *v = call_json(cfg, "GET",
-						    "/api/v1/peers", NULL);
+	CLEANUP(json_decrefp)
+	json_t *v = call_json(cfg, "GET", "/api/v1/peers", NULL);
 	size_t i;
 	json_t *b;
 
@@ -314,8 +316,7 @@ int cli_peers(const struct client_config *cfg)
 		return 0;
 	printf("%-20s %-22s %-10s %-8s %8s %10s %10s  %s\n", "NODE", "ADDRESS",
 	       "ZONE", "STATE", "RTT", "FROM IT", "TO IT", "");
-	json_array_foreach(json_get_arr(v, "peers"), i, b)
-	{
+	json_array_foreach (json_get_arr(v, "peers"), i, b) {
 		char from[32], to[32];
 		const char *zone = json_get_str(b, "zone");
 
@@ -354,20 +355,21 @@ static void draw_bar(const struct pull_view *v, const json_t *o)
 	static const char full[] = "########################";
 	uint64_t total = num(o, "bytes"), done = num(o, "bytes_done");
 	int width = (int)sizeof(full) - 1;
-	int fill = total ? (int)((double)width * (double)done / (double)total)
-			 : 0;
+	int fill =
+		total ? (int)((double)width * (double)done / (double)total) : 0;
 	double s = seconds_since(&v->start);
 	char a[32], b[32], c[32];
 
-	(void)fprintf(stderr, "\r%llu/%llu blobs [%-*.*s] %s of %s, %s/s   ",
-		      (unsigned long long)num(o, "blobs_done"),
-		      (unsigned long long)num(o, "blobs"), width, fill, full,
-		      human(done, a), human(total, b),
-		      human(s > 0 ? (uint64_t)((double)(done -
-							num(o, "bytes_before")) /
-					       s)
-				  : 0,
-			    c));
+	(void)fprintf(
+		stderr, "\r%llu/%llu blobs [%-*.*s] %s of %s, %s/s   ",
+		(unsigned long long)num(o, "blobs_done"),
+		(unsigned long long)num(o, "blobs"), width, fill, full,
+		human(done, a), human(total, b),
+		human(s > 0 ? (uint64_t)((double)(done -
+						  num(o, "bytes_before")) /
+					 s)
+			    : 0,
+		      c));
 	(void)fflush(stderr);
 }
 
@@ -476,8 +478,7 @@ static int post_keys(const struct client_config *cfg, const char *path,
 	v = call_json(cfg, "POST", path, body.data);
 	if (!v)
 		return 1;
-	json_array_foreach(json_get_arr(v, "blobs"), i, b)
-	{
+	json_array_foreach (json_get_arr(v, "blobs"), i, b) {
 		const char *result = json_get_str(b, "result");
 
 		if (!cfg->json && !cfg->quiet)

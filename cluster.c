@@ -1,11 +1,14 @@
 /* The daemon's part in a cluster: its listener for members, its keys, and what
  * the other floors need of p2p/. */
+#include <arpa/inet.h>
 #include <errno.h>
 #include <string.h>
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "base/ref.h"
 #include "cluster.h"
+#include "http/local.h"
 #include "p2p/placement.h"
 
 #define DEFAULT_PORT	 "5001"
@@ -25,10 +28,16 @@ static bool has_keys(const struct config *cfg)
 /* "127.0.0.1:5001", "[::1]:5001", "localhost:5001". */
 static bool is_loopback(const char *addr)
 {
-	return strncmp(addr, "127.", 4) == 0 ||
-	       strncmp(addr, "[::1]", 5) == 0 ||
-	       strcmp(addr, "localhost") == 0 ||
-	       strncmp(addr, "localhost:", 10) == 0;
+	CLEANUP(freep)
+	char *host = strndup(addr, addr[0] == '[' ? strcspn(addr, "]") + 1
+						  : strcspn(addr, ":"));
+	struct in_addr in;
+
+	if (!host)
+		return false;
+	if (inet_pton(AF_INET, host, &in) == 1)
+		return ntohl(in.s_addr) >> 24 == IN_LOOPBACKNET;
+	return strcmp(host, "[::1]") == 0 || strcmp(host, "localhost") == 0;
 }
 
 static const char *listen_addr(const struct config *cfg)
@@ -40,7 +49,7 @@ static const char *listen_addr(const struct config *cfg)
 }
 
 /* Members are encrypted and known, or on this host, or wished otherwise. */
-static int check_config(const struct config *cfg, struct error *err)
+int cluster_check(const struct config *cfg, struct error *err)
 {
 	const char *addr = listen_addr(cfg);
 	bool local = addr && is_loopback(addr);
@@ -94,10 +103,10 @@ static int node_id(struct store *s, char out[MEMBER_ID_MAX])
 
 int cluster_prepare(struct daemon *d, struct error *err)
 {
-	int r = check_config(d->cfg, err);
+	int r;
 
-	if (r < 0 || !listen_addr(d->cfg))
-		return r;
+	if (!listen_addr(d->cfg))
+		return 0;
 	r = node_id(d->store, d->node_id);
 	return r < 0 ? set_error(err, r, "no random numbers: %s", strerror(-r))
 		     : 0;
@@ -126,6 +135,25 @@ static void serve(void *arg, struct http_req *rq, struct blob **b,
 	};
 
 	serve_blob(&d->serve_peers, rq, b, &how);
+}
+
+/* A member must not make us ask whom we were not told of: not other registries
+ * than --hosts names, nor, when it names none, this host or link. */
+static bool may_fetch(void *arg, const char *host)
+{
+	const struct daemon *d = arg;
+	const struct config *c = d->cfg;
+
+	for (size_t i = 0; i < c->hosts.n; i++)
+		if (strcmp(ref_host_canonical(c->hosts.v[i]),
+			   ref_host_canonical(host)) == 0)
+			return true;
+	if (c->hosts.n > 0)
+		return false;
+	for (size_t i = 0; i < c->plain_http.n; i++)
+		if (strcmp(c->plain_http.v[i], host) == 0)
+			return true;
+	return !host_looks_local(host);
 }
 
 static void observe(void *arg, enum peers_observed what, const char *addr,
@@ -200,6 +228,7 @@ int cluster_open(struct daemon *d, struct error *err)
 			    .key_file = c->tls_key},
 		.upload_slots = (uint32_t)c->upload_slots,
 		.serve = serve,
+		.may_fetch = may_fetch,
 		.observe = observe,
 		.changed = changed,
 		.arg = d,

@@ -4,8 +4,9 @@
 
 #include "daemon.h"
 
-/* Before the loop: checks the options and finds this node's id. -EINVAL with
- * *err when the options do not fit together. */
+/* -EINVAL with *err when the options do not fit together. */
+int cluster_check(const struct config *cfg, struct error *err);
+/* Before the loop, with the store open: finds this node's id. */
 int cluster_prepare(struct daemon *d, struct error *err);
 /* After the server was made: listens for members and looks for them. d->peers
  * stays NULL when there are to be none. */

@@ -417,7 +417,7 @@ static void on_start(struct loop_task *t)
 		r = open_server(d, &err);
 	if (r < 0) {
 		log_error("cannot start", LS("why", err.text));
-		d->exit_status = 1;
+		d->exit_status = r == -EINVAL ? 2 : 1;
 		stop(d);
 		return;
 	}
@@ -484,6 +484,11 @@ int daemon_run(const struct config *cfg)
 	d.unmounted.run = on_unmounted;
 	(void)pthread_mutex_init(&d.events_mu, NULL);
 	raise_nofile();
+	r = cluster_check(cfg, &err);
+	if (r < 0) {
+		log_error("cannot start", LS("why", err.text));
+		return 2;
+	}
 	/* It forks, so it comes before all threads. */
 	r = open_store(&d, &err);
 	if (r < 0) {

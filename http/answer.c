@@ -346,6 +346,17 @@ void http_reply_error(struct http_req *rq, int status, const char *code,
 
 /* ---- Answers in parts ---- */
 
+void http_inform(struct http_req *rq)
+{
+	struct conn *c = req_conn(rq);
+
+	if (c->state != CONN_HANDLER || rq->begun || c->out.len > 0 ||
+	    rq->head.minor == 0)
+		return;
+	(void)buf_str(&c->out, "HTTP/1.1 102 Processing\r\n\r\n");
+	conn_later(c, LATER_FLUSH);
+}
+
 void http_begin(struct http_req *rq, int status, int64_t length)
 {
 	struct conn *c = req_conn(rq);

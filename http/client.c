@@ -329,6 +329,8 @@ static size_t on_curl_header(char *line, size_t one, size_t len, void *arg)
 	if (x->first_byte_ns == 0)
 		x->first_byte_ns = uv_hrtime();
 	r = head_add(&x->head, line, len);
+	if (r == 0 && len <= 2 && x->cb.informed)
+		x->cb.informed(x->arg, x);
 	if (r <= 0)
 		return r == 0 ? len : stop(x, r);
 	deadline_head(&x->deadline, now_ms());

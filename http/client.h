@@ -79,6 +79,8 @@ struct http_callbacks {
 	 * 0, or a negative errno to end the exchange with it. May be NULL. */
 	int (*head)(void *arg, struct http_exchange *x,
 		    const struct http_response *res);
+	/* A 1xx: the other side is at work on it. May be NULL. */
+	void (*informed)(void *arg, struct http_exchange *x);
 	/* Body bytes, at most 512 KiB at once (16 KiB with curl 7.88). Returns
 	 * 0: taken. -EAGAIN: not taken, the exchange pauses until
 	 * http_resume() and then hands them over again. Another negative errno

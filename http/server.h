@@ -136,6 +136,9 @@ void http_reply(struct http_req *rq, int status, const char *type,
 void http_reply_error(struct http_req *rq, int status, const char *code,
 		      const char *fmt, ...) PRINTF(4, 5);
 
+/* Tells a client that waits that its request is being worked on (102, RFC 2518,
+ * 10.1). Nothing, once the answer has begun. */
+void http_inform(struct http_req *rq);
 /* Status line and headers. length < 0: chunked, or until the connection closes
  * for an HTTP/1.0 client. The head leaves with the first bytes that are
  * written, or at the end of this turn of the loop. After it, for a HEAD

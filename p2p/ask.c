@@ -20,6 +20,10 @@
 /* Until the first byte: an owner may have to wait for upstream. What is slow
  * against the others is taken over long before. */
 #define FIRST_BYTE_MS 30000
+/* Who says for so long that it waits for upstream is no help. */
+#define PATIENCE_MS 15000
+/* Fewer bytes are no sign of life. */
+#define HEARD_LEAST (16u << 10)
 
 static struct metric_family m_asks = {
 	.name = "peerd_peer_requests_total",
@@ -218,7 +222,11 @@ static int on_data(void *arg, struct http_exchange *x, const void *bytes,
 	a->got += len;
 	a->at->got_bytes += len;
 	a->at->pace[a->at->pace_at] += (uint32_t)len;
-	a->at->heard_ms = now_ms();
+	a->at->heard_bytes += len;
+	if (a->at->heard_bytes >= HEARD_LEAST) {
+		a->at->heard_bytes = 0;
+		a->at->heard_ms = now_ms();
+	}
 	return 0;
 }
 
@@ -229,6 +237,7 @@ static void request_ok(struct ask *a, uint64_t bytes)
 	uint64_t now = now_ms();
 	double seconds = (double)(uv_hrtime() - a->head_ns) / 1e9;
 
+	w->heard_ms = now;
 	norm_add(a->as_holder ? &p->norm_holder : &p->norm_owner,
 		 now - a->sent_ms, bytes);
 	w->slow_times = 0;
@@ -278,6 +287,10 @@ static void request_failed(struct ask *a, int r, int status, const char *why)
 
 static void request_moved(struct ask *a)
 {
+	if (a->insist) {
+		request_failed(a, 0, 307, NULL);
+		return;
+	}
 	a->p->redirects_got++;
 	count("moved");
 	if (!a->moved_to)
@@ -326,8 +339,7 @@ static int add_headers(struct ask *a, struct http_header h[8], size_t *ret_n,
 	char text[80];
 	size_t n = 0;
 
-	(void)snprintf(key, 128, "%s;size=%llu",
-		       key_text(blob_key(b), text),
+	(void)snprintf(key, 128, "%s;size=%llu", key_text(blob_key(b), text),
 		       (unsigned long long)blob_size(b));
 	h[n++] = (struct http_header){"Peerd-Hop", "1"};
 	h[n++] = (struct http_header){"Peerd-Blob", key};
@@ -342,7 +354,22 @@ static int add_headers(struct ask *a, struct http_header h[8], size_t *ret_n,
 	return 0;
 }
 
-static const struct http_callbacks callbacks = {on_head, on_data, on_done};
+/* An owner that waits for upstream says so. */
+static void on_informed(void *arg, struct http_exchange *x)
+{
+	struct ask *a = arg;
+
+	(void)x;
+	if (now_ms() - a->sent_ms < PATIENCE_MS)
+		a->at->heard_ms = now_ms();
+}
+
+static const struct http_callbacks callbacks = {
+	.head = on_head,
+	.data = on_data,
+	.done = on_done,
+	.informed = on_informed,
+};
 
 /* Takes over the reference w. */
 static int ask_send(struct ask *a, struct partner *w, bool as_holder)
@@ -492,8 +519,8 @@ static void pace_tick(struct peers *p)
 		struct partner *w = list_entry(n, struct partner, node);
 		bool busy = w->active > 0 && !w->paused;
 
-		w->pace_busy = (w->pace_busy << 1 | busy) &
-			       ((1u << PACE_TICKS) - 1);
+		w->pace_busy =
+			(w->pace_busy << 1 | busy) & ((1u << PACE_TICKS) - 1);
 		w->pace_at = (w->pace_at + 1) % (PACE_TICKS + 1);
 		w->pace[w->pace_at] = 0;
 		w->paused = false;
@@ -510,7 +537,6 @@ static int by_pace(const void *a, const void *b)
 struct pace {
 	double median; /* of the members that are asked now; -1: too few */
 	unsigned int slow, alive;
-	bool flows; /* bytes came from somebody a moment ago */
 };
 
 #define PACE_MEMBERS 128
@@ -527,7 +553,6 @@ static struct pace pace_now(struct peers *p, uint64_t now)
 
 		r.slow += w->slow_ms > now;
 		r.alive += partner_alive(w);
-		r.flows |= w->active > 0 && w->pace[w->pace_at] > 0;
 		if (pace >= 0 && n < PACE_MEMBERS)
 			v[n++] = pace;
 	}
@@ -541,9 +566,9 @@ static struct pace pace_now(struct peers *p, uint64_t now)
 #define SLOW_PART 5
 /* A few bytes more or less say nothing. */
 #define PACE_LEAST (16u << 10)
-/* Not a byte, while others deliver; while nobody does. */
+/* Nothing worth the name for so long. */
 #define SILENT_MS     2000
-#define ALL_SILENT_MS 10000
+#define SILENT_MAX_MS 6000
 
 static bool is_slow(const struct partner *w, const struct pace *now_pace,
 		    uint64_t normal_ms, uint64_t now)
@@ -553,8 +578,7 @@ static bool is_slow(const struct partner *w, const struct pace *now_pace,
 
 	if (w->active == 0 || w->slow_ms > now)
 		return false;
-	if (silent >= (now_pace->flows ? max_u64(SILENT_MS, 4 * normal_ms)
-				       : ALL_SILENT_MS))
+	if (silent >= min_u64(max_u64(SILENT_MS, 4 * normal_ms), SILENT_MAX_MS))
 		return true;
 	return pace >= 0 && now_pace->median >= PACE_LEAST &&
 	       pace * SLOW_PART < now_pace->median;
@@ -600,9 +624,11 @@ void asks_tick(struct peers *p, uint64_t now)
 
 		if (!is_slow(w, &pace, normal, now))
 			continue;
-		/* When many are, it is not they. */
-		if (pace.slow >= 1 + pace.alive / 4)
-			break;
+		/* When many are slow, it is not they; but silence is
+		 * silence. */
+		if (pace.slow >= 1 + pace.alive / 4 &&
+		    now - w->heard_ms < SILENT_MAX_MS)
+			continue;
 		take_over(p, w, pace.median, now);
 		pace.slow++;
 	}

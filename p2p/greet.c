@@ -200,7 +200,8 @@ static void on_done(void *arg, struct http_exchange *x, int r, const char *why)
 
 static int send_greeting(struct greeting *g)
 {
-	static const struct http_callbacks cb = {on_head, on_data, on_done};
+	static const struct http_callbacks cb = {
+		.head = on_head, .data = on_data, .done = on_done};
 	CLEANUP(buf_release) struct buf url = BUF_INIT(512);
 	struct members *m = g->a->m;
 	uint32_t ms = (uint32_t)min_u64(
@@ -282,7 +283,7 @@ static void learn(struct members *m, const struct lookup_addr *at)
 	a->learned_ms = now;
 	/* One that was away is back. */
 	if (a->node->mb.state != MEMBER_ALIVE)
-		addr_hurry(a, max_u64(now, a->tried_ms + m->cfg.greet_ms / 3));
+		addr_hurry(a, a->tried_ms + m->cfg.greet_ms / 3);
 	members_arm(m);
 }
 

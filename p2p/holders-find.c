@@ -184,7 +184,8 @@ static void on_done(void *arg, struct http_exchange *x, int r, const char *why)
 	holders_unref(h);
 }
 
-static const struct http_callbacks callbacks = {on_head, on_data, on_done};
+static const struct http_callbacks callbacks = {
+	.head = on_head, .data = on_data, .done = on_done};
 
 static uint32_t first_byte_ms(const struct member *mb)
 {

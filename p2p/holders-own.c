@@ -396,7 +396,8 @@ static void on_done(void *arg, struct http_exchange *x, int r, const char *why)
 	holders_unref(h);
 }
 
-static const struct http_callbacks callbacks = {on_head, NULL, on_done};
+static const struct http_callbacks callbacks = {.head = on_head,
+						.done = on_done};
 
 /* Moves as many as fit from pending to sending. */
 static int write_batch(struct target *t, struct buf *out)

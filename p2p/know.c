@@ -381,8 +381,7 @@ enum place_verdict know_choose(struct peers *p, struct know *k, uint32_t chunk,
 		if (listed)
 			continue;
 		who[n] = h->partner;
-		holders[ask.nholders] =
-			candidate(a, k, h->partner, chunk, now);
+		holders[ask.nholders] = candidate(a, k, h->partner, chunk, now);
 		holders[ask.nholders++].member = n++;
 	}
 	v = place_choose(&ask, &member);

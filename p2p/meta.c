@@ -130,7 +130,8 @@ static void on_done(void *arg, struct http_exchange *x, int r, const char *why)
 
 static int meta_send(struct meta *m, struct partner *w)
 {
-	static const struct http_callbacks cb = {on_head, on_data, on_done};
+	static const struct http_callbacks cb = {
+		.head = on_head, .data = on_data, .done = on_done};
 	CLEANUP(buf_release) struct buf url = BUF_INIT(8192);
 	struct meta_ask *a = calloc(1, sizeof(*a));
 	struct http_request rq = {0};

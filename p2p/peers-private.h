@@ -41,7 +41,8 @@ struct partner {
 	uint32_t pace[PACE_TICKS + 1];
 	unsigned int pace_at;
 	uint32_t pace_busy;
-	uint64_t heard_ms;   /* when bytes came last, or it was asked */
+	uint64_t heard_ms;   /* when it showed signs of life last, or was asked */
+	uint64_t heard_bytes; /* since then */
 	bool paused;	     /* for want of memory, in this tick */
 	uint64_t slow_ms;    /* judged slow until then */
 	uint32_t slow_times; /* in a row */
@@ -158,6 +159,11 @@ struct peers {
 
 	uint64_t takeovers, redirects_got, redirects_sent, mismatches;
 	uint64_t served_bytes;
+	uint64_t informed_ms;
+
+	/* Who may have sent wrong bytes; see peers.c. */
+	struct list suspicions;
+	unsigned int nsuspicions; /* atomic; loop thread writes */
 };
 
 /* ---- peers.c ---- */
@@ -222,6 +228,7 @@ char *key_text(const struct blob_key *key, char out[80]);
 /* ---- serve.c ---- */
 
 void serve_init(struct peers *p);
+void serve_tick(struct peers *p, uint64_t now);
 void given_forget_partner(struct peers *p, const struct partner *w);
 void given_free_all(struct peers *p);
 

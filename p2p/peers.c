@@ -36,8 +36,8 @@ void partner_unref(struct partner **wp)
 
 bool partner_alive(const struct partner *w)
 {
-	return w->mb && (w->mb->state == MEMBER_ALIVE ||
-			 w->mb->state == MEMBER_SUSPECT);
+	return w->mb &&
+	       (w->mb->state == MEMBER_ALIVE || w->mb->state == MEMBER_SUSPECT);
 }
 
 const char *partner_name(const struct partner *w)
@@ -114,7 +114,8 @@ static void on_tick(uv_timer_t *t)
 {
 	struct peers *p = t->data;
 
-	if (list_empty(&p->asks)) {
+	serve_tick(p, now_ms());
+	if (list_empty(&p->asks) && list_empty(&p->serves)) {
 		(void)uv_timer_stop(t);
 		p->ticking = false;
 		return;
@@ -130,70 +131,142 @@ void arm_peers_tick(struct peers *p)
 	(void)uv_timer_start(&p->tick, on_tick, TICK_MS, TICK_MS);
 }
 
-/* ---- Wrong bytes, news ---- */
+/* ---- Wrong bytes ----
+ *
+ * When a blob fails its digest, every member that sent a chunk of it is under
+ * suspicion. Once the blob was fetched again and is right, the chunks whose
+ * checksums are others now tell who it was. */
 
-struct bench {
-	struct loop_task task;
-	struct peers *p;
-	size_t n;
-	uint16_t ids[];
+#define MAX_SUSPICIONS 64
+
+struct suspect {
+	uint32_t chunk, crc;
+	uint16_t from;
 };
 
-static void bench(struct peers *p, struct partner *w)
+struct suspicion {
+	struct loop_task task;
+	struct list node; /* in peers.suspicions */
+	struct peers *p;
+	struct blob *blob; /* a reference */
+	uint32_t n;
+	struct suspect v[];
+};
+
+static void bench(struct peers *p, uint16_t store_id)
 {
 	uint64_t now = now_ms();
 
-	if (w->benched_ms > now)
-		return;
-	w->benched_ms = now + BENCH_MS;
-	w->benched_times++;
-	metric_add(metric_get(&m_benched, NULL), 1);
-	log_warn("a member is benched: bytes that it sent failed their digest",
-		 LS("member", partner_name(w)),
-		 LU("minutes", BENCH_MS / 60000));
-	know_forget_partner(p, w);
+	list_for_each_safe (n, &p->partners) {
+		struct partner *w = list_entry(n, struct partner, node);
+
+		if (w->store_id != store_id || w->benched_ms > now)
+			continue;
+		w->benched_ms = now + BENCH_MS;
+		w->benched_times++;
+		metric_add(metric_get(&m_benched, NULL), 1);
+		log_warn("a member is benched: bytes that it sent failed "
+			 "their digest",
+			 LS("member", partner_name(w)),
+			 LU("minutes", BENCH_MS / 60000));
+		know_forget_partner(p, w);
+	}
 }
 
-static void bench_posted(struct loop_task *t)
+static void suspicion_free(struct suspicion *s)
 {
-	struct bench *e = container_of(t, struct bench, task);
+	list_del(&s->node);
+	__atomic_sub_fetch(&s->p->nsuspicions, 1, __ATOMIC_RELAXED);
+	blob_unref(&s->blob);
+	free(s);
+}
 
-	for (size_t i = 0; i < e->n && !e->p->freeing; i++)
-		list_for_each_safe (n, &e->p->partners) {
-			struct partner *w = list_entry(n, struct partner, node);
+static void suspect_posted(struct loop_task *t)
+{
+	struct suspicion *s = container_of(t, struct suspicion, task);
+	struct peers *p = s->p;
 
-			if (w->store_id == e->ids[i])
-				bench(e->p, w);
-		}
-	e->p->mismatches++;
+	p->mismatches++;
+	list_add_tail(&p->suspicions, &s->node);
+	if (p->nsuspicions > MAX_SUSPICIONS)
+		suspicion_free(
+			list_first(&p->suspicions, struct suspicion, node));
+}
+
+/* On a store thread. */
+static void mismatch(struct peers *p, struct blob *b)
+{
+	uint32_t nchunks = blob_chunks(b);
+	struct suspicion *s = calloc(1, sizeof(*s) + nchunks * sizeof(s->v[0]));
+
+	if (!s)
+		return;
+	for (uint32_t c = 0; c < nchunks; c++) {
+		uint16_t from = blob_chunk_from(b, c);
+
+		if (from != CHUNK_FROM_UPSTREAM)
+			s->v[s->n++] =
+				(struct suspect){.chunk = c,
+						 .crc = blob_chunk_crc(b, c),
+						 .from = from};
+	}
+	if (s->n == 0) {
+		free(s);
+		return;
+	}
+	s->p = p;
+	s->blob = blob_ref(b);
+	list_init(&s->node);
+	__atomic_add_fetch(&p->nsuspicions, 1, __ATOMIC_RELAXED);
+	s->task.run = suspect_posted;
+	loop_post(p->cfg.loop, &s->task);
+}
+
+static void convict(struct suspicion *s)
+{
+	for (uint32_t i = 0; i < s->n; i++)
+		if (blob_chunk_crc(s->blob, s->v[i].chunk) != s->v[i].crc)
+			bench(s->p, s->v[i].from);
+	suspicion_free(s);
+}
+
+struct verified {
+	struct loop_task task;
+	struct peers *p;
+	struct blob *blob;
+};
+
+static void verified_posted(struct loop_task *t)
+{
+	struct verified *e = container_of(t, struct verified, task);
+
+	list_for_each_safe (n, &e->p->suspicions) {
+		struct suspicion *s = list_entry(n, struct suspicion, node);
+
+		if (s->blob == e->blob)
+			convict(s);
+	}
+	blob_unref(&e->blob);
 	free(e);
 }
 
-static void mismatch(struct peers *p, struct blob *b)
+/* On a store thread. */
+static void verified(struct peers *p, struct blob *b)
 {
-	CLEANUP(freep) uint8_t *seen = calloc(1, 65536 / 8);
-	struct bench *e;
-	size_t n = 0;
+	struct verified *e;
 
-	if (!seen)
+	if (__atomic_load_n(&p->nsuspicions, __ATOMIC_RELAXED) == 0)
 		return;
-	for (uint32_t c = 0; c < blob_chunks(b); c++) {
-		uint16_t id = blob_chunk_from(b, c);
-
-		n += id != CHUNK_FROM_UPSTREAM &&
-		     !(seen[id / 8] >> id % 8 & 1);
-		seen[id / 8] |= (uint8_t)(1u << id % 8);
-	}
-	e = calloc(1, sizeof(*e) + n * sizeof(e->ids[0]));
+	e = calloc(1, sizeof(*e));
 	if (!e)
 		return;
-	for (uint32_t id = 1; id < 65536; id++)
-		if (seen[id / 8] >> id % 8 & 1)
-			e->ids[e->n++] = (uint16_t)id;
 	e->p = p;
-	e->task.run = bench_posted;
+	e->blob = blob_ref(b);
+	e->task.run = verified_posted;
 	loop_post(p->cfg.loop, &e->task);
 }
+
+/* ---- News ---- */
 
 void peers_announce(struct peers *p, const struct blob_key *key, uint64_t size)
 {
@@ -209,7 +282,9 @@ void peers_blob_event(struct peers *p, struct blob *b, enum blob_event ev)
 {
 	if (ev == BLOB_EV_MISMATCH)
 		mismatch(p, b);
-	else if (ev == BLOB_EV_VERIFIED || ev == BLOB_EV_COMMITTED)
+	if (ev == BLOB_EV_VERIFIED)
+		verified(p, b);
+	if (ev == BLOB_EV_VERIFIED || ev == BLOB_EV_COMMITTED)
 		peers_announce(p, blob_key(b), blob_size(b));
 }
 
@@ -312,6 +387,7 @@ int peers_new(const struct peers_config *cfg, struct peers **ret,
 	p->cfg = *cfg;
 	list_init(&p->partners);
 	list_init(&p->knows);
+	list_init(&p->suspicions);
 	for (int i = 0; i < KNOW_HASH; i++)
 		list_init(&p->know_hash[i]);
 	peers_source_init(p);
@@ -395,6 +471,9 @@ void peers_free(struct peers **pp)
 	meta_free_all(p);
 	know_free_all(p);
 	given_free_all(p);
+	while (!list_empty(&p->suspicions))
+		suspicion_free(
+			list_first(&p->suspicions, struct suspicion, node));
 	let_partners_go(p);
 	members_free(&p->members);
 	uv_close((uv_handle_t *)&p->tick, on_closed);

@@ -65,6 +65,9 @@ struct peers_config {
 		      bool as_owner, void (*done)(void *done_arg, int r,
 						  uint64_t bytes),
 		      void *done_arg);
+	/* Whether a member may have us fetch from a registry that we have not
+	 * been told of otherwise. NULL: from any. */
+	bool (*may_fetch)(void *arg, const char *host);
 	/* For the metrics; addr is the member's. May be NULL. */
 	void (*observe)(void *arg, enum peers_observed what, const char *addr,
 			double value);

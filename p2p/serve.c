@@ -11,6 +11,7 @@
 
 /* Past slots requests are sent elsewhere; past this many times that, away. */
 #define HARD_FACTOR 4
+#define INFORM_MS   500
 
 static struct metric_family m_served = {
 	.name = "peerd_peer_served_requests_total",
@@ -27,14 +28,16 @@ static struct metric_family m_bytes = {
 struct serving {
 	struct list node; /* in peers.serves */
 	struct peers *p;
-	struct http_req *rq; /* NULL: gone, or being answered */
+	struct http_req *rq;  /* NULL: gone, or being answered */
 	struct partner *from; /* NULL: unknown; a reference */
 	struct blob_key key;
 	uint64_t size; /* 0 with HEAD */
 	uint64_t off, len;
 	uint32_t chunk;
 	bool head, fetch, insist;
-	char *origin; /* NULL: none that is to be used */
+	struct http_req
+		*waits; /* being answered; upstream may keep it waiting */
+	char *origin;	/* NULL: none that is to be used */
 	/* On a worker. */
 	struct loop_job job;
 	int r;
@@ -173,6 +176,7 @@ static void served(void *arg, int r, uint64_t bytes)
 	struct serving *s = arg;
 
 	(void)r;
+	s->waits = NULL;
 	s->p->served_bytes += bytes;
 	metric_add(metric_get(&m_bytes, NULL), (double)bytes);
 	if (s->from)
@@ -244,6 +248,9 @@ static void send_blob(struct serving *s)
 	count("served");
 	rq = steal_ptr(&s->rq);
 	http_req_on_gone(rq, NULL);
+	if (!is_present(s))
+		s->waits = rq;
+	arm_peers_tick(p);
 	/* s lives until served(). */
 	p->cfg.serve(p->cfg.arg, rq, &s->blob, s->fetch, served, s);
 }
@@ -319,6 +326,21 @@ static void looked_up(struct loop_job *j)
 	else
 		answer(s);
 	peers_job_ended(p);
+}
+
+/* They who wait for upstream hear that we are at it. That we wait for another
+ * member ourselves is nothing to wait for. */
+void serve_tick(struct peers *p, uint64_t now)
+{
+	if (now - p->informed_ms < INFORM_MS)
+		return;
+	p->informed_ms = now;
+	list_for_each (n, &p->serves) {
+		struct serving *s = list_entry(n, struct serving, node);
+
+		if (s->waits && !ask_at(p, &s->key, s->chunk))
+			http_inform(s->waits);
+	}
 }
 
 /* ---- The request ---- */
@@ -461,6 +483,8 @@ static void handle_v2(struct peers *p, struct http_req *rq)
 		return;
 	}
 	if (strcmp(kind, "blobs") == 0) {
+		if (ns && p->cfg.may_fetch && !p->cfg.may_fetch(p->cfg.arg, ns))
+			ns = NULL;
 		if (ns && asprintf(&origin, "registry://%s/%s", ns, name) < 0)
 			origin = NULL;
 		handle_blob(p, rq, origin);
@@ -474,8 +498,8 @@ static void handle_v2(struct peers *p, struct http_req *rq)
 void peers_handle(struct peers *p, struct http_req *rq)
 {
 	const char *path = http_req_path(rq);
-	bool get = strcmp(http_req_method(rq), "GET") == 0 ||
-		   http_req_is_head(rq);
+	bool get =
+		strcmp(http_req_method(rq), "GET") == 0 || http_req_is_head(rq);
 
 	if (strcmp(path, "/peer/v1/hello") == 0 && get) {
 		members_hello(p->members, rq);

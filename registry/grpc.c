@@ -171,7 +171,8 @@ static int frame(const struct grpc_request *rq, struct buf *out)
 static int send_request(struct http_client *c, const struct grpc_request *rq,
 			struct grpc_call *call)
 {
-	static const struct http_callbacks cb = {on_head, on_data, on_done};
+	static const struct http_callbacks cb = {
+		.head = on_head, .data = on_data, .done = on_done};
 	CLEANUP(buf_release) struct buf url = BUF_INIT(1024);
 	CLEANUP(buf_release) struct buf body = BUF_INIT((size_t)1 << 20);
 	struct http_header headers[2 + MAX_METADATA] = {

@@ -109,6 +109,13 @@ uint16_t blob_chunk_from(const struct blob *b, uint32_t chunk)
 	return from;
 }
 
+uint32_t blob_chunk_crc(const struct blob *b, uint32_t chunk)
+{
+	struct seg *g = chunk < b->chunks ? seg_of(b, chunk) : NULL;
+
+	return g ? LOAD(&g->crc[chunk % INDEX_SEG]) : 0;
+}
+
 void blob_set_user(struct blob *b, void *user)
 {
 	b->user = user;

@@ -167,8 +167,8 @@ void blob_fetch_put(struct blob_fetch *bf)
 	if (--bf->users > 0 || bf->checking)
 		return;
 	/* That a blob failed its digest is remembered until it is right. */
-	if (bf->mismatches + bf->peers_mismatches > 0 &&
-	    blob_gated(bf->blob) && !bf->f->stopping)
+	if (bf->mismatches + bf->peers_mismatches > 0 && blob_gated(bf->blob) &&
+	    !bf->f->stopping)
 		return;
 	BUG_ON(!list_empty(&bf->gated));
 	list_del(&bf->node);

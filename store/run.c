@@ -525,9 +525,9 @@ static void start_queued(struct fetch *f)
 	struct list *head = &f->in[FLIGHT_QUEUED];
 	struct list *n = head->next;
 
-	for (unsigned int passed = 0;
-	     n != head && passed < MAX_PASSED &&
-	     f->wanted_bytes < f->cfg.memory_bytes && !all_full(f);) {
+	for (unsigned int passed = 0; n != head && passed < MAX_PASSED &&
+				      f->wanted_bytes < f->cfg.memory_bytes &&
+				      !all_full(f);) {
 		struct flight *fl = list_entry(n, struct flight, node);
 		bool started = run_start(fl, true);
 

@@ -131,6 +131,8 @@ uint32_t blob_next_missing(const struct blob *b, uint32_t from);
 /* Who brought a chunk, also one that a BLOB_EV_MISMATCH has just dropped.
  * CHUNK_FROM_UPSTREAM once the blob was verified. */
 uint16_t blob_chunk_from(const struct blob *b, uint32_t chunk);
+/* Likewise its CRC32C. */
+uint32_t blob_chunk_crc(const struct blob *b, uint32_t chunk);
 /* Copies the presence bitmap, bit 0 of byte 0 = chunk 0. */
 void blob_bitmap(const struct blob *b, uint8_t *out, size_t out_bytes);
 

@@ -165,6 +165,14 @@ scrape()
 }
 
 @test "the dashboard shows metrics that there are" {
+	local keys=$BATS_TEST_TMPDIR/keys
+	# Those of a node that has a listener for others, too.
+	stop_peerd
+	"$PEERD" keys init --dir "$keys"
+	"$PEERD" keys issue --dir "$keys" here
+	start_mirror --node-name here --blobs-allow "$REG" \
+		--https-addr 127.0.0.1:0 --tls-ca "$keys/ca.crt" \
+		--tls-cert "$keys/here.crt" --tls-key "$keys/here.key"
 	use_everything
 	start_liar
 	curl -sf "$(v2 "x/short-1/blobs/$(liar digest x/short-1)" "$LIAR")" \

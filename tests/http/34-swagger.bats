@@ -17,13 +17,45 @@ setup()
 	push_artifact team/files v1 "$BATS_TEST_TMPDIR/f" >/dev/null
 }
 
+peers_api()
+{
+	curl -sf "http://$HTTP/api/v1/peers"
+}
+
+knows_another()
+{
+	peers_api | jq -e '[.peers[] | select(.state == "alive")] | length == 1'
+}
+
+# start_two: a node that has another, and is asked in plain HTTP. Sets MEMBERS
+# (its listener) and OTHER (the other's id).
+start_two()
+{
+	local other
+	MEMBERS=127.0.0.1:$(free_port)
+	other=127.0.0.1:$(free_port)
+	CACHE=$BATS_TEST_TMPDIR/other MNT=$BATS_TEST_TMPDIR/other-mnt \
+		start_peerd --https-addr "$other" --peers "$MEMBERS"
+	start_mirror --blobs-allow "$REG" --mirror-timeout 3s \
+		--https-addr "$MEMBERS" --peers "$MEMBERS,$other" --zone here
+	wait_for "$PATIENCE" knows_another
+	OTHER=$(peers_api | jq -r '.peers[0].id')
+}
+
 @test "every route answers as it is described" {
-	start_mirror --blobs-allow "$REG" --mirror-timeout 3s
+	start_two
+	# What members ask for is here.
+	curl -sf -o /dev/null "$(v2 "team/files/blobs/$BLOB")"
+	curl -sf -o /dev/null "$(v2 team/files/manifests/v1)"
 	run "$PYTHON" "$HTTPDIR/swagger.py" "$ROOT/docs/swagger.yml" \
-		--http "$HTTP" --socket "$CACHE/peerd.sock" \
+		--http "$HTTP" --socket "$CACHE/peerd.sock" --peers "$MEMBERS" \
 		--source "$ROOT/api.c" --source "$ROOT/registry/mirror.c" \
+		--source "$ROOT/p2p/serve.c" \
 		--set name=team/files --set reference=v1 --set "ns=$REG" \
-		--set "digest=$BLOB" \
+		--set "digest=$BLOB" --set "key=$BLOB" \
+		--set "Peerd-Blob=$BLOB;size=200000" \
+		--set "Peerd-From=$OTHER" --set Peerd-Have=0:00 \
+		--set "holders={\"id\":\"$OTHER\",\"holds\":[[\"$BLOB\",200000]]}" \
 		--set "url=http://$REG/v2/team/files/blobs/$BLOB" \
 		--set "pull={\"reference\":\"$REG/team/files:v1\"}" \
 		--set "verify={\"digests\":[\"$BLOB\"]}" \
@@ -31,6 +63,22 @@ setup()
 	echo "$output"
 	equal "$status" 0
 	matches "${lines[-1]}" '^[0-9]{3,} requests, 0 deviations$'
+}
+
+@test "the members of a node, and what a node without any says" {
+	local about
+	start_two
+	about=$(peers_api)
+	jq -e '.self.zone == "here" and (.self.id | length) == 32 and
+		.transfers.serving == 0 and .holders.announced >= 0' <<<"$about"
+	jq -e --arg id "$OTHER" '.peers | length == 1 and .[0].id == $id and
+		.[0].zone == "" and .[0].why == "" and
+		(.[0].rtt_ms | type) == "number"' <<<"$about"
+	equal "$(peerd status --json | jq .peers.alive)" 1
+	stop_peerd
+	start_mirror
+	equal "$(peers_api | jq -c .)" '{"peers":[]}'
+	equal "$(peerd status --json | jq .peers)" null
 }
 
 @test "the description itself is well formed" {
@@ -52,6 +100,8 @@ setup()
 		            walk(v, at)
 		walk(root, "")
 		for path, item in root["paths"].items():
+		    url = item.get("servers", [{"url": "http:"}])[0]["url"]
+		    assert url.split(":")[0] in ("http", "https", "unix"), path
 		    named = {p.get("name") or p["$ref"].rsplit("/", 1)[1]
 		             for p in item.get("parameters", [])}
 		    assert set(re.findall(r"{(\w+)}", path)) <= named, path

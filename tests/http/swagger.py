@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """Holds the server against docs/swagger.yml (python3-yaml).
 
-  swagger.py FILE --http HOST:PORT --socket PATH [--source FILE...]
-             [--set NAME=VALUE...]
+  swagger.py FILE --http HOST:PORT --socket PATH --peers HOST:PORT
+             [--source FILE...] [--set NAME=VALUE...]
 
 Sends every path and method of the description, well and badly formed, and
 checks that the status is one of those it declares, and that bodies are of a
-declared type and match its schema. --set fills the parameters. --source: every
-route in these C files must be in the description.
+declared type and match its schema. --set fills the parameters, and the bodies
+of requests by the last word of their path. --peers is the listener for members,
+without TLS. --source: every route in these C files must be in the description.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import json
 import re
 import socket
 import sys
+import urllib.parse
 
 import yaml
 
@@ -60,12 +62,13 @@ class Description:
         if value is None and schema.get("nullable"):
             return
         kinds = {"object": dict, "array": list, "string": str,
-                 "boolean": bool, "integer": int}
+                 "boolean": bool, "integer": int, "number": (int, float)}
+        numbers = ("integer", "number")
         kind = schema.get("type")
         if kind not in kinds:
             raise SystemExit(f"{where}: the schema has no type")
         if not isinstance(value, kinds[kind]) or \
-                (kind == "integer" and isinstance(value, bool)):
+                (kind in numbers and isinstance(value, bool)):
             yield f"{where} is not of type {kind}"
             return
         if value not in schema.get("enum", [value]):
@@ -73,7 +76,7 @@ class Description:
         if kind == "string" and not re.search(schema.get("pattern", ""),
                                               value):
             yield f"{where} is {value!r}"
-        if kind == "integer" and value < schema.get("minimum", value):
+        if kind in numbers and value < schema.get("minimum", value):
             yield f"{where} is {value}"
         if kind == "array":
             if len(value) < schema.get("minItems", 0):
@@ -137,13 +140,14 @@ def check_answer(d, where, method, operation, answer, body):
                body)
 
 
-def exchange(args, on_socket, method, target, headers, body):
+def exchange(args, server, method, target, headers, body):
     global sent
     sent += 1
-    if on_socket:
+    if server == "socket":
         c = Unix(args.socket)
     else:
-        c = http.client.HTTPConnection(args.http, timeout=60)
+        c = http.client.HTTPConnection(
+            args.peers if server == "peers" else args.http, timeout=60)
     c.request(method, target, body=body, headers=headers)
     answer = c.getresponse()
     data = answer.read()
@@ -153,60 +157,103 @@ def exchange(args, on_socket, method, target, headers, body):
 
 BAD = {"name": ["UPPER", "a..b/../c", "a%2fb"], "reference": ["..", "a%20b"],
        "digest": ["sha256:12", "md5:aa"], "ns": ["../..", "a b"],
-       "url": ["file:///etc/passwd", "http://127.0.0.1:9/x", "nothing"]}
+       "url": ["file:///etc/passwd", "http://127.0.0.1:9/x", "nothing"],
+       "key": [None, "", "sha256:12", "md5:" + "0" * 64],
+       "Peerd-Hop": [None, "2"],
+       "Peerd-Blob": [None, "sha256:12;size=1", "md5:" + "0" * 64 + ";size=1",
+                      "sha256:" + "0" * 64, "url:" + "1" * 64 + ";size=9",
+                      "sha256:" + "1" * 64 + ";size=9",
+                      "sha256:" + "1" * 64 + ";size=99999999999999999999"],
+       "Peerd-From": ["nobody"], "Peerd-Fetch": ["2"], "Peerd-Insist": ["2"],
+       "Peerd-Have": ["zz", "7:", "0:zz", "0:0", "9" * 40 + ":00"],
+       "Peerd-Listen": ["0", "99999", "x"]}
 HEADERS = [{}, {"Range": "bytes=0-1"}, {"Range": "bytes=0-1,3-4"},
            {"Range": "bytes=99999999999-"}, {"If-None-Match": "*"},
-           {"If-Match": '"x"'}]
+           {"If-Match": '"x"'}, {"Range": "bytes=0-1", "If-None-Match": "*"},
+           {"Range": "bytes=0-1", "If-Match": '"x"'}]
 BODIES = [b"", b"{", b"[]", b"{}", b'{"digests":["x"]}', b'{"reference":"@"}',
-          b'{"reference":7}', b'{"all":true}']
+          b'{"reference":7}', b'{"all":true}', b'{"id":"nobody","holds":[]}',
+          b'{"id":7,"holds":[]}', b'{"id":"nobody","holds":[["x",1]]}',
+          b'{"id":"nobody","holds":[' + b"1," * 1000 + b"1]}",
+          b'{"id":"nobody","holds":["' + b"x" * 200000 + b'"]}']
 
 
 def fillings(parameters, values):
-    """Good values for all; then each bad one in turn."""
-    yield dict(values)
+    """Good values for all; then each bad one in turn; None is left out."""
+    fixed = {p["name"]: p["schema"]["enum"][0] for p in parameters
+             if p.get("required") and "enum" in p.get("schema", {})}
+    values = {**fixed, **values}
+    yield values
     for p in parameters:
         for bad in BAD.get(p["name"], []):
             yield {**values, p["name"]: bad}
 
 
+def filled(parameters, values, where):
+    return {p["name"]: values[p["name"]] for p in parameters
+            if p["in"] == where and values.get(p["name"]) is not None}
+
+
 def target_of(path, parameters, values):
-    for p in parameters:
-        if p["in"] == "path":
-            path = path.replace("{" + p["name"] + "}", values[p["name"]])
-    query = [f"{p['name']}={values[p['name']].replace(' ', '%20')}"
-             for p in parameters
-             if p["in"] == "query" and p["name"] in values]
+    for name, value in filled(parameters, values, "path").items():
+        path = path.replace("{" + name + "}", value)
+    query = [f"{name}={value.replace(' ', '%20')}" for name, value
+             in filled(parameters, values, "query").items()]
     return path + ("?" + "&".join(query) if query else "")
+
+
+def server_of(item):
+    """Which of ours it is, and what comes before the path there."""
+    url = item.get("servers", [{"url": "http:"}])[0]["url"]
+    if url.startswith("unix:"):
+        return "socket", ""
+    if url.startswith("https:"):
+        return "peers", urllib.parse.urlsplit(url).path
+    return "http", ""
+
+
+def check_elsewhere(args, server, method, path):
+    """What is on one of the servers is on no other."""
+    body = b"{}" if method == "POST" else None
+    for other in ("http", "peers"):
+        if other == server or (other == "http" and server == "peers" and
+                               not path.startswith("/peer/")):
+            continue
+        answer, _ = exchange(args, other, method, path, {}, body)
+        # 400: a blob, and not asked for as a member asks.
+        if answer.status != 404 and (other, answer.status) != ("peers", 400):
+            fail(f"{method} {path}", f"not only {server}: {other}")
 
 
 def walk(d, args, values):
     for path, item in d.root["paths"].items():
-        parameters = [d.at(p) for p in item.get("parameters", [])]
-        on_socket = any(s["url"].startswith("unix:")
-                        for s in item.get("servers", []))
+        server, prefix = server_of(item)
+        path = prefix + path
         for method, operation in item.items():
             if method not in ("get", "head", "post"):
                 continue
             method = method.upper()
             statuses = set()
+            parameters = [d.at(p) for p in item.get("parameters", []) +
+                          operation.get("parameters", [])]
             for filling in fillings(parameters, values):
                 target = target_of(path, parameters, filling)
                 variants = [(h, None) for h in HEADERS]
                 if "requestBody" in operation:
                     good = values.get(path.rsplit("/", 1)[1], "{}").encode()
                     variants = [({}, b) for b in [*BODIES, good]]
+                own = filled(parameters, filling, "header")
                 for headers, body in variants:
-                    where = f"{method} {target} {headers or body or ''}"
-                    answer, data = exchange(args, on_socket, method, target,
+                    headers = {**own, **headers}
+                    where = f"{method} {target} {headers or ''} " + \
+                        f"{(body or b'')[:80]}"
+                    answer, data = exchange(args, server, method, target,
                                             headers, body)
                     statuses.add(answer.status)
                     check_answer(d, where, method, operation, answer, data)
-            if 200 not in statuses:
-                fail(f"{method} {path}", f"never 200, but {statuses}")
-            if on_socket:
-                answer, _ = exchange(args, False, method, path, {}, b"{}")
-                if answer.status != 404:
-                    fail(path, "not on the socket only")
+            if not any(200 <= s < 300 for s in statuses):
+                fail(f"{method} {path}", f"never well, but {statuses}")
+            check_elsewhere(args, server, method, path)
 
 
 def check_sources(d, files):
@@ -224,6 +271,7 @@ def main():
     p.add_argument("file")
     p.add_argument("--http", required=True)
     p.add_argument("--socket", required=True)
+    p.add_argument("--peers", required=True)
     p.add_argument("--source", action="append", default=[])
     p.add_argument("--set", action="append", default=[])
     args = p.parse_args()

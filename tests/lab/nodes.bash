@@ -1,4 +1,4 @@
-# shellcheck shell=bash disable=SC2034,SC2154
+# shellcheck shell=bash disable=SC2034,SC2119,SC2120,SC2154
 # A registry and daemons on the hosts of a lab; to be loaded after common.bash
 # (whose functions for registries then work on the origin) and http.bash.
 #
@@ -526,6 +526,76 @@ swarm_longest()
 	for i; do
 		cat "$SWARM"/*."$i".took
 	done | awk '$2 - $1 > t { t = $2 - $1 } END { printf "%.3f\n", t }'
+}
+
+# ---- What most tests do ----
+
+# cluster N [RATE]: hosts 1..N with keys, and a registry; no daemon yet.
+cluster()
+{
+	lab_up "$1" "${2:-400mbit}"
+	origin_start
+	make_keys
+}
+
+# new_blob BYTES: pushed; sets DATA, DIGEST, SIZE, and MARK for reg_stat().
+new_blob()
+{
+	SIZE=$1
+	DATA=$BATS_TEST_TMPDIR/data.$RANDOM
+	random_file "$DATA" "$SIZE"
+	DIGEST=$(push_blob lab/data "$DATA")
+	MARK=$(reg_mark)
+}
+
+begin_pull()
+{
+	local i
+	swarm_at
+	for i; do
+		swarm_get "$i" lab/data "$DIGEST"
+	done
+}
+
+end_pull()
+{
+	swarm_wait "$@"
+	swarm_check "$DIGEST" "$@"
+	rm -f "$SWARM"/blob.?
+}
+
+all_pull()
+{
+	begin_pull "$@"
+	end_pull "$@"
+}
+
+# got_at_least I BYTES: of a pull that is under way.
+got_at_least()
+{
+	(($(stat -c %s "$SWARM/blob.$1" 2>/dev/null || echo 0) >= $2))
+}
+
+none_in_flight()
+{
+	local i
+	for i; do
+		wait_for "$PATIENCE" node_quiet "$i"
+	done
+}
+
+# calm PERCENT I...: the registry sent so much of the blob at most, in requests
+# of which there were not many more than chunks; and no flight is stuck.
+calm()
+{
+	local percent=$1
+	shift
+	none_in_flight "$@"
+	at_most "$(origin_bytes "$DIGEST" "$MARK")" $((SIZE * percent / 100)) \
+		'bytes the registry sent'
+	at_most "$(origin_requests "$MARK")" \
+		$((SIZE * percent / MiB / 100 + 20 + 5 * $#)) \
+		'requests to the registry'
 }
 
 # ---- The end of a test ----

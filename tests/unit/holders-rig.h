@@ -537,8 +537,7 @@ static inline bool reply_done(void)
 static inline int ask(struct node *n, const char *method, const char *query,
 		      const void *body, size_t len)
 {
-	static const struct http_callbacks cb = {on_reply_head, on_reply_data,
-						 on_reply_done};
+	static const struct http_callbacks cb = {.head = on_reply_head, .data = on_reply_data, .done = on_reply_done};
 	char url[256];
 	struct http_request rq = {
 		.method = method, .url = url, .body = body, .body_len = len};

@@ -85,8 +85,7 @@ static inline void rig_done(void *arg, struct http_exchange *x, int r,
 		loop_stop(f->rig->loop);
 }
 
-static const struct http_callbacks rig_callbacks = {rig_head, rig_data,
-						    rig_done};
+static const struct http_callbacks rig_callbacks = {.head = rig_head, .data = rig_data, .done = rig_done};
 
 static inline void rig_init(struct rig *rig)
 {

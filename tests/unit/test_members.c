@@ -573,8 +573,8 @@ static void hail_done(void *arg, struct http_exchange *x, int r,
 	h->open--;
 }
 
-static const struct http_callbacks hail_callbacks = {NULL, hail_data,
-						     hail_done};
+static const struct http_callbacks hail_callbacks = {.data = hail_data,
+						     .done = hail_done};
 
 static void hail(struct hail *h, struct fake *f, const char *listen)
 {

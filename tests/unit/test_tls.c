@@ -220,8 +220,7 @@ static struct http_request peer_request(const char *as)
 static void sink_start(struct rig *rig, struct sink *s, struct http_request rq,
 		       const char *target)
 {
-	static const struct http_callbacks cb = {sink_head, sink_data,
-						 sink_done};
+	static const struct http_callbacks cb = {.head = sink_head, .data = sink_data, .done = sink_done};
 	char url[256];
 
 	memset(s, 0, sizeof(*s));
@@ -859,8 +858,7 @@ static void test_old_tls(void)
 
 static void test_peer_needs_ca(void)
 {
-	static const struct http_callbacks cb = {sink_head, sink_data,
-						 sink_done};
+	static const struct http_callbacks cb = {.head = sink_head, .data = sink_data, .done = sink_done};
 	struct http_request rq = {.peer = true, .url = "https://127.0.0.1/"};
 	struct http_exchange *x;
 	struct rig rig;

@@ -167,6 +167,23 @@ static void observe(void *arg, enum peers_observed what, const char *addr,
 		stats_peer_speed(d, addr, value);
 }
 
+static void tell_state(struct daemon *d, unsigned int alive)
+{
+	enum p2p_state was = events_current(d->p2p_events);
+
+	if (alive == 0 && (was == P2P_CONNECTED || was == P2P_ACTIVE))
+		events_state(d->p2p_events, P2P_DISCONNECTED,
+			     "no other node answers");
+	if (alive == 0)
+		return;
+	if (was != P2P_ACTIVE)
+		events_state(d->p2p_events, P2P_CONNECTED,
+			     "another node has answered");
+	if (d->ready)
+		events_state(d->p2p_events, P2P_ACTIVE,
+			     "serves what it has, and reads from others");
+}
+
 /* Owners take their stripes in order: many ranges at once would make upstream
  * serve late ones before early ones. */
 static void changed(void *arg, unsigned int alive)
@@ -176,6 +193,7 @@ static void changed(void *arg, unsigned int alive)
 	if (d->registry)
 		registry_source(d->registry)->max_background =
 			alive ? place_upstream_runs(alive + 1) : 0;
+	tell_state(d, alive);
 }
 
 static void on_reload(uv_timer_t *t)
@@ -233,6 +251,7 @@ int cluster_open(struct daemon *d, struct error *err)
 		.changed = changed,
 		.arg = d,
 	};
+	struct events_config ec = {.loop = d->loop, .notify = daemon_notify};
 	const char *addr = listen_addr(c);
 	int r;
 
@@ -253,7 +272,11 @@ int cluster_open(struct daemon *d, struct error *err)
 	r = http_client_new(d->loop, &hc, &d->peer_client);
 	if (r < 0)
 		return set_error(err, r, "HTTP client: %s", strerror(-r));
-	pc.client = d->peer_client;
+	ec.client = pc.client = d->peer_client;
+	r = events_new(&ec, &d->p2p_events);
+	if (r < 0)
+		return set_error(err, r, "events: %s", strerror(-r));
+	events_state(d->p2p_events, P2P_INITIALIZING, "looks for other nodes");
 	r = peers_new(&pc, &d->peers, err);
 	if (r == 0)
 		log_info("listening for members", LS("address", addr),
@@ -265,6 +288,7 @@ int cluster_open(struct daemon *d, struct error *err)
 void cluster_close(struct daemon *d)
 {
 	peers_free(&d->peers);
+	events_free(&d->p2p_events);
 	http_client_free(&d->peer_client);
 	tls_server_free(&d->tls);
 	if (d->reload.data)
@@ -350,12 +374,16 @@ static void tell_done(struct loop_job *j)
 	free(n);
 }
 
-void cluster_tell(struct daemon *d)
+void cluster_ready(struct daemon *d)
 {
-	struct news *n = d->peers ? calloc(1, sizeof(*n)) : NULL;
+	struct news *n;
 
-	if (!n)
+	if (!d->peers)
 		return;
+	tell_state(d, members_alive(peers_members(d->peers)));
+	n = calloc(1, sizeof(*n));
+	if (!n)
+		return; /* the homes learn of it when it is read */
 	n->d = d;
 	d->telling = true;
 	loop_work(d->loop, &n->job, tell_work, tell_done);

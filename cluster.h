@@ -14,8 +14,8 @@ int cluster_open(struct daemon *d, struct error *err);
 /* After the server and the fetches have ended, and no thread calls peers any
  * more. */
 void cluster_close(struct daemon *d);
-/* Tells the homes what the store has from before; a job on a worker. While it
- * runs d->telling is true; then, if d->stopping, daemon_told() is called. */
-void cluster_tell(struct daemon *d);
+/* When all is open. Tells the homes what the store has from before, by a job on
+ * a worker; while it runs d->telling is true; then, if d->stopping, daemon_told() is called. */
+void cluster_ready(struct daemon *d);
 
 #endif

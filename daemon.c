@@ -16,7 +16,7 @@
 #define GRACE_MS 5000
 
 /* sd_notify(3), which is no more than a datagram. */
-static void notify(const char *state)
+void daemon_notify(const char *state)
 {
 	const char *path = getenv("NOTIFY_SOCKET");
 	struct sockaddr_un sa = {.sun_family = AF_UNIX};
@@ -119,7 +119,7 @@ static void stop(struct daemon *d)
 	if (d->stopping)
 		return;
 	d->stopping = true;
-	notify("STOPPING=1");
+	daemon_notify("STOPPING=1");
 	log_info("stopping");
 	if (d->mount)
 		mount_close(d->mount);
@@ -417,16 +417,17 @@ static void on_start(struct loop_task *t)
 		r = open_server(d, &err);
 	if (r < 0) {
 		log_error("cannot start", LS("why", err.text));
+		events_state(d->p2p_events, P2P_FAILED, err.text);
 		d->exit_status = r == -EINVAL ? 2 : 1;
 		stop(d);
 		return;
 	}
 	d->ready = true;
-	cluster_tell(d);
+	cluster_ready(d);
 	log_info("ready", LS("mount", d->cfg->mount),
 		 LS("cache", d->cfg->cache_dir),
 		 LU("ms", now_ms() - d->started_ms));
-	notify("READY=1");
+	daemon_notify("READY=1");
 }
 
 /* One descriptor for each blob in use and each connection. */

@@ -6,6 +6,7 @@
 
 #include "base/loop.h"
 #include "config.h"
+#include "events.h"
 #include "fs/fs.h"
 #include "http/client.h"
 #include "http/server.h"
@@ -43,6 +44,7 @@ struct daemon {
 	struct serve_config serve_peers;
 	struct tls_server *tls;
 	uv_timer_t reload;
+	struct events *p2p_events;
 	bool telling;
 	char node_id[MEMBER_ID_MAX];
 	uint64_t started_ms;
@@ -57,7 +59,9 @@ struct daemon {
 /* Runs the daemon until a signal; the process's exit status. */
 int daemon_run(const struct config *cfg);
 
-/* cluster_tell() has ended while the daemon waits for it to stop. */
+/* sd_notify(3). */
+void daemon_notify(const char *state);
+/* cluster_ready()'s job has ended while the daemon waits for it to stop. */
 void daemon_told(struct daemon *d);
 
 /* api.c: the routes of the control socket, those that everyone may call, those

@@ -5,12 +5,19 @@
 #   make check-unit        unit tests only
 #   make bench             figures of docs/benchmarks.md, as ratios
 #   make bench-swarm       many nodes in a lab, beside BitTorrent; as root
+#   make sim               the same in a simulation, up to 10,000 nodes
 #   make fuzz              the fuzz targets, FUZZ_SECONDS each (clang)
 #   make lint              clang-tidy, cppcheck, shellcheck, floors, headers
 #   make format            clang-format on every C file
 #   make check-floors      no file includes a sibling or a higher floor
 #   make check-headers     every header compiles alone
 #   make install           into $(DESTDIR)$(PREFIX)
+#   make deb               a Debian package, into bin/
+#   make build-image       the container image peerd:dev
+#   make kind-create kind-deploy kind-delete
+#                          peerd in a kind cluster on this machine
+#   make ci-kind-random ci-kind-ctr
+#                          a test workload on each of its nodes
 #   make clean
 #
 # Variables:
@@ -32,9 +39,7 @@ FUZZ_SECONDS ?= 20
 
 FLOORS   := base store http registry p2p fs mount
 SRC      := $(foreach f,$(FLOORS),$(wildcard $(f)/*.c))
-# events.c stands on the top floor, but is tested by itself.
-SRC      += events.c
-MAINSRC  := $(filter-out events.c,$(wildcard *.c))
+MAINSRC  := $(wildcard *.c)
 HEADERS  := $(foreach f,$(FLOORS),$(wildcard $(f)/*.h)) $(wildcard *.h)
 UNIT     := $(wildcard tests/unit/test_*.c)
 FUZZ     := $(wildcard tests/fuzz/fuzz_*.c)
@@ -77,11 +82,14 @@ PROTO   := $(wildcard registry/*.proto)
 OBJ     := $(SRC:%.c=$(BUILD)/%.o) $(PROTO:%.proto=$(BUILD)/%.pb-c.o)
 MAINOBJ := $(MAINSRC:%.c=$(BUILD)/%.o)
 LIB     := $(BUILD)/libpeerd.a
+WORKBIN := $(BIN)/peerd-random
 UNITBIN := $(UNIT:tests/unit/%.c=$(BUILD)/tests/unit/%)
 HELPBIN := $(HELPERS:%.c=$(BUILD)/%)
 FUZZBIN := $(FUZZ:tests/fuzz/%.c=$(BUILD)/tests/fuzz/%)
 
-.PHONY: all help check check-unit bench bench-swarm fuzz fuzz-run unit lint format check-floors \
+.PHONY: deb build-image kind-create kind-deploy kind-delete ci-kind-random \
+	ci-kind-ctr
+.PHONY: all help check check-unit bench bench-swarm sim fuzz fuzz-run unit lint format check-floors \
 	check-headers install clean helpers FORCE tidy cppcheck shellcheck
 
 all: $(BIN)/peerd $(BIN)/peerd.service $(BIN)/swagger.yml
@@ -121,6 +129,13 @@ $(BIN)/peerd: $(MAINOBJ) $(LIB)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
 
+# The workload that compares peerd with upstream; of the floors it needs base
+# and http only.
+$(BIN)/peerd-random: $(BUILD)/deploy/workload/random.o $(LIB)
+	$(call say,LD,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(LDFLAGS) -Wl,--as-needed -o $@ $^ $(LIBS)
+
 $(BIN)/peerd.service: peerd.service
 	@mkdir -p $(@D) && cp $< $@
 $(BIN)/swagger.yml: docs/swagger.yml
@@ -129,13 +144,16 @@ $(BIN)/swagger.yml: docs/swagger.yml
 $(BUILD)/tests/unit/%: $(BUILD)/tests/unit/%.o $(LIB)
 	$(call say,LD,$@)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
+# What it tests stands above the floors.
+$(BUILD)/tests/unit/test_events: $(BUILD)/events.o
+$(BUILD)/tests/unit/test_events: LIBS := $(LIB) $(LIBS)
 $(BUILD)/tests/lib/%: $(BUILD)/tests/lib/%.o $(LIB)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
 $(BUILD)/tests/bench/%: $(BUILD)/tests/bench/%.o $(LIB)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
 .PRECIOUS: $(BUILD)/%.o
 
-helpers: $(HELPBIN)
+helpers: $(HELPBIN) $(WORKBIN)
 unit: $(UNITBIN)
 
 check-unit: $(UNITBIN)
@@ -143,6 +161,14 @@ check-unit: $(UNITBIN)
 
 check: all helpers check-unit
 	tests/run
+
+# The real placement code, with as many nodes as wanted; see tests/sim/swarm.c.
+SIMOBJ := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/sim/*.c))
+$(BUILD)/tests/sim/swarm: $(SIMOBJ) $(BUILD)/p2p/placement.o
+	$(call say,LD,$@)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ -lm
+
+sim: $(BUILD)/tests/sim/swarm
 
 bench-swarm: all helpers
 	tests/bench/swarm
@@ -205,6 +231,23 @@ install: all
 	mkdir -p $(DESTDIR)$(PREFIX)/lib/systemd/system
 	sed 's|/usr/local|$(PREFIX)|g' peerd.service > \
 		$(DESTDIR)$(PREFIX)/lib/systemd/system/peerd.service
+
+deb:
+	scripts/build-deb $(BIN)
+
+build-image:
+	scripts/build-image
+
+# scripts/kind.sh COMMAND shows what is done, without doing it.
+kind-create kind-deploy kind-delete:
+	scripts/kind.sh -y $(@:kind-%=%)
+
+ci-kind-random ci-kind-ctr:
+	scripts/build-image --tool docker
+	scripts/build-image --tool docker --workloads
+	scripts/kind.sh -y create
+	scripts/kind.sh -y deploy
+	scripts/kind.sh -y $(@:ci-kind-%=%)
 
 clean:
 	rm -rf $(BUILD) $(BIN) compile_commands.json

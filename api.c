@@ -60,9 +60,10 @@ int api_status(void *arg, struct buf *out)
 	store_stats(d->store, &st);
 	fetch_stats(d->fetch, &ft);
 	v = json_pack(
-		"{s:s, s:s, s:I, s:s?, s:{s:I, s:I, s:I, s:I, s:I, s:I, s:I,"
+		"{s:s, s:s, s:s, s:I, s:s?, s:{s:I, s:I, s:I, s:I, s:I, s:I, s:I,"
 		" s:I, s:I, s:I, s:I}, s:{s:I, s:I, s:I, s:I, s:I, s:I, s:I}}",
-		"node", d->node, "version", PEERD_VERSION, "uptime_seconds",
+		"node", d->node, "version", PEERD_VERSION, "p2p",
+		p2p_state_name(events_current(d->p2p_events)), "uptime_seconds",
 		(json_int_t)((now_ms() - d->started_ms) / 1000), "mount",
 		d->cfg->mount, "cache", "blobs", (json_int_t)st.blobs,
 		"cached_bytes", (json_int_t)st.cached_bytes, "max_bytes",

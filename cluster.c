@@ -251,7 +251,9 @@ int cluster_open(struct daemon *d, struct error *err)
 		.changed = changed,
 		.arg = d,
 	};
-	struct events_config ec = {.loop = d->loop, .notify = daemon_notify};
+	struct events_config ec = {.loop = d->loop,
+				   .notify = daemon_notify,
+				   .account_dir = c->service_account_dir};
 	const char *addr = listen_addr(c);
 	int r;
 

@@ -2,6 +2,8 @@
 
 #include <stddef.h>
 
+#include "events.h"
+
 #define F(field) offsetof(struct config, field)
 #define MIB	 (UINT64_C(1) << 20)
 #define TIB	 (UINT64_C(1) << 40)
@@ -152,6 +154,10 @@ const struct option config_options[] = {
 	 .min = 1, .max = 256, .section = "Fetching",
 	 .help = "requests at once for what nobody waits for yet"},
 
+	{.name = "service-account-dir", .type = OPT_STRING,
+	 .offset = F(service_account_dir), .value_name = "DIR",
+	 .def = EVENTS_ACCOUNT_DIR, .section = "General", .hidden = true,
+	 .help = "in Kubernetes, where token, ca.crt and namespace are"},
 	{.name = "node-name", .type = OPT_STRING, .offset = F(node_name),
 	 .value_name = "NAME", .section = "General",
 	 .help = "this node's name, in the log and to other nodes; the host "

@@ -45,6 +45,7 @@ struct config {
 	uint64_t max_window;
 	uint64_t fetch_memory;
 	uint64_t prefetch_workers;
+	char *service_account_dir;
 	char *node_name;
 	char *log_level;
 	char *log_format;

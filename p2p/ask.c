@@ -12,8 +12,8 @@
 /* After so many redirects the owner is asked to serve. */
 #define MAX_MOVES 3
 /* How long one that was slow is left in peace; doubled each time. */
-#define SLOW_MS	    5000
-#define SLOW_MAX_MS 60000
+#define SLOW_MS	    15000
+#define SLOW_MAX_MS 120000
 /* One that would not fetch a blob for others (no credentials, upstream fails)
  * is not asked to for so long. */
 #define WONT_MS 10000
@@ -703,6 +703,15 @@ static int start(struct source *s, struct source_request *rq)
 	return 0;
 }
 
+/* It may be waiting for its turn at a member that others do not wait for. */
+static void hurry(struct source *s, struct source_request *rq)
+{
+	const struct ask *a = rq->source_data;
+
+	if (a && a->waiting)
+		pump_later(of(s));
+}
+
 static void resume(struct source *s, struct source_request *rq)
 {
 	struct ask *a = rq->source_data;
@@ -755,6 +764,7 @@ void peers_source_init(struct peers *p)
 		.name = "peers",
 		.extent = extent,
 		.start = start,
+		.hurry = hurry,
 		.resume = resume,
 		.cancel = cancel,
 	};

@@ -212,5 +212,7 @@ void runs_wake(struct fetch *f);
 /* Ends the runs that stall, and brings back flights whose pause is over. */
 void runs_tick(struct fetch *f, uint64_t now);
 void run_cancel(struct run *run);
+/* Somebody waits for a chunk of it, as an owner perhaps. */
+void run_hurry(struct run *run, bool as_owner);
 
 #endif

@@ -43,6 +43,8 @@ static void wait_for(struct fetch_read *rd, struct fetch_wait *w,
 	rd->nwaiting++;
 	if (fl->state == FLIGHT_QUEUED)
 		flight_move(fl, FLIGHT_WANTED);
+	else if (fl->state == FLIGHT_RUNNING)
+		run_hurry(fl->run, rd->as_owner);
 }
 
 static void wait_end(struct fetch_wait *w)

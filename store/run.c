@@ -204,6 +204,18 @@ void run_cancel(struct run *run)
 	run->source->ops->cancel(run->source, &run->rq);
 }
 
+void run_hurry(struct run *run, bool as_owner)
+{
+	struct source_request *rq = &run->rq;
+
+	if (run->cancelled || (!rq->background && rq->as_owner >= as_owner))
+		return;
+	rq->background = false;
+	rq->as_owner |= as_owner;
+	if (run->source->ops->hurry)
+		run->source->ops->hurry(run->source, rq);
+}
+
 static void run_free(struct run *run)
 {
 	struct fetch *f = run->f;

@@ -56,6 +56,9 @@ struct source_ops {
 	/* 0: done() will come. A negative errno (-ENOENT: this source has no
 	 * idea about the blob): it will not, and the next source is asked. */
 	int (*start)(struct source *s, struct source_request *rq);
+	/* Somebody waits for it now: rq->background is false, rq->as_owner may
+	 * have become true. May be NULL. */
+	void (*hurry)(struct source *s, struct source_request *rq);
 	/* After data() returned false. The bytes come again, from inside this
 	 * call or later. */
 	void (*resume)(struct source *s, struct source_request *rq);

@@ -60,7 +60,7 @@ start_beside_containerd()
 	start_mirror \
 		--containerd-content-path \
 		"$CTRD/root/io.containerd.content.v1.content" \
-		--containerd-sock "$CTRD/sock" "$@"
+		--containerd-sock "$CTRD/sock"
 }
 
 @test "what containerd has is served from there, with the registry gone" {

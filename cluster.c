@@ -144,12 +144,8 @@ static bool may_fetch(void *arg, const char *host)
 	const struct daemon *d = arg;
 	const struct config *c = d->cfg;
 
-	for (size_t i = 0; i < c->hosts.n; i++)
-		if (strcmp(ref_host_canonical(c->hosts.v[i]),
-			   ref_host_canonical(host)) == 0)
-			return true;
 	if (c->hosts.n > 0)
-		return false;
+		return ref_host_listed(&c->hosts, host);
 	for (size_t i = 0; i < c->plain_http.n; i++)
 		if (strcmp(c->plain_http.v[i], host) == 0)
 			return true;

@@ -149,6 +149,26 @@ const char *ref_host_canonical(const char *s)
 	return s;
 }
 
+static const char *without_scheme(const char *s)
+{
+	if (strncmp(s, "http://", 7) == 0)
+		return s + 7;
+	return strncmp(s, "https://", 8) == 0 ? s + 8 : s;
+}
+
+bool ref_host_listed(const struct string_list *list, const char *host)
+{
+	host = ref_host_canonical(host);
+	for (size_t i = 0; i < list->n; i++) {
+		const char *s = without_scheme(list->v[i]);
+
+		if (strcmp(s, "_default") == 0 ||
+		    strcmp(ref_host_canonical(s), host) == 0)
+			return true;
+	}
+	return false;
+}
+
 const char *ref_host_api(const char *s)
 {
 	return strcmp(ref_host_canonical(s), HUB_HOST) == 0 ? HUB_API : s;

@@ -8,6 +8,7 @@
 
 #include "base/digest.h"
 #include "base/util.h"
+#include "base/values.h"
 
 #define REF_HOST_MAX 255
 #define REF_NAME_MAX 255
@@ -24,6 +25,10 @@ bool ref_tag_valid(const char *s);
 /* docker.io and index.docker.io are aliases; this is the canonical host
  * ("docker.io"), or s itself. */
 const char *ref_host_canonical(const char *s);
+/* Whether the list names the host: as it is, by an alias, with "http://" or
+ * "https://" before it, or by "_default", which stands for every host (as in
+ * containerd's certs.d). */
+bool ref_host_listed(const struct string_list *list, const char *host);
 /* The host that serves the API: "registry-1.docker.io" for Docker Hub. */
 const char *ref_host_api(const char *s);
 

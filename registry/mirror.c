@@ -209,7 +209,7 @@ static const char *which_host(struct mirror *m, struct http_req *rq)
 {
 	const char *ns = http_req_query(rq, "ns");
 
-	if (!ns && m->cfg.hosts->n > 0)
+	if (!ns && m->cfg.hosts->n > 0 && ref_host_valid(m->cfg.hosts->v[0]))
 		return m->cfg.hosts->v[0];
 	if (!ns)
 		return "docker.io";
@@ -219,10 +219,7 @@ static const char *which_host(struct mirror *m, struct http_req *rq)
 				 "ns is not the name of a registry");
 		return NULL;
 	}
-	for (size_t i = 0; i < m->cfg.hosts->n; i++)
-		if (strcmp(ref_host_canonical(m->cfg.hosts->v[i]), ns) == 0)
-			return ns;
-	if (m->cfg.hosts->n > 0) {
+	if (m->cfg.hosts->n > 0 && !ref_host_listed(m->cfg.hosts, ns)) {
 		http_reply_error(rq, 404, "NAME_UNKNOWN",
 				 "not a registry that this mirror serves");
 		return NULL;

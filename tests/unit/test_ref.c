@@ -173,6 +173,23 @@ static void test_bad_references(void)
 	ref_release(&r);
 }
 
+static void test_listed(void)
+{
+	char a[] = "http://127.0.0.1:5000", b[] = "docker.io";
+	char c[] = "a.example:443", d[] = "_default";
+	char *names[] = {a, b, c}, *all[] = {d};
+	struct string_list none = {0}, some = {.v = names, .n = 3},
+			   any = {.v = all, .n = 1};
+
+	OK(ref_host_listed(&some, "127.0.0.1:5000"));
+	OK(ref_host_listed(&some, "index.docker.io"));
+	OK(ref_host_listed(&some, "a.example:443"));
+	OK(!ref_host_listed(&some, "a.example"));
+	OK(!ref_host_listed(&some, "b.example"));
+	OK(ref_host_listed(&any, "b.example"));
+	OK(!ref_host_listed(&none, "b.example"));
+}
+
 int main(void)
 {
 	RUN(test_hosts);
@@ -181,5 +198,6 @@ int main(void)
 	RUN(test_aliases);
 	RUN(test_references);
 	RUN(test_bad_references);
+	RUN(test_listed);
 	return tap_done();
 }

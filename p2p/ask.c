@@ -319,7 +319,8 @@ static void on_done(void *arg, struct http_exchange *x, int r, const char *why)
 		if (r == 0 && a->head_ok)
 			r = -ECONNRESET; /* shorter than it promised */
 		request_failed(a, r, status, why ? why : "failed");
-		a->insist |= a->moves > 0;
+		/* Who was in vain elsewhere is not sent round in circles. */
+		a->insist = true;
 	}
 	partner_unref(&a->at);
 	if (done || a->cancelled) {

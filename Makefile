@@ -18,6 +18,8 @@
 #                          peerd in a kind cluster on this machine
 #   make ci-kind-random ci-kind-ctr
 #                          a test workload on each of its nodes
+#   make ci-lab-random ci-lab-ctr
+#                          the same on three network namespaces
 #   make clean
 #
 # Variables:
@@ -88,7 +90,7 @@ HELPBIN := $(HELPERS:%.c=$(BUILD)/%)
 FUZZBIN := $(FUZZ:tests/fuzz/%.c=$(BUILD)/tests/fuzz/%)
 
 .PHONY: deb build-image kind-create kind-deploy kind-delete ci-kind-random \
-	ci-kind-ctr
+	ci-kind-ctr ci-lab-random ci-lab-ctr
 .PHONY: all help check check-unit bench bench-swarm sim fuzz fuzz-run unit lint format check-floors \
 	check-headers install clean helpers FORCE tidy cppcheck shellcheck
 
@@ -231,6 +233,12 @@ install: all
 	mkdir -p $(DESTDIR)$(PREFIX)/lib/systemd/system
 	sed 's|/usr/local|$(PREFIX)|g' peerd.service > \
 		$(DESTDIR)$(PREFIX)/lib/systemd/system/peerd.service
+
+# The same on three hosts of a lab (tests/lab), no cluster needed.
+ci-lab-random: all helpers
+	tests/run tests/lab/63-random.bats
+ci-lab-ctr: all helpers
+	tests/run tests/lab/64-ctr.bats
 
 deb:
 	scripts/build-deb $(BIN)

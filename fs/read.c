@@ -145,19 +145,20 @@ static void read_start(struct loop_task *t)
 }
 
 static void guess_ahead(struct fs *fs, struct node *n, uint64_t off,
-			size_t size)
+			size_t size, bool waits)
 {
-	uint64_t ra_off, ra_len;
+	struct readahead_want want;
 	bool more;
 
 	if (!fs->cfg.max_window || blob_missing(n->blob) == 0)
 		return;
 	(void)pthread_mutex_lock(&n->ra_mu);
 	more = readahead_note(&n->ra, off, size, blob_size(n->blob),
-			      fs->cfg.max_window, &ra_off, &ra_len);
+			      fs->cfg.max_window, waits, &want);
 	(void)pthread_mutex_unlock(&n->ra_mu);
 	if (more)
-		fetch_prefetch_post(fs->cfg.fetch, n->blob, ra_off, ra_len);
+		fetch_prefetch_post(fs->cfg.fetch, n->blob, want.off, want.len,
+				    want.steady);
 }
 
 static void read_blob(struct fs *fs, fuse_req_t req, struct node *n, size_t len,
@@ -169,7 +170,7 @@ static void read_blob(struct fs *fs, fuse_req_t req, struct node *n, size_t len,
 
 	if (buf)
 		err = store_read(fs->cfg.store, n->blob, off, buf, len);
-	guess_ahead(fs, n, off, len);
+	guess_ahead(fs, n, off, len, err < 0);
 	metric_add(fs->m_read_bytes, (double)len);
 	if (err != -ENODATA && err != -EAGAIN) {
 		if (err < 0)
@@ -306,8 +307,8 @@ struct forget_prefetch {
 
 static void forget_prefetch(struct loop_task *t)
 {
-	struct forget_prefetch *p = container_of(t, struct forget_prefetch,
-						 task);
+	struct forget_prefetch *p =
+		container_of(t, struct forget_prefetch, task);
 
 	if (__atomic_load_n(&p->node->opens, __ATOMIC_RELAXED) == 0)
 		fetch_prefetch_cancel(p->fs->cfg.fetch, p->node->blob);

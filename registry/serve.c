@@ -275,14 +275,20 @@ static void read_piece(struct serve *s)
 
 static void guess_ahead(struct serve *s, uint64_t len)
 {
-	uint64_t off, n;
+	bool waits = !blob_has(s->blob, (uint32_t)(s->off / CHUNK_SIZE));
+	struct readahead_want want;
 
-	if (s->cfg->max_window && blob_missing(s->blob) > 0 &&
-	    readahead_note(&s->ra, s->off, len, blob_size(s->blob),
-			   s->cfg->max_window, &off, &n) &&
-	    off < s->end)
-		fetch_prefetch(s->cfg->fetch, s->blob, off,
-			       min_u64(n, s->end - off));
+	if (!s->cfg->max_window || blob_missing(s->blob) == 0 ||
+	    !readahead_note(&s->ra, s->off, len, blob_size(s->blob),
+			    s->cfg->max_window, waits, &want) ||
+	    want.off >= s->end)
+		return;
+	want.len = min_u64(want.len, s->end - want.off);
+	if (want.steady)
+		fetch_prefetch_steady(s->cfg->fetch, s->blob, want.off,
+				      want.len);
+	else
+		fetch_prefetch(s->cfg->fetch, s->blob, want.off, want.len);
 }
 
 /* How much from s->off on is in the store without a gap. */
@@ -362,8 +368,8 @@ static void next(struct serve *s)
 	s->piece_len = min_u64(present_from(s), FILE_PIECE);
 	guess_ahead(s, s->piece_len ? s->piece_len
 				    : min_u64(CHUNK_SIZE, s->end - s->off));
-	if (s->piece_len && (s->how.peer ? !blob_failed(s->blob)
-					 : !blob_gated(s->blob)))
+	if (s->piece_len &&
+	    (s->how.peer ? !blob_failed(s->blob) : !blob_gated(s->blob)))
 		file_piece(s);
 	else
 		read_piece(s);

@@ -24,8 +24,15 @@
 #define MAX_QUEUED_FLIGHTS 8192
 /* The longest range in one request. */
 #define RUN_MAX_BYTES (UINT64_C(32) << 20)
-#define TICK_MS	      50
-#define WHY_MAX	      1024
+/* …unless it is a stream, see store/run.c. */
+#define STREAM_MAX_CHUNKS 4096
+/* One that is held back for so long is given up. */
+#define STREAM_IDLE_MS 5000
+/* One that readers wait for, and that was not held back for so long, is slower
+ * than they are: several requests side by side are better. */
+#define STREAM_SLOW_BYTES (UINT64_C(64) << 20)
+#define TICK_MS	       50
+#define WHY_MAX	       1024
 
 /* CHUNK_SIZE bytes of memory, pooled by the engine. */
 struct chunk_buf {
@@ -70,6 +77,7 @@ struct flight {
 	int write_result;
 	bool writing;
 	bool as_owner; /* see fetch_read */
+	bool steady;   /* see fetch_prefetch_steady() */
 	/* Of a blob's only chunk that could not be stored. */
 	bool digest_ok;
 	unsigned int mismatches;
@@ -83,9 +91,11 @@ struct blob_fetch {
 	unsigned int users;	 /* flights, and those who are looking at it */
 	unsigned int nwriting;	 /* flights of it that are */
 	struct list gated;	 /* waits for the digest's check */
+	struct run *stream;	 /* NULL: none */
+	bool no_streams;	 /* one connection is too slow for its reader */
 	unsigned int mismatches; /* since the blob was last right */
 	unsigned int peers_mismatches; /* of bytes of other nodes, likewise */
-	bool checking;		 /* blob_on_verified() is due */
+	bool checking;		       /* blob_on_verified() is due */
 	int check_result;
 	struct loop_task checked;
 };
@@ -99,12 +109,15 @@ struct run {
 	struct source *source;
 	struct metric_series *m_bytes; /* of source */
 	unsigned int source_index;
-	uint32_t end;	      /* chunk behind the last one */
+	uint32_t end;	      /* chunk behind the last flight */
+	uint32_t limit;	      /* chunk behind the last one of the request */
 	uint64_t pos;	      /* of the next byte to be taken, in the blob */
 	uint64_t acked;	      /* the same as the source sees it; behind pos
 				 after a piece of which only a part was taken */
 	uint64_t progress_ms; /* when bytes came last, or it went on */
 	bool paused;	      /* for want of memory */
+	bool held;	      /* a stream, until somebody wants more of it */
+	uint64_t held_pos;    /* where it was held back last */
 	bool background;      /* counts against its source's limit */
 	bool cancelled;
 };
@@ -120,7 +133,7 @@ struct fetch {
 	struct list blobs;
 
 	struct list runs;
-	unsigned int nruns, npaused;
+	unsigned int nruns, npaused, nstreams;
 	uint64_t wanted_bytes; /* asked for by background runs, not received */
 
 	struct list reads; /* waiting, oldest first */
@@ -214,5 +227,10 @@ void runs_tick(struct fetch *f, uint64_t now);
 void run_cancel(struct run *run);
 /* Somebody waits for a chunk of it, as an owner perhaps. */
 void run_hurry(struct run *run, bool as_owner);
+/* True: the flight, which nobody was asked for yet, is part of its blob's
+ * stream now. */
+bool stream_join(struct flight *fl);
+/* Nobody reads the blob any more. */
+void stream_forget(struct blob_fetch *bf);
 
 #endif

@@ -348,9 +348,11 @@ void fetch_read_cancel(struct fetch_read *rd)
 
 /* ---- Prefetch ---- */
 
-void fetch_prefetch(struct fetch *f, struct blob *b, uint64_t off, uint64_t len)
+static void prefetch(struct fetch *f, struct blob *b, uint64_t off,
+		     uint64_t len, bool steady)
 {
 	struct blob_fetch *bf;
+	struct flight *fl;
 	uint32_t c, end;
 
 	if (f->stopping || len == 0 || off >= blob_size(b) ||
@@ -365,11 +367,27 @@ void fetch_prefetch(struct fetch *f, struct blob *b, uint64_t off, uint64_t len)
 	     c = blob_next_missing(b, c + 1)) {
 		if (f->n[FLIGHT_QUEUED] >= MAX_QUEUED_FLIGHTS)
 			break;
-		if (!flight_find(bf, c) && !flight_new(bf, c))
+		if (flight_find(bf, c))
+			continue;
+		fl = flight_new(bf, c);
+		if (!fl)
 			break;
+		fl->steady = steady;
+		(void)stream_join(fl);
 	}
 	blob_fetch_put(bf);
 	kick(f);
+}
+
+void fetch_prefetch(struct fetch *f, struct blob *b, uint64_t off, uint64_t len)
+{
+	prefetch(f, b, off, len, false);
+}
+
+void fetch_prefetch_steady(struct fetch *f, struct blob *b, uint64_t off,
+			   uint64_t len)
+{
+	prefetch(f, b, off, len, true);
 }
 
 void fetch_prefetch_cancel(struct fetch *f, struct blob *b)
@@ -385,6 +403,7 @@ void fetch_prefetch_cancel(struct fetch *f, struct blob *b)
 		if (fl->bf == bf)
 			flight_free(fl);
 	}
+	stream_forget(bf);
 	blob_fetch_put(bf);
 }
 
@@ -393,6 +412,7 @@ struct prefetch_post {
 	struct fetch *f;
 	struct blob *b;
 	uint64_t off, len;
+	bool steady;
 };
 
 static void prefetch_posted(struct loop_task *t)
@@ -400,14 +420,14 @@ static void prefetch_posted(struct loop_task *t)
 	struct prefetch_post *p = container_of(t, struct prefetch_post, task);
 	struct fetch *f = p->f;
 
-	fetch_prefetch(f, p->b, p->off, p->len);
+	prefetch(f, p->b, p->off, p->len, p->steady);
 	blob_unref(&p->b);
 	free(p);
 	fetch_posted(f);
 }
 
 void fetch_prefetch_post(struct fetch *f, struct blob *b, uint64_t off,
-			 uint64_t len)
+			 uint64_t len, bool steady)
 {
 	struct prefetch_post *p = calloc(1, sizeof(*p));
 
@@ -417,6 +437,7 @@ void fetch_prefetch_post(struct fetch *f, struct blob *b, uint64_t off,
 	p->b = blob_ref(b);
 	p->off = off;
 	p->len = len;
+	p->steady = steady;
 	p->task.run = prefetch_posted;
 	if (!fetch_post(f, &p->task)) {
 		blob_unref(&p->b);
@@ -528,7 +549,7 @@ static bool is_quiet(const struct fetch *f)
 	for (int i = 0; i < FLIGHT_STATES; i++)
 		if (f->n[i] && i != FLIGHT_MEMORY)
 			return false;
-	return f->nreads == 0;
+	return f->nreads == 0 && f->nruns == 0;
 }
 
 static void drop_memory_flights(struct fetch *f)

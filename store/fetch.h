@@ -55,8 +55,8 @@ struct fetch_config {
 	/* Of chunks requested and not yet written, and of pieces lent; at least
 	 * 4 MiB. 0 = 64 MiB. */
 	uint64_t memory_bytes;
-	/* Background runs at once from one source that sets no limit of its own;
-	 * 0 = 8. */
+	/* Background runs at once from one source that sets no limit of its
+	 * own; 0 = 8. */
 	uint32_t workers;
 };
 
@@ -102,8 +102,8 @@ struct fetch_read {
 	uint32_t min; /* be called as soon as so many bytes from off on are
 			 there; 0 = len */
 	uint64_t deadline_ms; /* on now_ms(); 0 = now + read_timeout_ms */
-	bool stored; /* be called only once the bytes are in the store, or
-			with the error that keeps them out (-ENOSPC) */
+	bool stored;	/* be called only once the bytes are in the store, or
+			   with the error that keeps them out (-ENOSPC) */
 	bool unchecked; /* a peer reads, and checks the whole itself: bytes are
 			   not held back, unless they failed the digest */
 	bool as_owner;	/* a peer reads what it wants us to fetch for all: no
@@ -150,13 +150,19 @@ void chunk_buf_unref(struct chunk_buf **b);
  * the budget does not allow now is queued. */
 void fetch_prefetch(struct fetch *f, struct blob *b, uint64_t off,
 		    uint64_t len);
-/* Forgets queued prefetch of the blob that has not begun. */
+/* The same for a reader that will want what follows too, in time: the request
+ * may be longer than what is wanted now, and its connection is held back until
+ * more of it is (see "Streams" in store/run.c). */
+void fetch_prefetch_steady(struct fetch *f, struct blob *b, uint64_t off,
+			   uint64_t len);
+/* Forgets queued prefetch of the blob that has not begun, and a request that is
+ * held back. */
 void fetch_prefetch_cancel(struct fetch *f, struct blob *b);
 
-/* From any thread: the same by way of loop_post(). The blob is referenced
- * meanwhile. */
+/* From any thread: fetch_prefetch(), or _steady(), by way of loop_post(). The
+ * blob is referenced meanwhile. */
 void fetch_prefetch_post(struct fetch *f, struct blob *b, uint64_t off,
-			 uint64_t len);
+			 uint64_t len, bool steady);
 
 /* The store's event callback, to be plugged into store_config.event by way of
  * main.c: a mismatch is only learnt of here. Any thread. */

@@ -31,20 +31,34 @@ static struct readahead_stream *find(struct readahead *ra, uint64_t off)
 	return lru;
 }
 
+/* Of a reader that has come half-way to the horizon. */
+static uint64_t next_window(const struct readahead_stream *s,
+			    uint64_t max_window)
+{
+	uint64_t window = max_u64(s->window * 2, CHUNK_SIZE);
+
+	if (!s->waited && s->window >= READAHEAD_STEADY)
+		window = max_u64(s->window / 2, READAHEAD_STEADY);
+	return min_u64(window, max_window);
+}
+
 bool readahead_note(struct readahead *ra, uint64_t off, uint64_t len,
-		    uint64_t size, uint64_t max_window, uint64_t *ret_off,
-		    uint64_t *ret_len)
+		    uint64_t size, uint64_t max_window, bool waited,
+		    struct readahead_want *ret)
 {
 	struct readahead_stream *s = find(ra, off);
 	uint64_t end = min_u64(off + len, size), want;
 
 	s->used = ++ra->clock;
 	if (!s->next) {
-		s->next = end;
-		s->window = 0;
-		s->horizon = chunk_up(end);
+		*s = (struct readahead_stream){
+			.next = end,
+			.horizon = chunk_up(end),
+			.used = s->used,
+		};
 		return false;
 	}
+	s->waited |= waited;
 	if (end <= s->next) /* out of order, or read again */
 		return false;
 	s->next = end;
@@ -52,12 +66,14 @@ bool readahead_note(struct readahead *ra, uint64_t off, uint64_t len,
 		s->horizon = chunk_up(end);
 	if (s->horizon >= size || end + s->window / 2 < s->horizon)
 		return false;
-	s->window = min_u64(max_u64(s->window * 2, CHUNK_SIZE), max_window);
+	s->window = next_window(s, max_window);
+	ret->steady = s->window >= min_u64(READAHEAD_STEADY, max_window);
+	s->waited = false;
 	want = min_u64(chunk_up(end + s->window), chunk_up(size));
 	if (want <= s->horizon)
 		return false;
-	*ret_off = s->horizon;
-	*ret_len = min_u64(want, size) - s->horizon;
+	ret->off = s->horizon;
+	ret->len = min_u64(want, size) - s->horizon;
 	s->horizon = want;
 	return true;
 }

@@ -4,9 +4,14 @@
  * Readers are told apart by position, not by file handle, so that the guess
  * survives whoever opened the file. A read that goes on where a stream stands
  * (or skips ahead a little, or comes slightly out of order, as kernel
- * read-ahead does) moves the stream; its window doubles from one chunk to
- * max_window. Anything else starts a new stream with no window at all, so that
- * random access costs just the chunks that it touches. */
+ * read-ahead does) moves the stream. Anything else starts a new stream with no
+ * window at all, so that random access costs just the chunks that it touches.
+ *
+ * The window doubles from one chunk to READAHEAD_STEADY, and on to max_window
+ * as long as the reader has to wait for bytes now and then. When it does not,
+ * it is the reader and not the network that is slow, and the window shrinks to
+ * READAHEAD_STEADY again: what is far ahead of the reader has left the
+ * processor's caches by the time it is read. */
 #ifndef STORE_READAHEAD_H
 #define STORE_READAHEAD_H
 
@@ -14,12 +19,14 @@
 #include <stdint.h>
 
 #define READAHEAD_STREAMS 16
+#define READAHEAD_STEADY  (UINT64_C(16) << 20) /* bytes */
 
 struct readahead_stream {
 	uint64_t next;	  /* where the reader is expected next; 0 = unused */
 	uint64_t window;  /* bytes */
 	uint64_t horizon; /* all before it was asked for, or read */
 	uint64_t used;	  /* of readahead.clock, for least recently used */
+	bool waited;	  /* since the window was looked at last */
 };
 
 struct readahead { /* zeroed at first */
@@ -27,11 +34,17 @@ struct readahead { /* zeroed at first */
 	uint64_t clock;
 };
 
-/* Notes a read of [off, off+len) in a file of `size` bytes. True: the range
- * [*ret_off, *ret_off + *ret_len), chunk-aligned but for the file's end, is
- * worth fetching now. */
+/* What is worth fetching now: chunk-aligned but for the file's end. */
+struct readahead_want {
+	uint64_t off, len;
+	/* The reader goes on and on: what follows will be wanted as well. */
+	bool steady;
+};
+
+/* Notes a read of [off, off+len) in a file of `size` bytes; waited: its bytes
+ * were not there yet. True: *ret is worth fetching. */
 bool readahead_note(struct readahead *ra, uint64_t off, uint64_t len,
-		    uint64_t size, uint64_t max_window, uint64_t *ret_off,
-		    uint64_t *ret_len);
+		    uint64_t size, uint64_t max_window, bool waited,
+		    struct readahead_want *ret);
 
 #endif

@@ -167,9 +167,12 @@ static uint32_t run_chunk(const struct run *run)
 	return (uint32_t)(run->pos / CHUNK_SIZE);
 }
 
+/* Of its flights: a stream's request is longer. */
 static uint64_t run_left(const struct run *run)
 {
-	return run->rq.offset + run->rq.length - run->pos;
+	uint64_t end = (uint64_t)run->end * CHUNK_SIZE;
+
+	return min_u64(end, blob_size(run->rq.blob)) - run->pos;
 }
 
 static bool run_wanted(const struct run *run)
@@ -208,6 +211,9 @@ void run_hurry(struct run *run, bool as_owner)
 {
 	struct source_request *rq = &run->rq;
 
+	if (run->bf->stream == run &&
+	    run->pos - run->held_pos >= STREAM_SLOW_BYTES)
+		run->bf->no_streams = true;
 	if (run->cancelled || (!rq->background && rq->as_owner >= as_owner))
 		return;
 	rq->background = false;
@@ -216,12 +222,21 @@ void run_hurry(struct run *run, bool as_owner)
 		run->source->ops->hurry(run->source, rq);
 }
 
+static void stream_end(struct run *run)
+{
+	if (run->bf->stream != run)
+		return;
+	run->bf->stream = NULL;
+	run->f->nstreams--;
+}
+
 static void run_free(struct run *run)
 {
 	struct fetch *f = run->f;
 	struct blob_fetch *bf = run->bf;
 
 	set_paused(run, false);
+	stream_end(run);
 	list_del(&run->node);
 	f->nruns--;
 	if (run->background) {
@@ -238,7 +253,9 @@ static void on_done(struct source_request *rq, int r, const char *why)
 {
 	struct run *run = container_of(rq, struct run, rq);
 
-	if (run->cancelled && !run->f->stopping) {
+	if (run->held) {
+		r = 0; /* it had brought all that was wanted of it */
+	} else if (run->cancelled && !run->f->stopping) {
 		r = -ETIMEDOUT;
 		why = "no bytes for too long";
 	} else if (r == 0 && run_left(run) > 0) {
@@ -271,8 +288,14 @@ static bool on_data(struct source_request *rq, const void *bytes, size_t len)
 	p += n;
 	left -= n;
 	while (left > 0) {
-		struct flight *fl = flight_find(run->bf, run_chunk(run));
+		struct flight *fl;
 
+		if (run_left(run) == 0) {
+			run->held = true;
+			run->held_pos = run->pos;
+			return false;
+		}
+		fl = flight_find(run->bf, run_chunk(run));
 		BUG_ON(!fl || fl->run != run);
 		if (!fl->buf) {
 			fl->buf = chunk_buf_get(f);
@@ -414,10 +437,11 @@ static uint64_t latest_deadline(const struct flight *fl, uint64_t at_least)
 }
 
 /* Takes the flights from the first one on as far as they follow one another,
- * at most so many. */
-static void run_fill(struct run *run, struct flight *fl, uint32_t extent)
+ * at most so many; returns the last of them. */
+static const struct flight *run_fill(struct run *run, struct flight *fl,
+				     uint32_t extent)
 {
-	const struct flight *first = fl;
+	const struct flight *first = fl, *last;
 	struct source_request *rq = &run->rq;
 
 	do {
@@ -425,13 +449,101 @@ static void run_fill(struct run *run, struct flight *fl, uint32_t extent)
 		rq->deadline_ms = latest_deadline(fl, rq->deadline_ms);
 		run->end = fl->chunk + 1;
 		fl->run = run;
+		last = fl;
 		flight_move(fl, FLIGHT_RUNNING);
 		if (run->end == blob_chunks(rq->blob) || --extent == 0 ||
 		    rq->length >= RUN_MAX_BYTES)
 			break;
 		fl = flight_find(run->bf, run->end);
 	} while (may_join(fl, first, run->source_index));
-	rq->deadline_ms += rq->length / SLOW_BYTES_PER_MS;
+	run->limit = run->end;
+	return last;
+}
+
+/* ---- Streams ----
+ *
+ * Each request costs the registry and us some time and a gap between two
+ * answers. A reader that goes on and on gets one long request: flights join it
+ * as the reader's window moves on, and where there are none yet the bytes are
+ * left in the connection, so that TCP's flow control holds the registry back.
+ * It ends when nobody wants more of it for a while, where somebody else has
+ * been faster, and when it is the network that is slow. Only where there is
+ * nobody but upstream to ask: what others own is not ours to fetch. */
+
+/* Catches up so soon that another request would come later. */
+#define STREAM_NEAR (UINT64_C(8) << 20)
+
+static void stream_begin(struct run *run, const struct flight *last)
+{
+	const struct blob *b = run->rq.blob;
+	struct fetch *f = run->f;
+	uint32_t end = (uint32_t)min_u64(
+		blob_chunks(b), (uint64_t)run->end + STREAM_MAX_CHUNKS);
+
+	if (!last->steady || !run->background || run->bf->stream ||
+	    run->bf->no_streams || f->nsources > 1 ||
+	    f->nstreams >= f->cfg.workers)
+		return;
+	while (run->limit < end && !blob_has(b, run->limit)) {
+		const struct flight *fl = flight_find(run->bf, run->limit);
+
+		if (fl && fl->state != FLIGHT_QUEUED)
+			break;
+		run->limit++;
+	}
+	if (run->limit == run->end)
+		return;
+	run->rq.length =
+		min_u64((uint64_t)run->limit * CHUNK_SIZE, blob_size(b)) -
+		run->rq.offset;
+	run->bf->stream = run;
+	run->held_pos = run->pos;
+	f->nstreams++;
+	/* It lasts as long as the reader does: it takes no turn of others. */
+	run->background = false;
+}
+
+bool stream_join(struct flight *fl)
+{
+	struct run *run = fl->bf->stream;
+
+	if (!run || run->cancelled || run->bf->no_streams ||
+	    fl->chunk != run->end || run->end == run->limit || fl->have > 0 ||
+	    fl->source > 0 || fl->as_owner ||
+	    (!fl->steady && run_left(run) >= STREAM_NEAR))
+		return false;
+	fl->run = run;
+	flight_move(fl, FLIGHT_RUNNING);
+	run->end++;
+	if (!list_empty(&fl->waits))
+		run_hurry(run, false);
+	if (run->held) {
+		run->held = false;
+		run->progress_ms = now_ms();
+		run->source->ops->resume(run->source, &run->rq);
+	}
+	return true;
+}
+
+/* Has brought what was wanted of it, and is not to bring more. */
+static void stream_stop(struct run *run)
+{
+	stream_end(run);
+	run_cancel(run);
+}
+
+void stream_forget(struct blob_fetch *bf)
+{
+	if (bf->stream && bf->stream->held)
+		stream_stop(bf->stream);
+}
+
+static bool stream_is_over(const struct run *run, uint64_t now)
+{
+	return run->held && !run->cancelled &&
+	       (now - run->progress_ms >= STREAM_IDLE_MS ||
+		blob_has(run->rq.blob, run->end) ||
+		flight_find(run->bf, run->end));
 }
 
 /* Starts a run with the flight, and with those queued around it. False: it
@@ -443,9 +555,12 @@ static bool run_start(struct flight *fl, bool background)
 	uint64_t now = now_ms();
 	uint32_t extent;
 	unsigned int source = source_of(fl, &extent);
+	const struct flight *last;
 	struct run *run;
 	int r;
 
+	if (stream_join(fl))
+		return true;
 	if (background && is_full(f, source))
 		return false;
 	run = calloc(1, sizeof(*run));
@@ -454,7 +569,7 @@ static bool run_start(struct flight *fl, bool background)
 		flight_move(fl, FLIGHT_RETRY);
 		return true;
 	}
-	if (!background && extent > 1 && run_first(fl, source) != fl) {
+	if (!background && extent > 1) {
 		fl = run_first(fl, source);
 		(void)source_of(fl, &extent);
 	}
@@ -472,10 +587,12 @@ static bool run_start(struct flight *fl, bool background)
 	run->rq.data = on_data;
 	run->rq.done = on_done;
 	run->pos = run->acked = run->rq.offset;
-	run_fill(run, fl, extent);
+	last = run_fill(run, fl, extent);
+	stream_begin(run, last);
+	run->rq.deadline_ms += run->rq.length / SLOW_BYTES_PER_MS;
 	list_add_tail(&f->runs, &run->node);
 	f->nruns++;
-	if (background)
+	if (run->background)
 		f->wanted_bytes += run->rq.length;
 	r = run_give(run);
 	if (r < 0)
@@ -573,7 +690,7 @@ static bool is_stalled(const struct run *run, uint64_t now)
 	const struct fetch *f = run->f;
 	uint64_t limit = f->cfg.stall_ms;
 
-	if (run->paused || run->cancelled || run_left(run) == 0)
+	if (run->paused || run->held || run->cancelled || run_left(run) == 0)
 		return false;
 	if (run->pos == run->rq.offset)
 		limit *= 3;
@@ -589,7 +706,9 @@ void runs_tick(struct fetch *f, uint64_t now)
 	list_for_each (n, &f->runs) {
 		struct run *run = list_entry(n, struct run, node);
 
-		if (is_stalled(run, now))
+		if (stream_is_over(run, now))
+			stream_stop(run);
+		else if (is_stalled(run, now))
 			run_cancel(run);
 	}
 	list_for_each_safe (n, &f->in[FLIGHT_RETRY]) {

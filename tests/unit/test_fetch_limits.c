@@ -238,7 +238,7 @@ static void prefetch_forgotten(void)
 	content_init(&rig, &c, BLOB_URL, 1, 40 * MIB);
 	content_init(&rig, &d, BLOB_URL, 2, 6 * MIB);
 	fetch_prefetch_cancel(rig.fetch, c.b);
-	fetch_prefetch_post(rig.fetch, c.b, 0, MIB);
+	fetch_prefetch_post(rig.fetch, c.b, 0, MIB, false);
 	turns(&rig);
 	fetch_prefetch(rig.fetch, c.b, 3 * MIB, MIB);
 	fetch_prefetch(rig.fetch, d.b, 0, 2 * MIB);
@@ -408,10 +408,10 @@ static void stop_with_all_under_way(void)
 	start_read(&rig, &r[10], &c[9], MIB, 5);
 	start_read(&rig, &r[11], &c[9], 2 * MIB, 5);
 	chunk_buf_unref(&lent[0].held[0]);
-	fetch_prefetch_post(rig.fetch, c[8].b, 0, MIB);
+	fetch_prefetch_post(rig.fetch, c[8].b, 0, MIB, false);
 	fetch_stop(rig.fetch, on_stopped, &rig);
 	fetch_prefetch(rig.fetch, c[8].b, 0, MIB);
-	fetch_prefetch_post(rig.fetch, c[8].b, 0, MIB);
+	fetch_prefetch_post(rig.fetch, c[8].b, 0, MIB, false);
 	start_read(&rig, &late, &c[8], 0, 5);
 	UNTIL(&rig, rig.stopped);
 	for (int i = 0; i < 12; i++) {
@@ -423,7 +423,7 @@ static void stop_with_all_under_way(void)
 	turns(&rig);
 	EQ(late.calls, 1);
 	EQ(late.r, -ECANCELED);
-	fetch_prefetch_post(rig.fetch, c[8].b, 0, MIB);
+	fetch_prefetch_post(rig.fetch, c[8].b, 0, MIB, false);
 	rig_release(&rig);
 }
 

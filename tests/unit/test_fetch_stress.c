@@ -98,7 +98,8 @@ static void next_read(struct reader *r)
 	read_range_min(r->rig, r, c, off, (uint32_t)len,
 		       rnd(3) ? 0 : (uint32_t)(1 + rnd(len)));
 	if (rnd(20) == 0)
-		fetch_prefetch(r->rig->fetch, c->b, off, rnd(c->size));
+		(rnd(2) ? fetch_prefetch : fetch_prefetch_steady)(
+			r->rig->fetch, c->b, off, rnd(c->size));
 	if (rnd(50) == 0)
 		fetch_prefetch_cancel(r->rig->fetch, c->b);
 }

@@ -3,14 +3,28 @@
 #include "store/store.h"
 #include "tests/unit/tap.h"
 
-#define MIB (UINT64_C(1) << 20)
+#define MIB  (UINT64_C(1) << 20)
 #define SIZE (1024 * MIB)
 
 static uint64_t off, len;
+static bool steady;
+
+static bool note_of(struct readahead *ra, uint64_t o, uint64_t l, uint64_t size,
+		    bool waited)
+{
+	struct readahead_want want;
+
+	if (!readahead_note(ra, o, l, size, 64 * MIB, waited, &want))
+		return false;
+	off = want.off;
+	len = want.len;
+	steady = want.steady;
+	return true;
+}
 
 static bool note(struct readahead *ra, uint64_t o, uint64_t l)
 {
-	return readahead_note(ra, o, l, SIZE, 64 * MIB, &off, &len);
+	return note_of(ra, o, l, SIZE, true);
 }
 
 /* A single read asks for nothing beyond what it needs. */
@@ -96,10 +110,46 @@ static void test_file_end(void)
 	uint64_t size = 5 * MIB + 17, at = 0;
 
 	for (uint64_t o = 0; o < size; o += 65536)
-		if (readahead_note(&ra, o, 65536, size, 64 * MIB, &off, &len))
+		if (note_of(&ra, o, 65536, size, true))
 			at = off + len;
 	EQ(at, size);
-	OK(!readahead_note(&ra, size, 10, size, 64 * MIB, &off, &len));
+	OK(!note_of(&ra, size, 10, size, true));
+}
+
+/* A reader that never waits is the slow one: no more is fetched ahead of it
+ * than it needs. */
+static void test_steady(void)
+{
+	struct readahead ra = {0};
+	uint64_t o = 0, ahead = 0, horizon = 0, began = SIZE;
+
+	for (; o < 200 * MIB; o += MIB)
+		if (note_of(&ra, o, MIB, SIZE, true)) {
+			horizon = off + len;
+			ahead = max_u64(ahead, len);
+			if (steady)
+				began = min_u64(began, o);
+			OK(steady == (o >= began));
+		}
+	EQ(horizon > o + 32 * MIB, true);
+	EQ(ahead > 32 * MIB, true);
+	OK(began > READAHEAD_STEADY / 2 && began < 32 * MIB);
+	for (; o < 400 * MIB; o += MIB)
+		(void)note_of(&ra, o, MIB, SIZE, false);
+	for (; o < 600 * MIB; o += MIB) {
+		if (!note_of(&ra, o, MIB, SIZE, false))
+			continue;
+		EQ(off, horizon > off ? horizon : off);
+		horizon = off + len;
+		OK(steady);
+		OK(horizon - o <= READAHEAD_STEADY + 2 * MIB);
+	}
+	/* The network has become slower. */
+	for (; o < 900 * MIB; o += MIB)
+		if (note_of(&ra, o, MIB, SIZE, true)) {
+			horizon = off + len;
+		}
+	OK(horizon > o + 32 * MIB);
 }
 
 int main(void)
@@ -110,5 +160,6 @@ int main(void)
 	RUN(test_two_streams);
 	RUN(test_out_of_order);
 	RUN(test_file_end);
+	RUN(test_steady);
 	return tap_done();
 }

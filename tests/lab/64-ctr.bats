@@ -5,6 +5,7 @@
 
 load ../lib/common
 load ../lib/http
+load ../lib/containerd
 load nodes
 
 setup()
@@ -24,25 +25,7 @@ skopeo()
 containerd_on()
 {
 	local dir=$BATS_TEST_TMPDIR/ctrd.$1
-	mkdir -p "$dir"
-	cat >"$dir/config.toml" <<-END
-		version = 2
-		root = "$dir/root"
-		state = "$dir/state"
-		disabled_plugins = ["io.containerd.grpc.v1.cri",
-			"io.containerd.snapshotter.v1.devmapper",
-			"io.containerd.snapshotter.v1.btrfs",
-			"io.containerd.snapshotter.v1.zfs",
-			"io.containerd.snapshotter.v1.aufs",
-			"io.containerd.tracing.processor.v1.otlp",
-			"io.containerd.internal.v1.tracing"]
-		[grpc]
-		  address = "$dir/sock"
-		[ttrpc]
-		  address = "$dir/ttrpc"
-		[plugins."io.containerd.internal.v1.opt"]
-		  path = "$dir/opt"
-	END
+	containerd_config "$dir"
 	background_on "$1" "$dir/containerd" containerd \
 		--config "$dir/config.toml" --log-level warn
 	wait_for "$PATIENCE" ctr --address "$dir/sock" version

@@ -15,7 +15,8 @@ struct manifest_flight {
 	struct digest digest;
 	bool fresh; /* the tag was seen a moment ago */
 	bool stale;
-	bool told; /* the other nodes */
+	bool told;	 /* the other nodes */
+	bool from_peers; /* the bytes are, not from upstream */
 	/* What came, or was stored; moves between loop and jobs. */
 	char *type;
 	void *bytes;
@@ -167,11 +168,11 @@ static void look_up(struct job *j)
 		m->fresh = false;
 }
 
-static void note_tag(struct manifest_flight *m)
+static void note_tag(struct manifest_flight *m, uint64_t seen)
 {
 	if (m->by_tag)
 		(void)store_tag_put(m->store, m->f.repo, m->reference,
-				    &m->digest, now_unix_s());
+				    &m->digest, seen);
 }
 
 /* Upstream confirmed the tag, or named a digest that may be here already. */
@@ -184,7 +185,7 @@ static void confirm(struct job *j)
 	else
 		m->r = load(m, &m->expected);
 	if (m->r == 0)
-		note_tag(m);
+		note_tag(m, now_unix_s());
 }
 
 static void forget_tag(struct job *j)
@@ -211,12 +212,15 @@ static void note_children(struct manifest_flight *m)
 				     doc->entries[i].size);
 }
 
-/* What upstream sent. Without a digest to compare with, it must at least be a
- * manifest: a login page with status 200 must not become a tag. That it cannot
- * be kept is no reason not to serve it; the store logs it. */
+/* What upstream sent, or what a member has of it. Without a digest to compare
+ * with, or as a member's word on a tag, it must at least be a manifest: a login
+ * page with status 200 must not become a tag. A member's tag is as good as one
+ * that was seen long ago. That it cannot be kept is no reason not to serve it;
+ * the store logs it. */
 static void accept_content(struct job *j)
 {
 	struct manifest_flight *m = of_job(j);
+	bool must_parse = !m->expected_known || (m->from_peers && m->by_tag);
 	struct digest d;
 
 	digest_of(m->bytes, m->len, &d);
@@ -228,13 +232,13 @@ static void accept_content(struct job *j)
 	m->r = parse(m);
 	if (m->r < 0)
 		return;
-	if (!m->manifest && !m->expected_known) {
+	if (!m->manifest && must_parse) {
 		m->r = -EBADMSG;
 		return;
 	}
 	(void)store_manifest_put(m->store, &d, m->type, m->bytes, m->len);
 	note_children(m);
-	note_tag(m);
+	note_tag(m, m->from_peers ? 0 : now_unix_s());
 }
 
 /* ---- Upstream ---- */
@@ -259,31 +263,6 @@ static void serve_stale(struct flight *f)
 	flight_finish(f, 0);
 }
 
-/* What a member has of it. A tag from there is as good as one that was seen
- * long ago. */
-static void accept_from_peers(struct job *j)
-{
-	struct manifest_flight *m = of_job(j);
-	struct digest d;
-
-	digest_of(m->bytes, m->len, &d);
-	if (m->expected_known && !digest_equal(&d, &m->expected)) {
-		m->r = -EBADMSG;
-		return;
-	}
-	m->digest = d;
-	m->r = parse(m);
-	if (m->r == 0 && !m->manifest && m->by_tag)
-		m->r = -EBADMSG;
-	if (m->r < 0)
-		return;
-	(void)store_manifest_put(m->store, &d, m->type, m->bytes, m->len);
-	note_children(m);
-	if (m->by_tag)
-		(void)store_tag_put(m->store, m->f.repo, m->reference,
-				    &m->digest, 0);
-}
-
 static void peers_answered(void *arg, int r, const char *type,
 			   const void *bytes, size_t len)
 {
@@ -302,8 +281,9 @@ static void peers_answered(void *arg, int r, const char *type,
 		return;
 	}
 	memcpy(m->bytes, bytes, len);
+	m->from_peers = true;
 	m->stale = m->by_tag;
-	flight_job(f, accept_from_peers, accepted);
+	flight_job(f, accept_content, accepted);
 }
 
 /* r: what to end with when they do not have it either. */

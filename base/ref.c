@@ -142,6 +142,30 @@ bool ref_tag_valid(const char *s)
 	return true;
 }
 
+/* What stands behind the last slash, which becomes the end of s. */
+static char *cut_last(char *s)
+{
+	char *slash = strrchr(s, '/');
+
+	if (!slash)
+		return NULL;
+	*slash = '\0';
+	return slash + 1;
+}
+
+bool ref_split_path(char *path, char **ret_name, char **ret_kind,
+		    char **ret_reference)
+{
+	static const char prefix[] = "/v2/";
+
+	if (strncmp(path, prefix, strlen(prefix)) != 0)
+		return false;
+	*ret_name = path + strlen(prefix);
+	*ret_reference = cut_last(*ret_name);
+	*ret_kind = *ret_reference ? cut_last(*ret_name) : NULL;
+	return *ret_kind && ref_name_valid(*ret_name);
+}
+
 const char *ref_host_canonical(const char *s)
 {
 	if (strcmp(s, "index.docker.io") == 0 || strcmp(s, HUB_API) == 0)

@@ -22,6 +22,12 @@ bool ref_component_valid(const char *s);
 bool ref_name_valid(const char *s);
 bool ref_tag_valid(const char *s);
 
+/* Cuts the path "/v2/<name>/<kind>/<reference>" in place: from the right, since
+ * a name may have components of any kind. False if it is no such path or the
+ * name is not valid; kind and reference are the caller's to check. */
+bool ref_split_path(char *path, char **ret_name, char **ret_kind,
+		    char **ret_reference);
+
 /* docker.io and index.docker.io are aliases; this is the canonical host
  * ("docker.io"), or s itself. */
 const char *ref_host_canonical(const char *s);

@@ -451,32 +451,13 @@ static void handle_blob(struct peers *p, struct http_req *rq, char *origin)
 	loop_work(p->cfg.loop, &s->job, look_up, looked_up);
 }
 
-/* "/v2/<name>/<kind>/<reference>", from the right; see registry/mirror.c. */
-static bool split(char *path, char **name, char **kind, char **reference)
-{
-	char *slash;
-
-	*name = path + strlen("/v2/");
-	slash = strrchr(*name, '/');
-	if (!slash)
-		return false;
-	*slash = '\0';
-	*reference = slash + 1;
-	slash = strrchr(*name, '/');
-	if (!slash)
-		return false;
-	*slash = '\0';
-	*kind = slash + 1;
-	return ref_name_valid(*name);
-}
-
 static void handle_v2(struct peers *p, struct http_req *rq)
 {
 	CLEANUP(freep) char *path = strdup(http_req_path(rq));
 	char *name, *kind, *reference, *origin = NULL;
 	const char *ns = http_req_query(rq, "ns");
 
-	if (!path || !split(path, &name, &kind, &reference) ||
+	if (!path || !ref_split_path(path, &name, &kind, &reference) ||
 	    (ns && !ref_host_valid(ns))) {
 		http_reply_error(rq, 400, "NAME_INVALID",
 				 "not the name of a repository");

@@ -184,26 +184,6 @@ static void on_blob(void *arg, int r, struct blob *b)
 		reply_blob(m, rq, &b);
 }
 
-/* "/v2/<name>/<kind>/<reference>": splits from the right, since a name may
- * have components of any kind. */
-static bool split(char *path, char **name, char **kind, char **reference)
-{
-	char *p;
-
-	*name = path + strlen("/v2/");
-	p = strrchr(*name, '/');
-	if (!p)
-		return false;
-	*p = '\0';
-	*reference = p + 1;
-	p = strrchr(*name, '/');
-	if (!p)
-		return false;
-	*p = '\0';
-	*kind = p + 1;
-	return true;
-}
-
 /* The registry that is meant; NULL with an answer given. */
 static const char *which_host(struct mirror *m, struct http_req *rq)
 {
@@ -298,8 +278,8 @@ bool mirror_handle(struct mirror *m, struct http_req *rq)
 	/* Digests come with an encoded colon now and then; names need no
 	 * escapes, and an encoded slash is never what it seems. */
 	if (strcasestr(path, "%2f") || strcasestr(path, "%00") ||
-	    !url_decode(path) || !split(path, &name, &kind, &reference) ||
-	    !ref_name_valid(name)) {
+	    !url_decode(path) ||
+	    !ref_split_path(path, &name, &kind, &reference)) {
 		http_reply_error(rq, 400, "NAME_INVALID",
 				 "not the name of a repository");
 		return true;

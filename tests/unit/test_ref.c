@@ -86,6 +86,67 @@ static void test_tags(void)
 		OK(!ref_tag_valid(bad[i]));
 }
 
+static void test_paths(void)
+{
+	static const struct {
+		const char *path, *name, *kind, *reference;
+	} t[] = {
+		{"/v2/a/blobs/x", "a", "blobs", "x"},
+		{"/v2/a/b/manifests/latest", "a/b", "manifests", "latest"},
+		{"/v2/blobs/manifests/blobs/x", "blobs/manifests", "blobs",
+		 "x"},
+		{"/v2/v2/v2/v2", "v2", "v2", "v2"},
+		/* The caller's to check. */
+		{"/v2/a//", "a", "", ""},
+		{"/v2/a/tags/list", "a", "tags", "list"},
+	};
+	static const char *const bad[] = {
+		"",
+		"/",
+		"/v2",
+		"/v2/",
+		"/v2//",
+		"/v2///",
+		"/v2/a",
+		"/v2/a/b",
+		"v2/a/b/c",
+		"/v1/a/b/c",
+		"/V2/a/b/c",
+		"/v2a/b/c/d",
+		"//v2/a/b/c",
+		"/v2//a/b",
+		"/v2//a/b/c",
+		"/v2/a//b/c",
+		"/v2/A/b/c",
+		"/v2/../b/c",
+		"/v2/a/../b/c",
+		"/v2/a b/c/d",
+		"/v2/a:b/c/d",
+		"/v2/a//b/c/",
+	};
+	char path[600], name[300], *n, *k, *r;
+
+	for (size_t i = 0; i < ARRAY_SIZE(t); i++) {
+		(void)snprintf(path, sizeof(path), "%s", t[i].path);
+		OK(ref_split_path(path, &n, &k, &r));
+		STREQ(n, t[i].name);
+		STREQ(k, t[i].kind);
+		STREQ(r, t[i].reference);
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		(void)snprintf(path, sizeof(path), "%s", bad[i]);
+		if (ref_split_path(path, &n, &k, &r)) {
+			printf("# %s\n", bad[i]);
+			OK(false);
+		}
+	}
+	for (size_t len = REF_NAME_MAX; len <= REF_NAME_MAX + 1; len++) {
+		(void)snprintf(path, sizeof(path), "/v2/%s/blobs/x",
+			       filled(name, 'a', len));
+		EQ(ref_split_path(path, &n, &k, &r), len == REF_NAME_MAX);
+	}
+}
+
 static void test_aliases(void)
 {
 	STREQ(ref_host_canonical("index.docker.io"), "docker.io");
@@ -195,6 +256,7 @@ int main(void)
 	RUN(test_hosts);
 	RUN(test_names);
 	RUN(test_tags);
+	RUN(test_paths);
 	RUN(test_aliases);
 	RUN(test_references);
 	RUN(test_bad_references);

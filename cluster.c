@@ -1,8 +1,8 @@
 /* The daemon's part in a cluster: its listener for members, its keys, and what
  * the other floors need of p2p/. */
-#include <arpa/inet.h>
 #include <errno.h>
 #include <string.h>
+#include <sys/random.h>
 
 #include "base/cleanup.h"
 #include "base/log.h"
@@ -25,21 +25,6 @@ static bool has_keys(const struct config *cfg)
 	return cfg->tls_ca || cfg->tls_cert || cfg->tls_key;
 }
 
-/* "127.0.0.1:5001", "[::1]:5001", "localhost:5001". */
-static bool is_loopback(const char *addr)
-{
-	CLEANUP(freep)
-	char *host = strndup(addr, addr[0] == '[' ? strcspn(addr, "]") + 1
-						  : strcspn(addr, ":"));
-	struct in_addr in;
-
-	if (!host)
-		return false;
-	if (inet_pton(AF_INET, host, &in) == 1)
-		return ntohl(in.s_addr) >> 24 == IN_LOOPBACKNET;
-	return strcmp(host, "[::1]") == 0 || strcmp(host, "localhost") == 0;
-}
-
 static const char *listen_addr(const struct config *cfg)
 {
 	if (cfg->https_addr && *cfg->https_addr)
@@ -52,7 +37,7 @@ static const char *listen_addr(const struct config *cfg)
 int cluster_check(const struct config *cfg, struct error *err)
 {
 	const char *addr = listen_addr(cfg);
-	bool local = addr && is_loopback(addr);
+	bool local = addr && authority_is_loopback(addr);
 
 	if (!addr && cfg->peers.n > 0)
 		return set_error(err, -EINVAL,
@@ -64,7 +49,7 @@ int cluster_check(const struct config *cfg, struct error *err)
 	if (!addr || has_keys(cfg) || cfg->insecure_peers)
 		return 0;
 	for (size_t i = 0; i < cfg->peers.n; i++)
-		local = local && is_loopback(cfg->peers.v[i]);
+		local = local && authority_is_loopback(cfg->peers.v[i]);
 	if (!local)
 		return set_error(err, -EINVAL,
 				 "peers off this host need --tls-ca, "
@@ -79,20 +64,13 @@ static int node_id(struct store *s, char out[MEMBER_ID_MAX])
 	static const char key[] = "node-id";
 	CLEANUP(buf_release) struct buf v = BUF_INIT(MEMBER_ID_MAX - 1);
 	uint8_t bytes[NODE_ID_BYTES];
-	FILE *f;
-	size_t n = 0;
 
 	if (store_kv_get(s, key, sizeof(key), &v) == 0 &&
 	    v.len == 2 * NODE_ID_BYTES) {
 		memcpy(out, v.data, v.len + 1);
 		return 0;
 	}
-	f = fopen("/dev/urandom", "re");
-	if (f) {
-		n = fread(bytes, 1, sizeof(bytes), f);
-		(void)fclose(f);
-	}
-	if (n != sizeof(bytes))
+	if (getrandom(bytes, sizeof(bytes), 0) != sizeof(bytes))
 		return -EIO;
 	for (size_t i = 0; i < sizeof(bytes); i++)
 		(void)snprintf(out + 2 * i, 3, "%02x", bytes[i]);

@@ -59,6 +59,29 @@ static bool is_localhost(const char *host)
 	return len >= n && strncasecmp(host + len - n, name, n) == 0;
 }
 
+bool authority_is_loopback(const char *authority)
+{
+	bool v6 = authority[0] == '[';
+	const char *begin = authority + v6;
+	size_t len = strcspn(begin, v6 ? "]" : ":");
+	const char *end = begin + len;
+	char host[INET6_ADDRSTRLEN];
+	struct in6_addr a6;
+	struct in_addr a4;
+
+	if (len >= sizeof(host) || (v6 && *end++ != ']') ||
+	    (*end != '\0' && *end != ':'))
+		return false;
+	memcpy(host, begin, len);
+	host[len] = '\0';
+	if (v6)
+		return inet_pton(AF_INET6, host, &a6) == 1 &&
+		       IN6_IS_ADDR_LOOPBACK(&a6);
+	return strcmp(host, "localhost") == 0 ||
+	       (inet_pton(AF_INET, host, &a4) == 1 &&
+		ntohl(a4.s_addr) >> 24 == IN_LOOPBACKNET);
+}
+
 bool host_looks_local(const char *host)
 {
 	char bare[INET6_ADDRSTRLEN + 1];

@@ -17,4 +17,9 @@ bool addr_is_local(const struct sockaddr *sa);
  * Other names are not local; what they resolve to is another question. */
 bool host_looks_local(const char *host);
 
+/* Whether "host[:port]" or "[IPv6][:port]" is this host and nobody else can
+ * listen there: "localhost", or a loopback address in full. "127.1" and
+ * "127.example" are names. */
+bool authority_is_loopback(const char *authority);
+
 #endif

@@ -9,6 +9,7 @@
 
 #include "base/cleanup.h"
 #include "base/ref.h"
+#include "http/local.h"
 #include "registry/hosts-private.h"
 
 #define ALL "_default" /* containerd's directory for all other registries */
@@ -54,15 +55,6 @@ struct registry {
 	char server[REF_HOST_MAX + 16]; /* "": containerd knows better */
 };
 
-/* containerd tries these without TLS if told no server. */
-static bool is_loopback(const char *host)
-{
-	size_t n = strcspn(host, ":");
-
-	return (n == 9 && memcmp(host, "localhost", 9) == 0) ||
-	       strncmp(host, "127.", 4) == 0 || strncmp(host, "[::1]", 5) == 0;
-}
-
 static int parse_registry(const char *s, struct registry *ret)
 {
 	static const char https[] = "https://", http[] = "http://";
@@ -86,7 +78,8 @@ static int parse_registry(const char *s, struct registry *ret)
 		if (!ref_host_valid(host))
 			return -EINVAL;
 		s = ref_host_canonical(host);
-		if (plain || !is_loopback(host))
+		/* containerd tries loopback without TLS if told no server. */
+		if (plain || !authority_is_loopback(host))
 			(void)snprintf(ret->server, sizeof(ret->server), "%s%s",
 				       plain ? http : https, ref_host_api(s));
 	} else {

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "http/local.h"
 #include "registry/registry-private.h"
 
 #define CONFIG_CHECK_MS	 1000
@@ -12,19 +13,6 @@
 #define TOKEN_ANSWER_MAX (AUTH_TOKEN_MAX_BYTES * 4)
 
 /* ---- Hosts ---- */
-
-static bool host_is_loopback(const char *host)
-{
-	size_t n = strcspn(host, ":");
-
-	if (host[0] == '[')
-		return strncmp(host, "[::1]", 5) == 0;
-	if (n == 9 && strncmp(host, "localhost", 9) == 0)
-		return true;
-	/* Only an address in full: "127.example.org" is a name. */
-	return strncmp(host, "127.", 4) == 0 &&
-	       strspn(host, "0123456789.") == n;
-}
 
 bool host_ca_file(struct registry *r, const char *host, char *out, size_t size)
 {
@@ -51,7 +39,8 @@ bool host_is_plain(struct registry *r, const char *host)
 	if (string_list_has(&r->plain_http, host) ||
 	    string_list_has(&r->plain_http, ref_host_canonical(host)))
 		return true;
-	return host_is_loopback(host) && !host_ca_file(r, host, ca, sizeof(ca));
+	return authority_is_loopback(host) &&
+	       !host_ca_file(r, host, ca, sizeof(ca));
 }
 
 static void host_unref(struct registry *r, struct host *h)
@@ -330,7 +319,7 @@ static bool realm_allowed(const struct session *s, const struct url *realm)
 
 	if (strcmp(realm->scheme, "https") == 0 || !s->host->https)
 		return true;
-	return url_authority(realm, &a) == 0 && host_is_loopback(a.data);
+	return url_authority(realm, &a) == 0 && authority_is_loopback(a.data);
 }
 
 static void wake(struct session *s, int r, const char *why)

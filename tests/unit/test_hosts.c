@@ -613,7 +613,8 @@ static void test_servers(void)
 {
 	begin();
 	EQ(add("mcr.microsoft.com,https://ghcr.io/,http://plain.example:8080,"
-	       "localhost:5001,127.0.0.1:5001,_default,index.docker.io"),
+	       "localhost:5001,127.0.0.1:5001,_default,index.docker.io,"
+	       "127.example:5001"),
 	   0);
 	OK(contains(path_in("mcr.microsoft.com/hosts.toml"),
 		    "\nserver = \"https://mcr.microsoft.com\"\n"));
@@ -627,6 +628,9 @@ static void test_servers(void)
 	OK(!contains(path_in("localhost:5001/hosts.toml"), "\nserver"));
 	OK(!contains(path_in("127.0.0.1:5001/hosts.toml"), "\nserver"));
 	OK(!contains(path_in("_default/hosts.toml"), "\nserver"));
+	/* A name, which may be anybody's. */
+	OK(contains(path_in("127.example:5001/hosts.toml"),
+		    "\nserver = \"https://127.example:5001\"\n"));
 	EQ(undo(""), 0);
 	OK(!exists(certs));
 	end();

@@ -96,8 +96,58 @@ static void test_names(void)
 		}
 }
 
+static void test_loopback(void)
+{
+	static const char *const loopback[] = {
+		"localhost",	  "localhost:5000",    "127.0.0.1",
+		"127.0.0.1:5000", "127.255.0.3:1",     "[::1]",
+		"[::1]:5000",	  "[0:0:0:0:0:0:0:1]",
+	};
+	static const char *const others[] = {
+		"",
+		":5000",
+		"localhost.example",
+		"a.localhost",
+		"localhos",
+		"127.example",
+		"127.example:5000",
+		"127.0.0.1.example",
+		"127.0.0.1.2",
+		"127.",
+		"127.0.0",
+		"126.0.0.1",
+		"128.0.0.1:5000",
+		"0.0.0.0:5000",
+		"::1",
+		"[",
+		"[]",
+		"[::1",
+		"[::1]x",
+		"[::]:5000",
+		"[::2]",
+		"[fe80::1]",
+		"[127.0.0.1]",
+		"[localhost]",
+		"dns:localhost:5000",
+		"0000:0000:0000:0000:0000:0000:0000:0000:0000:0000",
+		"[0000:0000:0000:0000:0000:0000:0000:0000:0000:0001]",
+	};
+
+	for (size_t i = 0; i < sizeof(loopback) / sizeof(*loopback); i++)
+		if (!authority_is_loopback(loopback[i])) {
+			OK(false);
+			printf("# %s\n", loopback[i]);
+		}
+	for (size_t i = 0; i < sizeof(others) / sizeof(*others); i++)
+		if (authority_is_loopback(others[i])) {
+			OK(false);
+			printf("# %s\n", others[i]);
+		}
+}
+
 int main(void)
 {
+	RUN(test_loopback);
 	RUN(test_addresses);
 	RUN(test_names);
 	return tap_done();

@@ -6,8 +6,8 @@
 #include "p2p/holders-keys.h"
 
 struct holder_home {
-	struct key_table keys;	/* least recently announced first */
-	struct key_table names; /* ids of those who hold something */
+	struct hash_table keys;	 /* least recently announced first */
+	struct hash_table names; /* ids of those who hold something */
 	struct members *members;
 	const char *self; /* our own id; borrowed */
 	uint32_t ttl_ms, max_keys;

@@ -1,11 +1,8 @@
 #include "p2p/holders-keys.h"
 
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 
-#define MIN_BUCKETS 64
 /* Moving that many nodes takes some milliseconds of the loop's time; from there
  * on chains get longer. */
 #define MAX_BUCKETS (UINT32_C(1) << 16)
@@ -51,7 +48,7 @@ bool holder_key_equal(const struct holder_key *a, const struct holder_key *b)
 
 /* Keys come from other nodes, who need not have computed them from anything:
  * all bits count, from a random start. */
-static uint64_t hash_key(const struct key_table *t,
+static uint64_t hash_key(const struct hash_table *t,
 			 const struct holder_key *key)
 {
 	uint64_t h = t->seed + (uint64_t)key->kind, w;
@@ -66,91 +63,49 @@ static uint64_t hash_key(const struct key_table *t,
 	return h ^ (h >> 32);
 }
 
-int key_table_init(struct key_table *t)
+int key_table_init(struct hash_table *t)
 {
-	*t = (struct key_table){.nbuckets = MIN_BUCKETS};
-	list_init(&t->order);
-	if (getrandom(&t->seed, sizeof(t->seed), 0) != sizeof(t->seed))
-		t->seed = now_ms();
-	t->buckets = calloc(t->nbuckets, sizeof(*t->buckets));
-	return t->buckets ? 0 : -ENOMEM;
+	return hash_init(t, MAX_BUCKETS);
 }
 
-void key_table_release(struct key_table *t, void (*end)(struct key_node *n))
+void key_table_release(struct hash_table *t, void (*end)(struct key_node *n))
 {
 	while (t->n > 0) {
 		struct key_node *n =
-			list_first(&t->order, struct key_node, order);
+			list_first(&t->order, struct key_node, hash.order);
 
 		key_table_del(t, n);
 		end(n);
 	}
-	free(t->buckets);
-	t->buckets = NULL;
+	hash_release(t);
 }
 
-struct key_node *key_table_find(const struct key_table *t,
+static struct key_node *of(struct hash_node *h)
+{
+	return container_of(h, struct key_node, hash);
+}
+
+struct key_node *key_table_find(const struct hash_table *t,
 				const struct holder_key *key)
 {
-	uint64_t h = hash_key(t, key);
-	struct key_node *n = t->buckets[h & (t->nbuckets - 1)];
+	struct hash_node *h = hash_find(t, hash_key(t, key));
 
-	while (n && (n->hash != h || !holder_key_equal(&n->key, key)))
-		n = n->next;
-	return n;
+	while (h && !holder_key_equal(&of(h)->key, key))
+		h = hash_find_next(h);
+	return h ? of(h) : NULL;
 }
 
-/* When memory is short the chains just get longer. */
-static void grow(struct key_table *t)
+void key_table_add(struct hash_table *t, struct key_node *n)
 {
-	uint32_t n = t->nbuckets * 2;
-	struct key_node **b = calloc(n, sizeof(*b));
-
-	if (!b)
-		return;
-	for (uint32_t i = 0; i < t->nbuckets; i++) {
-		while (t->buckets[i]) {
-			struct key_node *e = t->buckets[i];
-
-			t->buckets[i] = e->next;
-			e->next = b[e->hash & (n - 1)];
-			b[e->hash & (n - 1)] = e;
-		}
-	}
-	free(t->buckets);
-	t->buckets = b;
-	t->nbuckets = n;
+	hash_add(t, &n->hash, hash_key(t, &n->key));
 }
 
-void key_table_add(struct key_table *t, struct key_node *n)
+void key_table_del(struct hash_table *t, struct key_node *n)
 {
-	struct key_node **b;
-
-	if (t->n >= t->nbuckets && t->nbuckets < MAX_BUCKETS)
-		grow(t);
-	n->hash = hash_key(t, &n->key);
-	b = &t->buckets[n->hash & (t->nbuckets - 1)];
-	n->next = *b;
-	*b = n;
-	list_add_tail(&t->order, &n->order);
-	t->n++;
+	hash_del(t, &n->hash);
 }
 
-void key_table_del(struct key_table *t, struct key_node *n)
+void key_table_touch(struct hash_table *t, struct key_node *n)
 {
-	struct key_node **p = &t->buckets[n->hash & (t->nbuckets - 1)];
-
-	while (*p != n) {
-		BUG_ON(!*p);
-		p = &(*p)->next;
-	}
-	*p = n->next;
-	list_del(&n->order);
-	t->n--;
-}
-
-void key_table_touch(struct key_table *t, struct key_node *n)
-{
-	list_del(&n->order);
-	list_add_tail(&t->order, &n->order);
+	hash_touch(t, &n->hash);
 }

@@ -500,7 +500,7 @@ uint64_t own_tick(struct holders *h, uint64_t now)
 	uint64_t at = UINT64_MAX;
 
 	list_for_each_safe (it, &h->targets.order) {
-		struct target *t = list_entry(it, struct target, node.order);
+		struct target *t = key_at(it, struct target);
 
 		at = min_u64(at, target_tick(t, now));
 	}
@@ -523,7 +523,7 @@ void own_forget(struct holders *h, struct member *mb)
 void own_stop(struct holders *h)
 {
 	list_for_each (it, &h->targets.order) {
-		struct target *t = list_entry(it, struct target, node.order);
+		struct target *t = key_at(it, struct target);
 
 		if (t->call.x)
 			http_cancel(t->call.x);

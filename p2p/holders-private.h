@@ -45,14 +45,15 @@ struct holders {
 
 	/* holders-own.c */
 	struct list reading;	      /* taken from news */
-	struct key_table own;	      /* oldest announcement first */
+	struct hash_table own;	      /* oldest announcement first */
 	struct list placed, unplaced; /* struct own; unplaced ones' homes are to
 					 be found (again) */
-	struct key_table targets; /* homes of ours; longest not sent to first */
+	/* Homes of ours; longest not sent to first. */
+	struct hash_table targets;
 	unsigned int nposts;
 
 	/* holders-find.c */
-	struct key_table asks;
+	struct hash_table asks;
 	struct list asking, known; /* struct ask; least recently used first */
 	unsigned int nasking;
 	struct list waiters; /* all of them */

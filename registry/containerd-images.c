@@ -76,7 +76,7 @@ struct ctr_images {
 	struct string_list todo;  /* those to be listed */
 	char *listing;		  /* the one that is being listed */
 
-	struct table images;
+	struct hash_table images;
 	uint64_t lists, events;
 
 	struct loop_job job;
@@ -132,7 +132,7 @@ static void unref(struct ctr_images *i)
 		return;
 	notes_release(i);
 	table_for_each_safe(it, &i->images)
-		image_free(i, list_entry(it, struct image, node.used));
+		image_free(i, table_at(it, struct image, node));
 	table_release(&i->images);
 	string_list_release(&i->known);
 	string_list_release(&i->todo);
@@ -200,8 +200,8 @@ static void note_some(struct ctr_images *i)
 {
 	if (i->noting)
 		return;
-	list_for_each (it, &i->images.used) {
-		struct image *m = list_entry(it, struct image, node.used);
+	list_for_each (it, &i->images.order) {
+		struct image *m = table_at(it, struct image, node);
 
 		if (m->noted || m->tried == i->lists)
 			continue;
@@ -288,7 +288,7 @@ static void forget_others(struct ctr_images *i, const char *ns)
 
 	table_for_each_safe(it, &i->images)
 	{
-		struct image *m = list_entry(it, struct image, node.used);
+		struct image *m = table_at(it, struct image, node);
 
 		if (m->seen != i->lists && strncmp(m->node.key, ns, len) == 0 &&
 		    m->node.key[len] == ' ')
@@ -335,7 +335,7 @@ static void forget_namespaces(struct ctr_images *i)
 {
 	table_for_each_safe(it, &i->images)
 	{
-		struct image *m = list_entry(it, struct image, node.used);
+		struct image *m = table_at(it, struct image, node);
 		char ns[CONTAINERD_NS_MAX + 1];
 
 		(void)snprintf(ns, sizeof(ns), "%.*s",

@@ -21,7 +21,7 @@ static void no_del(struct registry *r, struct no *n)
 void noes_release(struct registry *r)
 {
 	table_for_each_safe(it, &r->noes)
-		no_del(r, list_entry(it, struct no, node.used));
+		no_del(r, table_at(it, struct no, node));
 }
 
 int no_find(struct registry *r, const char *key)
@@ -49,8 +49,7 @@ void no_remember(struct registry *r, const char *key, int e)
 		n = table_entry(tn, struct no, node);
 	} else {
 		if (r->noes.n >= MAX_NOES)
-			no_del(r,
-			       list_first(&r->noes.used, struct no, node.used));
+			no_del(r, table_first(&r->noes, struct no, node));
 		n = calloc(1, sizeof(*n));
 		if (!n)
 			return;
@@ -274,7 +273,6 @@ void flight_job(struct flight *f, void (*work)(struct job *j),
 void flights_release(struct registry *r)
 {
 	while (r->flights.n)
-		flight_end(list_first(&r->flights.used, struct flight,
-				      node.used),
+		flight_end(table_first(&r->flights, struct flight, node),
 			   -ECANCELED);
 }

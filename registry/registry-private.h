@@ -53,7 +53,9 @@ struct registry {
 	struct list delays;
 	struct workers *workers;
 
-	struct table hosts, sessions, routes, flights, noes, urls, versions;
+	/* See table.h. */
+	struct hash_table hosts, sessions, routes, flights, noes, urls,
+		versions;
 	struct list calls;    /* struct call */
 	struct list requests; /* struct request of upstream.c */
 

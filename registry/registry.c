@@ -190,8 +190,9 @@ static int copy_config(struct registry *r, const struct registry_config *cfg)
 
 static int init_tables(struct registry *r)
 {
-	struct table *t[] = {&r->hosts, &r->sessions, &r->routes,  &r->flights,
-			     &r->noes,	&r->urls,     &r->versions};
+	struct hash_table *t[] = {&r->hosts,   &r->sessions, &r->routes,
+				  &r->flights, &r->noes,     &r->urls,
+				  &r->versions};
 	int e;
 
 	list_init(&r->delays);
@@ -208,8 +209,9 @@ static int init_tables(struct registry *r)
 /* Memory only. */
 static void registry_destroy(struct registry *r)
 {
-	struct table *t[] = {&r->hosts, &r->sessions, &r->routes,  &r->flights,
-			     &r->noes,	&r->urls,     &r->versions};
+	struct hash_table *t[] = {&r->hosts,   &r->sessions, &r->routes,
+				  &r->flights, &r->noes,     &r->urls,
+				  &r->versions};
 
 	for (size_t i = 0; i < ARRAY_SIZE(t); i++)
 		table_release(t[i]);

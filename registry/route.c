@@ -124,7 +124,7 @@ static void trim(struct registry *r)
 		return;
 	table_for_each_safe(it, &r->routes)
 	{
-		struct route *rt = list_entry(it, struct route, node.used);
+		struct route *rt = table_at(it, struct route, node);
 
 		if (rt->refs == 0) {
 			route_del(r, rt);
@@ -203,5 +203,5 @@ void route_set_target(struct route *rt, const struct url *target)
 void routes_release(struct registry *r)
 {
 	table_for_each_safe(it, &r->routes)
-		route_del(r, list_entry(it, struct route, node.used));
+		route_del(r, table_at(it, struct route, node));
 }

@@ -160,7 +160,7 @@ void session_unref(struct session **ps)
 		return;
 	table_for_each_safe(it, &r->sessions)
 	{
-		struct session *old = list_entry(it, struct session, node.used);
+		struct session *old = table_at(it, struct session, node);
 
 		if (old->refs == 0) {
 			session_free(old);
@@ -174,7 +174,7 @@ void sessions_release(struct registry *r)
 {
 	table_for_each_safe(it, &r->sessions)
 	{
-		struct session *s = list_entry(it, struct session, node.used);
+		struct session *s = table_at(it, struct session, node);
 
 		/* Its call was abandoned, with a reference. */
 		if (!s->fetch)

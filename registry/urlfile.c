@@ -175,9 +175,8 @@ static void version_set(struct url_flight *u, uint64_t fresh_ms)
 
 	if (!v) {
 		if (r->versions.n >= MAX_URLS)
-			version_del(r,
-				    list_first(&r->versions.used,
-					       struct url_version, node.used));
+			version_del(r, table_first(&r->versions,
+						   struct url_version, node));
 		v = calloc(1, sizeof(*v));
 		if (!v)
 			return;
@@ -197,8 +196,7 @@ void url_expire(struct registry *r, const char *origin)
 {
 	table_for_each_safe(it, &r->versions)
 	{
-		struct url_version *v =
-			list_entry(it, struct url_version, node.used);
+		struct url_version *v = table_at(it, struct url_version, node);
 
 		if (strcmp(v->origin, origin) == 0)
 			version_del(r, v);
@@ -242,8 +240,7 @@ static void secret_set(struct url_flight *u)
 	if (tn)
 		secret_del(r, table_entry(tn, struct url_secret, node));
 	else if (r->urls.n >= MAX_URLS)
-		secret_del(r, list_first(&r->urls.used, struct url_secret,
-					 node.used));
+		secret_del(r, table_first(&r->urls, struct url_secret, node));
 	s = calloc(1, sizeof(*s));
 	if (!s)
 		return;
@@ -261,9 +258,9 @@ static void secret_set(struct url_flight *u)
 void urls_release(struct registry *r)
 {
 	table_for_each_safe(it, &r->urls)
-		secret_del(r, list_entry(it, struct url_secret, node.used));
+		secret_del(r, table_at(it, struct url_secret, node));
 	table_for_each_safe(it, &r->versions)
-		version_del(r, list_entry(it, struct url_version, node.used));
+		version_del(r, table_at(it, struct url_version, node));
 }
 
 /* ---- Jobs ---- */

@@ -267,7 +267,7 @@ static void test_table(void)
 {
 	enum { N = 5000 };
 	static struct entry e[N];
-	struct table t;
+	struct hash_table t;
 	char key[32];
 
 	EQ(table_init(&t), 0);
@@ -284,14 +284,14 @@ static void test_table(void)
 		OK(table_find(&t, key) == &e[i].node);
 	}
 	OK(table_find(&t, "key 0") == &e[0].node);
-	OK(list_first(&t.used, struct entry, node.used) == &e[1]);
+	OK(table_first(&t, struct entry, node) == &e[1]);
 	for (int i = 0; i < N; i += 2)
 		table_del(&t, &e[i].node);
 	EQ(t.n, N / 2);
 	OK(!table_find(&t, "key 0"));
 	OK(table_find(&t, "key 1") == &e[1].node);
 	table_for_each_safe(it, &t)
-		table_del(&t, list_entry(it, struct table_node, used));
+		table_del(&t, list_entry(it, struct table_node, hash.order));
 	EQ(t.n, 0);
 	table_release(&t);
 }

@@ -11,27 +11,19 @@
 #endif
 
 #include "base/cleanup.h"
+#include "base/text.h"
 #include "base/util.h"
 
 #define PREFIX	   "sha256:"
 #define PREFIX_LEN (sizeof(PREFIX) - 1)
-
-static int hex_value(char c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	if (c >= 'a' && c <= 'f')
-		return c - 'a' + 10;
-	return -1;
-}
 
 int digest_parse_hex(const char *s, struct digest *ret)
 {
 	struct digest d;
 
 	for (size_t i = 0; i < DIGEST_BYTES; i++) {
-		int hi = hex_value(s[2 * i]);
-		int lo = hi < 0 ? -1 : hex_value(s[2 * i + 1]);
+		int hi = hex_value_lower(s[2 * i]);
+		int lo = hi < 0 ? -1 : hex_value_lower(s[2 * i + 1]);
 
 		if (lo < 0)
 			return -EINVAL;

@@ -1,5 +1,5 @@
 /* How single characters and numbers are written, wherever text leaves us: the
- * log, JSON, metrics, error sentences. Any thread. */
+ * log, JSON, metrics, error sentences; and hex digits read. Any thread. */
 #ifndef BASE_TEXT_H
 #define BASE_TEXT_H
 
@@ -25,5 +25,19 @@ size_t text_escape(const char *s, size_t len, char out[TEXT_ESCAPE_SIZE]);
 /* The shortest text that reads back as d; integers without point or exponent
  * as far as they are exact; "NaN", "+Inf", "-Inf". Returns out. */
 char *text_double(double d, char out[TEXT_DOUBLE_SIZE]);
+
+/* The value of a hex digit, -1 if c is none. */
+static inline int hex_value_lower(char c)
+{
+	if (c >= '0' && c <= '9')
+		return c - '0';
+	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+/* The same, of either case. */
+static inline int hex_value(char c)
+{
+	return c >= 'A' && c <= 'F' ? c - 'A' + 10 : hex_value_lower(c);
+}
 
 #endif

@@ -6,6 +6,7 @@
 
 #include "base/cleanup.h"
 #include "base/json.h"
+#include "base/text.h"
 #include "http/server-private.h"
 
 /* ---- The request ---- */
@@ -51,14 +52,6 @@ const char *http_req_path(const struct http_req *rq)
 	return path ? path : "";
 }
 
-static int hex(char c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	c |= 0x20;
-	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
 /* '+' is a blank in queries. False on a malformed escape and on NUL. */
 static bool decode(const char *s, size_t len, char *out)
 {
@@ -69,8 +62,8 @@ static bool decode(const char *s, size_t len, char *out)
 			*out++ = (char)(s[i] == '+' ? ' ' : s[i]);
 			continue;
 		}
-		high = i + 2 < len ? hex(s[i + 1]) : -1;
-		low = i + 2 < len ? hex(s[i + 2]) : -1;
+		high = i + 2 < len ? hex_value(s[i + 1]) : -1;
+		low = i + 2 < len ? hex_value(s[i + 2]) : -1;
 		if (high < 0 || low < 0 || high + low == 0)
 			return false;
 		*out++ = (char)(high << 4 | low);

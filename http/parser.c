@@ -4,6 +4,7 @@
 #include <http_parser.h>
 #include <strings.h>
 
+#include "base/text.h"
 #include "base/util.h"
 
 /* All extensions and trailers of a body together: nobody needs them. */
@@ -327,17 +328,9 @@ enum chunk_state {
 	CHUNK_END,
 };
 
-static int hex_digit(char c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	c |= 0x20;
-	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
 static int chunk_size(struct http_chunked *d, char c)
 {
-	int digit = hex_digit(c);
+	int digit = hex_value(c);
 
 	if (digit >= 0) {
 		if (++d->digits > 15)

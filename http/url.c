@@ -8,6 +8,7 @@
 #include <strings.h>
 
 #include "base/cleanup.h"
+#include "base/text.h"
 
 #define HOST_MAX_BYTES 255
 
@@ -26,17 +27,6 @@ static bool is_alnum(char c)
 static bool is_unreserved(char c)
 {
 	return is_alnum(c) || c == '-' || c == '.' || c == '_' || c == '~';
-}
-
-static int hex_value(char c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	if (c >= 'a' && c <= 'f')
-		return c - 'a' + 10;
-	if (c >= 'A' && c <= 'F')
-		return c - 'A' + 10;
-	return -1;
 }
 
 static char *dup_lower(const char *s, size_t len)

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "base/text.h"
 #include "p2p/peers-private.h"
 
 /* What homes said is good for so long. */
@@ -156,13 +157,6 @@ bool have_chunk(const struct have *h, uint32_t chunk)
 	return chunk >= h->first && i < h->n && (h->bits[i / 8] >> i % 8 & 1);
 }
 
-static int hex_digit(char c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
 void know_read(struct peers *p, struct know *k, struct partner *w,
 	       const char *text)
 {
@@ -192,7 +186,8 @@ void know_read(struct peers *p, struct know *k, struct partner *w,
 	if (!bits)
 		return;
 	for (size_t i = 0; i < len; i += 2) {
-		int hi = hex_digit(text[i]), lo = hex_digit(text[i + 1]);
+		int hi = hex_value_lower(text[i]);
+		int lo = hex_value_lower(text[i + 1]);
 
 		if (hi < 0 || lo < 0) {
 			free(bits);

@@ -137,14 +137,11 @@ static int escape(struct toml *t, struct part *p)
 		return 0;
 	}
 	for (int i = 0; i < digits; i++, t->pos++) {
-		c = peek(t);
-		if (c >= '0' && c <= '9')
-			code = code << 4 | (unsigned long)(c - '0');
-		else if ((c | 0x20) >= 'a' && (c | 0x20) <= 'f')
-			code = code << 4 |
-			       (unsigned long)((c | 0x20) - 'a' + 10);
-		else
+		int digit = hex_value(peek(t));
+
+		if (digit < 0)
 			return fail(t, "an escape that TOML has not");
+		code = code << 4 | (unsigned long)digit;
 	}
 	if (code > 0x10ffff || (code >= 0xd800 && code < 0xe000))
 		return fail(t, "an escape that is no character");

@@ -1,3 +1,4 @@
+#include <limits.h>
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
@@ -95,8 +96,22 @@ static void test_double_reads_back(void)
 	EQ(wrong, 0);
 }
 
+static void test_hex_value(void)
+{
+	static const char lower[] = "0123456789abcdef", upper[] = "ABCDEF";
+
+	for (int c = CHAR_MIN; c <= CHAR_MAX; c++) {
+		const char *l = c ? strchr(lower, c) : NULL;
+		const char *u = c ? strchr(upper, c) : NULL;
+
+		EQ(hex_value_lower((char)c), l ? l - lower : -1);
+		EQ(hex_value((char)c), l ? l - lower : u ? u - upper + 10 : -1);
+	}
+}
+
 int main(void)
 {
+	RUN(test_hex_value);
 	RUN(test_utf8_len);
 	RUN(test_escape);
 	RUN(test_utf8_cut);

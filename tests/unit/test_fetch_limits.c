@@ -10,6 +10,12 @@ static void small_rig(struct rig *rig)
 		 (struct store_config){0});
 }
 
+static void ends_well(struct rig *rig, const struct reader *r)
+{
+	UNTIL(rig, r->calls == 1);
+	EQ(r->r, 0);
+}
+
 /* ---- Memory ---- */
 
 static void pauses_for_memory(void)
@@ -27,8 +33,7 @@ static void pauses_for_memory(void)
 	for (uint32_t i = 0; i < 4; i++) {
 		lent[i].keep = true;
 		start_read(&rig, &lent[i], &c, i * CHUNK_SIZE, CHUNK_SIZE);
-		UNTIL(&rig, lent[i].calls == 1);
-		EQ(lent[i].r, 0);
+		ends_well(&rig, &lent[i]);
 		OK(lent[i].held[0] != NULL);
 	}
 	UNTIL(&rig, blob_missing(c.b) == 0);
@@ -52,25 +57,35 @@ static void pauses_for_memory(void)
 	rig_release(&rig);
 }
 
+#define MANY 8
+
+/* As many reads as is too much for the memory, each over the end of a first
+ * chunk of a blob of its own. */
+static void read_over_chunk_ends(struct rig *rig, struct content c[MANY],
+				 struct reader r[MANY], bool prefetch)
+{
+	small_rig(rig);
+	for (uint32_t i = 0; i < MANY; i++) {
+		content_init(rig, &c[i], BLOB_URL, i, 3 * MIB);
+		if (prefetch)
+			fetch_prefetch(rig->fetch, c[i].b, MIB, 2 * MIB);
+		start_read(rig, &r[i], &c[i], MIB - 10, 20);
+	}
+	turns(rig);
+	EQ(asks(&rig->fakes[0]), MANY);
+}
+
 /* Pieces that lie over a chunk's end, from more requests than there are
  * buffers: none may keep what the others need. */
 static void no_deadlock_over_chunk_ends(void)
 {
-	struct content c[8];
-	struct reader r[8] = {0};
-	struct fake *f;
 	struct rig rig;
+	struct content c[MANY];
+	struct reader r[MANY] = {0};
+	struct fake *f = &rig.fakes[0];
 	unsigned int open, rounds = 0;
 
-	small_rig(&rig);
-	f = &rig.fakes[0];
-	for (uint32_t i = 0; i < 8; i++) {
-		content_init(&rig, &c[i], BLOB_URL, i, 3 * MIB);
-		fetch_prefetch(rig.fetch, c[i].b, MIB, 2 * MIB);
-		start_read(&rig, &r[i], &c[i], MIB - 10, 20);
-	}
-	turns(&rig);
-	EQ(asks(f), 8);
+	read_over_chunk_ends(&rig, c, r, true);
 	do {
 		open = 0;
 		list_for_each_safe (n, &f->asks) {
@@ -84,9 +99,8 @@ static void no_deadlock_over_chunk_ends(void)
 		turn_wait(&rig, true);
 	} while (open > 0 && ++rounds < 100000);
 	EQ(open, 0);
-	for (int i = 0; i < 8; i++) {
-		UNTIL(&rig, r[i].calls == 1);
-		EQ(r[i].r, 0);
+	for (int i = 0; i < MANY; i++) {
+		ends_well(&rig, &r[i]);
 		UNTIL(&rig, blob_missing(c[i].b) == 0);
 		EQ(read_all(&rig, &c[i]), 0);
 	}
@@ -99,28 +113,19 @@ static void no_deadlock_over_chunk_ends(void)
  * second. */
 static void no_deadlock_of_readers(void)
 {
-	struct content c[8];
-	struct reader r[8] = {0};
-	struct fake *f;
 	struct rig rig;
+	struct content c[MANY];
+	struct reader r[MANY] = {0};
+	struct fake *f = &rig.fakes[0];
 
-	small_rig(&rig);
-	f = &rig.fakes[0];
-	for (uint32_t i = 0; i < 8; i++) {
-		content_init(&rig, &c[i], BLOB_URL, i, 3 * MIB);
-		start_read(&rig, &r[i], &c[i], MIB - 10, 20);
-	}
-	turns(&rig);
-	EQ(asks(f), 8);
-	for (unsigned int i = 0; i < 8; i++)
+	read_over_chunk_ends(&rig, c, r, false);
+	for (unsigned int i = 0; i < MANY; i++)
 		(void)give(ask_of(f, i), MIB);
-	for (int i = 0; i < 8; i++)
+	for (int i = 0; i < MANY; i++)
 		UNTIL(&rig, blob_has(c[i].b, 0) || ask_of(f, 4) != NULL);
 	f->behave = honest;
-	for (int i = 0; i < 8; i++) {
-		UNTIL(&rig, r[i].calls == 1);
-		EQ(r[i].r, 0);
-	}
+	for (int i = 0; i < MANY; i++)
+		ends_well(&rig, &r[i]);
 	OK(rig.most_memory <= SMALL);
 	rig_release(&rig);
 }
@@ -152,27 +157,37 @@ static bool at_end(const struct sequence *s)
 	return s->next == s->r.c->size && s->r.calls > 0;
 }
 
+/* n readers at once, from start to end: one in steps of `step` bytes, the next
+ * in steps of so many more, and so on. */
+static void read_in_sequence(struct rig *rig, struct content *c, uint32_t n,
+			     uint32_t step, uint32_t more)
+{
+	struct sequence s[5];
+
+	BUG_ON(n > ARRAY_SIZE(s));
+	memset(s, 0, sizeof(s));
+	for (uint32_t i = 0; i < n; i++) {
+		s[i].r.rig = rig;
+		s[i].r.c = c;
+		s[i].step = step + i * more;
+		read_next(&s[i].r);
+	}
+	for (uint32_t i = 0; i < n; i++) {
+		UNTIL(rig, at_end(&s[i]));
+		EQ(s[i].bad, 0);
+	}
+}
+
 static void larger_than_memory(void)
 {
 	struct content c;
-	struct sequence s[5];
 	struct rig rig;
 
-	memset(s, 0, sizeof(s));
 	small_rig(&rig);
 	content_init(&rig, &c, BLOB_SHA256, 3, 24 * MIB + 4321);
 	rig.fakes[0].behave = honest;
 	fetch_prefetch(rig.fetch, c.b, 0, c.size);
-	for (uint32_t i = 0; i < ARRAY_SIZE(s); i++) {
-		s[i].r.rig = &rig;
-		s[i].r.c = &c;
-		s[i].step = i * 200000 + 131072;
-		read_next(&s[i].r);
-	}
-	for (size_t i = 0; i < ARRAY_SIZE(s); i++) {
-		UNTIL(&rig, at_end(&s[i]));
-		EQ(s[i].bad, 0);
-	}
+	read_in_sequence(&rig, &c, 5, 131072, 200000);
 	EQ(rig.fakes[0].sent, c.size);
 	OK(rig.most_memory <= SMALL);
 	EQ(blob_get_state(c.b), BLOB_VERIFIED);
@@ -181,6 +196,15 @@ static void larger_than_memory(void)
 
 /* ---- Prefetch ---- */
 
+static void one_worker_rig(struct rig *rig, struct content *c,
+			   struct content *d)
+{
+	rig_init(rig, (struct fetch_config){.workers = 1},
+		 (struct store_config){0});
+	content_init(rig, c, BLOB_URL, 1, 40 * MIB);
+	content_init(rig, d, BLOB_URL, 2, 6 * MIB);
+}
+
 static void prefetch_and_promotion(void)
 {
 	struct content c, d;
@@ -188,11 +212,8 @@ static void prefetch_and_promotion(void)
 	struct fake *f;
 	struct rig rig;
 
-	rig_init(&rig, (struct fetch_config){.workers = 1},
-		 (struct store_config){0});
+	one_worker_rig(&rig, &c, &d);
 	f = &rig.fakes[0];
-	content_init(&rig, &c, BLOB_URL, 1, 40 * MIB);
-	content_init(&rig, &d, BLOB_URL, 2, 6 * MIB);
 	fetch_prefetch(rig.fetch, c.b, MIB + 5, 2 * MIB);
 	fetch_prefetch(rig.fetch, d.b, 0, UINT64_MAX);
 	fetch_prefetch(rig.fetch, d.b, 6 * MIB, 1);
@@ -209,8 +230,7 @@ static void prefetch_and_promotion(void)
 	EQ(ask_of(f, 1)->rq->offset, 2 * MIB);
 	EQ(ask_of(f, 1)->rq->length, 4 * MIB);
 	deliver(ask_of(f, 1));
-	UNTIL(&rig, r.calls == 1);
-	EQ(r.r, 0);
+	ends_well(&rig, &r);
 	/* What is under way or there is not asked for again. */
 	fetch_prefetch(rig.fetch, d.b, 0, d.size);
 	fetch_prefetch(rig.fetch, c.b, 0, 5 * MIB);
@@ -232,11 +252,8 @@ static void prefetch_forgotten(void)
 	struct fake *f;
 	struct rig rig;
 
-	rig_init(&rig, (struct fetch_config){.workers = 1},
-		 (struct store_config){0});
+	one_worker_rig(&rig, &c, &d);
 	f = &rig.fakes[0];
-	content_init(&rig, &c, BLOB_URL, 1, 40 * MIB);
-	content_init(&rig, &d, BLOB_URL, 2, 6 * MIB);
 	fetch_prefetch_cancel(rig.fetch, c.b);
 	fetch_prefetch_post(rig.fetch, c.b, 0, MIB, false);
 	turns(&rig);
@@ -485,7 +502,6 @@ static void full_disk(void)
 {
 	char dir[5000];
 	struct content c, tiny[3];
-	struct sequence s[4];
 	struct rig rig;
 	unsigned int rounds;
 
@@ -493,21 +509,11 @@ static void full_disk(void)
 		wipe();
 		SKIP("cannot mount a tmpfs");
 	}
-	memset(s, 0, sizeof(s));
 	rig_init(&rig, (struct fetch_config){.memory_bytes = 8 * MIB},
 		 (struct store_config){.dir = dir});
 	rig.fakes[0].behave = honest;
 	content_init(&rig, &c, BLOB_SHA256, 3, 30 * MIB + 9);
-	for (uint32_t i = 0; i < ARRAY_SIZE(s); i++) {
-		s[i].r.rig = &rig;
-		s[i].r.c = &c;
-		s[i].step = i * 250000 + 250000;
-		read_next(&s[i].r);
-	}
-	for (size_t i = 0; i < ARRAY_SIZE(s); i++) {
-		UNTIL(&rig, at_end(&s[i]));
-		EQ(s[i].bad, 0);
-	}
+	read_in_sequence(&rig, &c, 4, 250000, 250000);
 	OK(rig.most_memory <= 8 * MIB);
 	OK(blob_missing(c.b) > 0);
 	/* A chunk is served many times from one fetch. */

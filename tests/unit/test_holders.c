@@ -3,27 +3,58 @@
 
 #include "tests/unit/holders-rig.h"
 
-static void test_found_by_a_home(void)
+/* Begins with n nodes and a new key, which n0 has announced. */
+static struct holder_key begin_with_key(int n, uint64_t size)
 {
 	struct holder_key key;
+
+	begin(n);
+	key = new_key();
+	announce(&nodes[0], &key, size);
+	return key;
+}
+
+/* n1 asks n times at once; finds[] will tell. */
+static void find_start_many(const struct holder_key *key, int n)
+{
+	answered = awaited = 0;
+	for (int i = 0; i < n; i++) {
+		finds[i].then = NULL;
+		find_start(&nodes[1], key, &finds[i]);
+	}
+}
+
+static void finds_n0(struct node *n, const struct holder_key *key,
+		     uint64_t size)
+{
+	struct find *f = find(n, key);
+
+	EQ(f->r, 0);
+	EQ(f->size, size);
+	STREQ(f->ids, "n0 ");
+}
+
+static void finds_nobody(struct node *n, const struct holder_key *key)
+{
+	struct find *f = find(n, key);
+
+	EQ(f->r, 0);
+	EQ(f->n, 0);
+	EQ(f->size, 0);
+}
+
+static void test_found_by_a_home(void)
+{
+	struct holder_key key = begin_with_key(6, 123);
 	struct holders_stats st;
 	struct find *f;
 
-	begin(6);
-	key = new_key();
-	announce(&nodes[0], &key, 123);
-	f = find(&nodes[1], &key);
-	EQ(f->r, 0);
-	EQ(f->size, 123);
-	STREQ(f->ids, "n0 ");
+	finds_n0(&nodes[1], &key, 123);
 	EQ(all_gets(), 1);
 	EQ(nodes[1].lookups, 1);
 	EQ(nodes[1].lookups_found, 1);
 	/* Remembered. */
-	f = find(&nodes[1], &key);
-	EQ(f->r, 0);
-	EQ(f->size, 123);
-	STREQ(f->ids, "n0 ");
+	finds_n0(&nodes[1], &key, 123);
 	EQ(all_gets(), 1);
 	EQ(nodes[1].lookups, 1);
 	/* Never ourselves. */
@@ -63,14 +94,10 @@ static void test_all_kinds(void)
 static void test_nobody(void)
 {
 	struct holder_key key;
-	struct find *f;
 
 	begin(6);
 	key = new_key();
-	f = find(&nodes[1], &key);
-	EQ(f->r, 0);
-	EQ(f->n, 0);
-	EQ(f->size, 0);
+	finds_nobody(&nodes[1], &key);
 	EQ(all_gets(), 3);
 	EQ(nodes[1].lookups, 1);
 	EQ(nodes[1].lookups_found, 0);
@@ -97,17 +124,12 @@ static void test_nobody_is_soon_forgotten(void)
 static void test_alone(void)
 {
 	struct holder_key key = key_nr(1);
-	struct find *f;
 
 	begin(1);
-	f = find(&nodes[0], &key);
-	EQ(f->r, 0);
-	EQ(f->n, 0);
+	finds_nobody(&nodes[0], &key);
 	holders_announce(nodes[0].holders, &key, 1);
 	key = key_nr(2);
-	f = find(&nodes[0], &key);
-	EQ(f->r, 0);
-	EQ(f->n, 0);
+	finds_nobody(&nodes[0], &key);
 	end();
 }
 
@@ -150,16 +172,9 @@ static void test_own_notes_first(void)
 
 static void test_equal_asks_are_one(void)
 {
-	struct holder_key key;
+	struct holder_key key = begin_with_key(6, 9);
 
-	begin(6);
-	key = new_key();
-	announce(&nodes[0], &key, 9);
-	answered = awaited = 0;
-	for (int i = 0; i < 20; i++) {
-		finds[i].then = NULL;
-		find_start(&nodes[1], &key, &finds[i]);
-	}
+	find_start_many(&key, 20);
 	OK(run_until(all_answered));
 	for (int i = 0; i < 20; i++) {
 		EQ(finds[i].calls, 1);
@@ -172,16 +187,9 @@ static void test_equal_asks_are_one(void)
 
 static void test_cancel(void)
 {
-	struct holder_key key;
+	struct holder_key key = begin_with_key(6, 9);
 
-	begin(6);
-	key = new_key();
-	announce(&nodes[0], &key, 9);
-	answered = awaited = 0;
-	for (int i = 0; i < 10; i++) {
-		finds[i].then = NULL;
-		find_start(&nodes[1], &key, &finds[i]);
-	}
+	find_start_many(&key, 10);
 	for (int i = 0; i < 10; i += 2)
 		holders_cancel(nodes[1].holders, &finds[i]);
 	holders_cancel(nodes[1].holders, &key); /* no such find */
@@ -211,14 +219,8 @@ static void cancel_next(struct find *f)
 /* A callback finds again, and cancels the one that would be called next. */
 static void test_callbacks_find_and_cancel(void)
 {
-	begin(6);
-	again_key = new_key();
-	announce(&nodes[0], &again_key, 9);
-	answered = awaited = 0;
-	for (int i = 0; i < 3; i++) {
-		finds[i].then = NULL;
-		find_start(&nodes[1], &again_key, &finds[i]);
-	}
+	again_key = begin_with_key(6, 9);
+	find_start_many(&again_key, 3);
 	finds[0].then = cancel_next;
 	awaited = 2; /* one is canceled; one comes in there */
 	OK(run_until(all_answered));
@@ -240,18 +242,12 @@ static void free_holders(struct find *f)
 static void test_free_answers_all(void)
 {
 	struct holder_key key;
-	int homes[PLACE_HOMES];
 
 	begin(6);
 	key = new_key();
-	(void)homes_of(&nodes[1], &key, homes);
 	for (int i = 2; i < 6; i++)
 		nodes[i].mode = HANG;
-	answered = awaited = 0;
-	for (int i = 0; i < 4; i++) {
-		finds[i].then = NULL;
-		find_start(&nodes[1], &key, &finds[i]);
-	}
+	find_start_many(&key, 4);
 	holders_cancel(nodes[1].holders, &finds[3]);
 	holders_free(&nodes[1].holders);
 	OK(!nodes[1].holders);
@@ -271,16 +267,9 @@ static void test_free_answers_all(void)
 /* From inside a callback. */
 static void test_free_in_a_callback(void)
 {
-	struct holder_key key;
+	struct holder_key key = begin_with_key(6, 9);
 
-	begin(6);
-	key = new_key();
-	announce(&nodes[0], &key, 9);
-	answered = awaited = 0;
-	for (int i = 0; i < 3; i++) {
-		finds[i].then = NULL;
-		find_start(&nodes[1], &key, &finds[i]);
-	}
+	find_start_many(&key, 3);
 	finds[0].then = free_holders;
 	OK(run_until(all_answered));
 	EQ(finds[0].r, 0);
@@ -310,9 +299,7 @@ static void test_homes_die(void)
 	int homes[PLACE_HOMES];
 
 	settings.found_ms = settings.none_ms = 1;
-	begin(9);
-	again_key = new_key();
-	announce(&nodes[0], &again_key, 123);
+	again_key = begin_with_key(9, 123);
 	EQ(homes_of(&nodes[1], &again_key, homes), PLACE_HOMES);
 	for (int i = 0; i < PLACE_HOMES; i++) {
 		STREQ(find(&nodes[1], &again_key)->ids, "n0 ");
@@ -332,9 +319,7 @@ static void bad_homes(enum mode mode)
 	struct find *f;
 
 	settings.found_ms = settings.none_ms = 1;
-	begin(6);
-	key = new_key();
-	announce(&nodes[0], &key, 123);
+	key = begin_with_key(6, 123);
 	(void)homes_of(&nodes[1], &key, homes);
 	nodes[homes[0]].mode = mode;
 	STREQ(find(&nodes[1], &key)->ids, "n0 ");
@@ -379,19 +364,14 @@ static bool is_parked(void)
 /* The home that is being asked is forgotten; and later the holder. */
 static void test_forget(void)
 {
-	struct holder_key key;
+	struct holder_key key = begin_with_key(6, 123);
 	int homes[PLACE_HOMES];
 	struct member *mb;
 
-	begin(6);
-	key = new_key();
-	announce(&nodes[0], &key, 123);
 	(void)homes_of(&nodes[1], &key, homes);
 	parked_at = homes[0];
 	nodes[parked_at].mode = HANG;
-	answered = awaited = 0;
-	finds[0].then = NULL;
-	find_start(&nodes[1], &key, &finds[0]);
+	find_start_many(&key, 1);
 	OK(run_until(is_parked));
 	mb = members_find(nodes[1].members, nodes[homes[1]].id);
 	holders_forget(nodes[1].holders, mb); /* not asked yet */
@@ -410,12 +390,9 @@ static void test_forget(void)
 /* A home that has lost its memory is told again as soon as it is heard of. */
 static void test_home_restarts(void)
 {
-	struct holder_key key, other;
+	struct holder_key key = begin_with_key(6, 123), other;
 	int homes[PLACE_HOMES];
 
-	begin(6);
-	key = new_key();
-	announce(&nodes[0], &key, 123);
 	(void)homes_of(&nodes[0], &key, homes);
 	restarted = &nodes[homes[1]];
 	holders_free(&restarted->holders);
@@ -460,9 +437,7 @@ static void test_runs_out(void)
 
 	settings.ttl_ms = 300;
 	settings.none_ms = 1;
-	begin(5);
-	key = new_key();
-	announce(&nodes[0], &key, 123);
+	key = begin_with_key(5, 123);
 	OK(run_until(all_forgotten));
 	EQ(find(&nodes[1], &key)->n, 0);
 	end();
@@ -473,9 +448,7 @@ static void test_size_becomes_known(void)
 	struct holder_key key;
 
 	settings.found_ms = 1;
-	begin(5);
-	key = new_key();
-	announce(&nodes[0], &key, 0);
+	key = begin_with_key(5, 0);
 	EQ(find(&nodes[1], &key)->size, 0);
 	announce(&nodes[0], &key, 55);
 	until_ms = now_ms() + 2;

@@ -10,7 +10,7 @@
 
 #define WHY_BYTES 1024
 /* After so many redirects the owner is asked to serve. */
-#define MAX_MOVES 3
+#define MAX_MOVES 8
 /* How long one that was slow is left in peace; doubled each time. */
 #define SLOW_MS	    15000
 #define SLOW_MAX_MS 120000
@@ -38,16 +38,6 @@ static void count(const char *result)
 }
 
 /* ---- Names ---- */
-
-char *key_text(const struct blob_key *key, char out[80])
-{
-	char hex[DIGEST_HEX_SIZE];
-
-	(void)snprintf(out, 80, "%s:%s",
-		       key->kind == BLOB_URL ? "url" : "sha256",
-		       digest_hex(&key->id, hex));
-	return out;
-}
 
 int origin_path(const char *origin, const struct blob_key *key, struct buf *out)
 {
@@ -129,6 +119,14 @@ static void end_later(struct loop_task *t)
 	ask_end(a, a->end_r);
 }
 
+bool ask_was_tried(const struct ask *a, const struct partner *w)
+{
+	for (unsigned int i = 0; i < a->ntried; i++)
+		if (a->tried[i] == w)
+			return true;
+	return false;
+}
+
 static void note_tried(struct ask *a, struct partner *w, int r, const char *why)
 {
 	if (a->ntried < ASK_MAX_TRIED)
@@ -165,27 +163,32 @@ static int check_head(const struct ask *a, struct http_exchange *x,
 	return 0;
 }
 
+static void on_moved(struct ask *a, const char *id)
+{
+	struct partner *w = id ? partner_find(a->p, id) : NULL;
+
+	a->moved = true;
+	partner_unref(&a->moved_to);
+	if (w && ++a->moves <= MAX_MOVES && partner_alive(w) && w != a->at &&
+	    w->slow_ms <= now_ms() && !ask_was_tried(a, w))
+		a->moved_to = partner_ref(w);
+}
+
 static int on_head(void *arg, struct http_exchange *x,
 		   const struct http_response *res)
 {
 	struct ask *a = arg;
 	struct peers *p = a->p;
+	const char *load = http_header(x, "Peerd-Load", 0);
 	const struct have *h;
 	int r;
 
 	a->status = res->status;
 	know_read(p, a->know, a->at, http_header(x, "Peerd-Have", 0));
+	if (load)
+		(void)load_text_parse(load, &a->at->load);
 	if (res->status == 307) {
-		const char *id = http_header(x, "Peerd-Ask", 0);
-
-		a->moved = true;
-		partner_unref(&a->moved_to);
-		if (id && ++a->moves <= MAX_MOVES) {
-			struct partner *w = partner_find(p, id);
-
-			if (w && partner_alive(w) && w != a->at)
-				a->moved_to = partner_ref(w);
-		}
+		on_moved(a, http_header(x, "Peerd-Ask", 0));
 		return 0;
 	}
 	if (res->status != 206)
@@ -238,8 +241,8 @@ static void request_ok(struct ask *a, uint64_t bytes)
 	double seconds = (double)(uv_hrtime() - a->head_ns) / 1e9;
 
 	w->heard_ms = now;
-	norm_add(a->as_holder ? &p->norm_holder : &p->norm_owner,
-		 now - a->sent_ms, bytes);
+	if (!a->as_holder)
+		norm_add(&p->norm_owner, now - a->sent_ms, bytes);
 	w->slow_times = 0;
 	count("ok");
 	if (w->mb) {
@@ -287,14 +290,13 @@ static void request_failed(struct ask *a, int r, int status, const char *why)
 
 static void request_moved(struct ask *a)
 {
-	if (a->insist) {
+	if (a->insist && !a->moved_to) {
 		request_failed(a, 0, 307, NULL);
 		return;
 	}
 	a->p->redirects_got++;
 	count("moved");
-	if (!a->moved_to)
-		a->insist = true;
+	a->insist |= !a->moved_to;
 }
 
 static void on_done(void *arg, struct http_exchange *x, int r, const char *why)
@@ -333,20 +335,21 @@ static void on_done(void *arg, struct http_exchange *x, int r, const char *why)
 }
 
 static int add_headers(struct ask *a, struct http_header h[8], size_t *ret_n,
-		       char key[128], char have[HAVE_TEXT_SIZE])
+		       char key[BLOB_TEXT_SIZE], char have[HAVE_TEXT_SIZE],
+		       char load[16])
 {
 	struct peers *p = a->p;
 	struct blob *b = a->rq->blob;
-	char text[80];
 	size_t n = 0;
 
-	(void)snprintf(key, 128, "%s;size=%llu", key_text(blob_key(b), text),
-		       (unsigned long long)blob_size(b));
+	(void)blob_text(blob_key(b), blob_size(b), key);
 	h[n++] = (struct http_header){"Peerd-Hop", "1"};
 	h[n++] = (struct http_header){"Peerd-Blob", key};
 	h[n++] = (struct http_header){"Peerd-From", p->cfg.members.id};
 	h[n++] = (struct http_header){"Peerd-Have",
 				      have_text(b, a->chunk, have)};
+	(void)snprintf(load, 16, "%u", p->nserves);
+	h[n++] = (struct http_header){"Peerd-Load", load};
 	if (!a->as_holder)
 		h[n++] = (struct http_header){"Peerd-Fetch", "1"};
 	if (a->insist)
@@ -380,7 +383,7 @@ static int ask_send(struct ask *a, struct partner *w, bool as_holder)
 	CLEANUP(string_list_release) struct string_list origins = {0};
 	struct http_request rq = {0};
 	struct http_header headers[8];
-	char key[128], have[HAVE_TEXT_SIZE];
+	char key[BLOB_TEXT_SIZE], have[HAVE_TEXT_SIZE], load[16];
 	struct peers *p = a->p;
 	uint64_t now = now_ms();
 	int r;
@@ -399,7 +402,7 @@ static int ask_send(struct ask *a, struct partner *w, bool as_holder)
 	if (r == 0)
 		r = members_request(p->members, w->mb, path.data, &rq, &url);
 	if (r == 0)
-		r = add_headers(a, headers, &rq.nheaders, key, have);
+		r = add_headers(a, headers, &rq.nheaders, key, have, load);
 	if (r < 0)
 		return r;
 	rq.headers = headers;
@@ -432,8 +435,8 @@ static bool ask_decide(struct ask *a)
 		v = a->ntried == ASK_MAX_TRIED
 			    ? PLACE_ASK_UPSTREAM
 			    : know_choose(p, a->know, a->chunk, a,
-					  a->rq->background, a->rq->as_owner,
-					  &w);
+					  a->rq->background,
+					  a->rq->as_owner || a->as_owner, &w);
 		if (v == PLACE_WAIT)
 			return false;
 		if (v == PLACE_ASK_UPSTREAM) {
@@ -585,9 +588,9 @@ static bool is_slow(const struct partner *w, const struct pace *now_pace,
 	       pace * SLOW_PART < now_pace->median;
 }
 
-static void leave(struct ask *a)
+static void leave(struct ask *a, const char *why)
 {
-	note_tried(a, a->at, -ETIMEDOUT, "slower than the others");
+	note_tried(a, a->at, -ETIMEDOUT, why);
 	a->leaving = true;
 	http_cancel(a->x);
 }
@@ -611,7 +614,7 @@ static void take_over(struct peers *p, struct partner *w, double median,
 		struct ask *a = list_entry(n, struct ask, node);
 
 		if (a->at == w && a->x && !a->cancelled && !a->leaving)
-			leave(a);
+			leave(a, "slower than the others");
 	}
 }
 
@@ -757,6 +760,30 @@ struct partner *ask_at(struct peers *p, const struct blob_key *key,
 			return a->at;
 	}
 	return NULL;
+}
+
+bool asks_yield(struct peers *p, const struct blob_key *key, uint32_t chunk,
+		const struct partner *w, uint64_t least_ms)
+{
+	const struct know *k = know_find(p, key);
+	uint64_t at = (uint64_t)chunk * CHUNK_SIZE, now = now_ms();
+	bool any = false;
+
+	list_for_each_safe (n, &p->asks) {
+		struct ask *a = list_entry(n, struct ask, node);
+
+		if (!k || a->know != k || a->at != w || !a->x || a->cancelled ||
+		    a->leaving || at + CHUNK_SIZE <= a->rq->offset ||
+		    at >= a->rq->offset + a->rq->length ||
+		    a->got > a->got_before || now - a->sent_ms < least_ms)
+			continue;
+		p->yields++;
+		count("yielded");
+		a->as_owner = true;
+		leave(a, "others wait for us");
+		any = true;
+	}
+	return any;
 }
 
 void peers_source_init(struct peers *p)

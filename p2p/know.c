@@ -3,7 +3,6 @@
 #include <string.h>
 
 #include "base/cleanup.h"
-#include "base/text.h"
 #include "p2p/peers-private.h"
 
 /* What homes said is good for so long. */
@@ -14,11 +13,6 @@ static struct list *bucket(struct peers *p, const struct blob_key *key)
 	return &p->know_hash[digest_prefix(&key->id) % KNOW_HASH];
 }
 
-static bool same_key(const struct blob_key *a, const struct blob_key *b)
-{
-	return a->kind == b->kind && digest_equal(&a->id, &b->id);
-}
-
 struct know *know_find(struct peers *p, const struct blob_key *key)
 {
 	struct list *head = bucket(p, key);
@@ -26,7 +20,7 @@ struct know *know_find(struct peers *p, const struct blob_key *key)
 	list_for_each (n, head) {
 		struct know *k = list_entry(n, struct know, hash);
 
-		if (same_key(&k->key, key))
+		if (blob_key_equal(&k->key, key))
 			return k;
 	}
 	return NULL;
@@ -35,7 +29,7 @@ struct know *know_find(struct peers *p, const struct blob_key *key)
 static void have_release(struct have *h)
 {
 	partner_unref(&h->partner);
-	free(h->bits);
+	free(h->what.bits);
 }
 
 static void know_free(struct peers *p, struct know *k)
@@ -150,101 +144,45 @@ struct have *know_of(struct peers *p, struct know *k, struct partner *w)
 
 bool have_chunk(const struct have *h, uint32_t chunk)
 {
-	uint32_t i = chunk - h->first;
+	uint32_t i = chunk - h->what.first;
 
-	if (h->all)
+	if (h->what.all)
 		return true;
-	return chunk >= h->first && i < h->n && (h->bits[i / 8] >> i % 8 & 1);
+	return chunk >= h->what.first && i < h->what.n &&
+	       (h->what.bits[i / 8] >> i % 8 & 1);
 }
 
 void know_read(struct peers *p, struct know *k, struct partner *w,
 	       const char *text)
 {
+	struct have_bits bits;
 	struct have *h;
-	char *colon;
-	unsigned long first;
-	size_t len;
-	uint8_t *bits;
 
-	if (!text || !w)
+	if (!text || !w || have_text_parse(text, k->nchunks, &bits) < 0)
 		return;
-	if (strcmp(text, "all") == 0) {
-		h = know_of(p, k, w);
-		if (h)
-			h->all = true;
-		return;
-	}
-	errno = 0;
-	first = strtoul(text, &colon, 10);
-	if (errno || *colon != ':' || first >= k->nchunks)
-		return;
-	text = colon + 1;
-	len = strlen(text);
-	if (len % 2 || len > HAVE_MAX_CHUNKS / 4)
-		return;
-	bits = malloc(len / 2 + 1);
-	if (!bits)
-		return;
-	for (size_t i = 0; i < len; i += 2) {
-		int hi = hex_value_lower(text[i]);
-		int lo = hex_value_lower(text[i + 1]);
-
-		if (hi < 0 || lo < 0) {
-			free(bits);
-			return;
-		}
-		bits[i / 2] = (uint8_t)(hi << 4 | lo);
-	}
 	h = know_of(p, k, w);
 	if (!h) {
-		free(bits);
-		return;
+		free(bits.bits);
+	} else if (bits.all) {
+		h->what.all = true;
+	} else {
+		free(h->what.bits);
+		h->what = bits;
 	}
-	free(h->bits);
-	h->all = false;
-	h->bits = bits;
-	h->first = (uint32_t)first;
-	h->n = (uint32_t)len * 4;
 }
 
 void know_lacks(struct know *k, const struct partner *w, uint32_t chunk)
 {
 	for (unsigned int i = 0; i < k->nhaves; i++) {
-		struct have *h = &k->haves[i];
-		uint32_t at = chunk - h->first;
+		struct have_bits *b = &k->haves[i].what;
+		uint32_t at = chunk - b->first;
 
-		if (h->partner != w)
+		if (k->haves[i].partner != w)
 			continue;
-		h->all = false;
-		if (chunk >= h->first && at < h->n)
-			h->bits[at / 8] &= (uint8_t) ~(1u << at % 8);
+		b->all = false;
+		if (chunk >= b->first && at < b->n)
+			b->bits[at / 8] &= (uint8_t) ~(1u << at % 8);
 	}
-}
-
-char *have_text(const struct blob *b, uint32_t chunk, char out[HAVE_TEXT_SIZE])
-{
-	static const char digits[] = "0123456789abcdef";
-	uint32_t nchunks = blob_chunks(b), first = 0, n;
-	size_t len;
-
-	if (blob_missing(b) == 0) {
-		memcpy(out, "all", 4);
-		return out;
-	}
-	if (nchunks > HAVE_MAX_CHUNKS && chunk > HAVE_MAX_CHUNKS / 2)
-		first = (chunk - HAVE_MAX_CHUNKS / 2) & ~UINT32_C(7);
-	n = (uint32_t)min_u64(nchunks - first, HAVE_MAX_CHUNKS);
-	len = (size_t)snprintf(out, HAVE_TEXT_SIZE, "%u:", first);
-	for (uint32_t i = 0; i < n; i += 8) {
-		unsigned int byte = 0;
-
-		for (uint32_t j = i; j < n && j < i + 8; j++)
-			byte |= (unsigned int)blob_has(b, first + j) << (j - i);
-		out[len++] = digits[byte >> 4];
-		out[len++] = digits[byte & 15];
-	}
-	out[len] = '\0';
-	return out;
 }
 
 /* ---- Who owns what ---- */
@@ -305,14 +243,6 @@ uint32_t know_order(struct peers *p, struct know *k, uint32_t chunk,
 
 /* ---- Whom to ask ---- */
 
-static bool was_tried(const struct ask *a, const struct partner *w)
-{
-	for (unsigned int i = 0; a && i < a->ntried; i++)
-		if (a->tried[i] == w)
-			return true;
-	return false;
-}
-
 static struct place_candidate candidate(const struct ask *a, struct know *k,
 					struct partner *w, uint32_t chunk,
 					uint64_t now)
@@ -323,7 +253,8 @@ static struct place_candidate candidate(const struct ask *a, struct know *k,
 		return c;
 	c.active = w->active;
 	c.slow = w->slow_ms > now;
-	c.tried = w->benched_ms > now || was_tried(a, w) || !partner_alive(w);
+	c.tried = w->benched_ms > now || !partner_alive(w) ||
+		  (a && ask_was_tried(a, w));
 	for (unsigned int i = 0; i < k->nhaves; i++) {
 		const struct have *h = &k->haves[i];
 
@@ -409,8 +340,8 @@ static void looked(void *arg, int r, uint64_t size, struct member *const *v,
 		struct have *h = w ? know_of(p, k, w) : NULL;
 
 		/* All of it, as far as is known; else its answer tells. */
-		if (h && !h->bits)
-			h->all = true;
+		if (h && !h->what.bits)
+			h->what.all = true;
 	}
 	know_put(p, k);
 	asks_pump(p);
@@ -418,10 +349,7 @@ static void looked(void *arg, int r, uint64_t size, struct member *const *v,
 
 bool know_look(struct peers *p, struct know *k)
 {
-	struct holder_key key = {
-		.kind = k->key.kind == BLOB_URL ? HOLDER_URL : HOLDER_SHA256,
-		.id = k->key.id,
-	};
+	struct holder_key key = holder_key_of(&k->key);
 	struct look *l;
 
 	if (k->looking)

@@ -136,7 +136,7 @@ static int meta_send(struct meta *m, struct partner *w)
 	struct meta_ask *a = calloc(1, sizeof(*a));
 	struct http_request rq = {0};
 	struct http_header h[3];
-	char key[128], text[80];
+	char key[BLOB_TEXT_SIZE];
 	int r;
 
 	if (!a)
@@ -152,8 +152,7 @@ static int meta_send(struct meta *m, struct partner *w)
 	h[rq.nheaders++] =
 		(struct http_header){"Peerd-From", m->p->cfg.members.id};
 	if (m->size) {
-		(void)snprintf(key, sizeof(key), "%s;size=0",
-			       key_text(&m->key, text));
+		(void)blob_text(&m->key, 0, key);
 		h[rq.nheaders++] = (struct http_header){"Peerd-Blob", key};
 		rq.method = "HEAD";
 	}

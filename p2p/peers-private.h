@@ -7,6 +7,7 @@
 #include "p2p/holders.h"
 #include "p2p/peers.h"
 #include "p2p/placement.h"
+#include "p2p/words.h"
 
 /* Our requests that wait at one member: one whose bytes come, and one that the
  * member can begin with meanwhile. */
@@ -16,15 +17,11 @@
 #define KNOW_MAX_ROUNDS	 4
 #define KNOW_MAX_BLOBS	 512
 #define KNOW_HASH	 256
-/* Chunks in one Peerd-Have. */
-#define HAVE_MAX_CHUNKS 8192
-/* "65536:", two digits a byte, NUL. */
-#define HAVE_TEXT_SIZE (16 + HAVE_MAX_CHUNKS / 4)
-#define ASK_MAX_TRIED  12
-#define GIVEN_MAX      4096
-#define GIVEN_MEMBERS  8
-#define NORM_SAMPLES   32
-#define TICK_MS	       100
+#define ASK_MAX_TRIED	 12
+#define GIVEN_MAX	 4096
+#define GIVEN_MEMBERS	 8
+#define NORM_SAMPLES	 32
+#define TICK_MS		 100
 /* What a member delivers is judged over so many ticks. */
 #define PACE_TICKS 15
 
@@ -32,32 +29,37 @@
 struct partner {
 	struct list node; /* in peers.partners */
 	struct peers *p;
-	struct member *mb;   /* NULL: forgotten by members */
-	unsigned int refs;   /* asks; and 1 while mb */
-	uint16_t store_id;   /* see store_peer_id() */
-	uint32_t active;     /* our requests open at it */
+	struct member *mb; /* NULL: forgotten by members */
+	unsigned int refs; /* asks; and 1 while mb */
+	uint16_t store_id; /* see store_peer_id() */
+	uint32_t active;   /* our requests open at it */
 	/* Bytes of the last ticks, the current one at pace_at, and in which of
 	 * them (bit 0 the last whole one) we waited for it all the time. */
 	uint32_t pace[PACE_TICKS + 1];
 	unsigned int pace_at;
 	uint32_t pace_busy;
-	uint64_t heard_ms;   /* when it showed signs of life last, or was asked */
+	uint64_t heard_ms; /* when it showed signs of life last, or was asked */
 	uint64_t heard_bytes; /* since then */
-	bool paused;	     /* for want of memory, in this tick */
-	uint64_t slow_ms;    /* judged slow until then */
-	uint32_t slow_times; /* in a row */
-	uint64_t benched_ms; /* its bytes were wrong: not asked until then */
+	bool paused;	      /* for want of memory, in this tick */
+	uint64_t slow_ms;     /* judged slow until then */
+	uint32_t slow_times;  /* in a row */
+	uint64_t benched_ms;  /* its bytes were wrong: not asked until then */
+	/* Requests that it serves, as it said last (Peerd-Load), and those that
+	 * we sent on to it since. */
+	uint32_t load;
+	/* Our answers to it: how many are open, when the first of them began or
+	 * the latest ended, how long the latest took. */
+	uint32_t open_to;
+	uint64_t given_ms, took_ms;
 	uint64_t got_bytes, sent_bytes, failures, benched_times;
 };
 
 /* What a member has of a blob. */
 struct have {
 	struct partner *partner; /* a reference */
-	bool all;
+	struct have_bits what;
 	bool wont;	  /* fetch it for others */
 	uint64_t wont_ms; /* until then */
-	uint32_t first, n; /* the chunks that bits tells of */
-	uint8_t *bits;
 };
 
 struct deal {
@@ -92,16 +94,17 @@ struct ask {
 	struct know *know;
 	uint32_t chunk; /* the first one */
 	uint64_t got;	/* bytes handed over, in all */
-	bool cancelled, ended;
-	bool waiting; /* for a member with less to do, or for the homes */
+	bool cancelled;
+	bool as_owner; /* others wait for us to fetch it */
+	bool waiting;  /* for a member with less to do, or for the homes */
 	struct partner *tried[ASK_MAX_TRIED];
 	unsigned int ntried;
 	/* The request that is open. */
 	struct http_exchange *x;
 	struct partner *at;
-	bool as_holder;	 /* it is thought to have it */
-	bool insist;	 /* no more 307s */
-	bool leaving;	 /* it is being given up for another */
+	bool as_holder; /* it is thought to have it */
+	bool insist;	/* no more 307s */
+	bool leaving;	/* it is being given up for another */
 	bool head_ok, paused;
 	int status;
 	bool moved;		  /* a 307 came */
@@ -120,8 +123,9 @@ struct given {
 	struct list hash, lru;
 	struct blob_key key;
 	uint32_t chunk;
-	uint32_t times;
-	unsigned int n, next;
+	uint32_t times;			   /* it was given to somebody */
+	uint32_t turn;			   /* requests that were sent on */
+	unsigned int n, oldest;		   /* of to[] */
 	struct partner *to[GIVEN_MEMBERS]; /* references */
 };
 
@@ -148,16 +152,16 @@ struct peers {
 	struct loop_task pump;
 	uv_timer_t tick;
 	bool ticking;
-	struct norm norm_owner, norm_holder;
+	struct norm norm_owner; /* of what was asked of owners */
 
-	struct list metas; /* p2p/meta.c */
+	struct list metas;  /* p2p/meta.c */
 	struct list serves; /* p2p/serve.c */
 	unsigned int nserves;
 	struct list given_hash[KNOW_HASH];
 	struct list given;
 	unsigned int ngiven;
 
-	uint64_t takeovers, redirects_got, redirects_sent, mismatches;
+	uint64_t takeovers, redirects_got, redirects_sent, yields, mismatches;
 	uint64_t served_bytes;
 	uint64_t informed_ms;
 
@@ -195,9 +199,6 @@ bool have_chunk(const struct have *h, uint32_t chunk);
 void know_read(struct peers *p, struct know *k, struct partner *w,
 	       const char *text);
 void know_lacks(struct know *k, const struct partner *w, uint32_t chunk);
-/* A Peerd-Have of what we have of b around chunk; returns out. */
-char *have_text(const struct blob *b, uint32_t chunk,
-		char out[HAVE_TEXT_SIZE]);
 /* The owner of the chunk's stripe and who comes after it, as members of the
  * zone's view; at most PLACE_ORDER, 0 when memory is short. */
 uint32_t know_order(struct peers *p, struct know *k, uint32_t chunk,
@@ -221,9 +222,13 @@ void asks_tick(struct peers *p, uint64_t now);
 /* Whether the chunk comes from a member now: who it is. */
 struct partner *ask_at(struct peers *p, const struct blob_key *key,
 		       uint32_t chunk);
+/* Asks for the chunk that wait at w, idly for least_ms at least, give it up: we
+ * fetch it, for others wait for us. True: there was one. */
+bool asks_yield(struct peers *p, const struct blob_key *key, uint32_t chunk,
+		const struct partner *w, uint64_t least_ms);
+bool ask_was_tried(const struct ask *a, const struct partner *w);
 int origin_path(const char *origin, const struct blob_key *key,
 		struct buf *out);
-char *key_text(const struct blob_key *key, char out[80]);
 
 /* ---- serve.c ---- */
 

@@ -270,10 +270,7 @@ static void verified(struct peers *p, struct blob *b)
 
 void peers_announce(struct peers *p, const struct blob_key *key, uint64_t size)
 {
-	struct holder_key k = {
-		.kind = key->kind == BLOB_URL ? HOLDER_URL : HOLDER_SHA256,
-		.id = key->id,
-	};
+	struct holder_key k = holder_key_of(key);
 
 	holders_announce(p->holders, &k, size);
 }

@@ -1,6 +1,8 @@
 /* Who fetches what, and whom to ask next. Pure: no I/O, no clock, no lock, no
  * memory but what the caller gives; the daemon and the simulation
- * (tests/sim) run the same code.
+ * (tests/sim) run the same code, but for the rule of who is slow: the simulation
+ * judges single requests (below, "Who is slow"), the daemon what a member
+ * delivers in all (p2p/ask.c), for it also sees silence.
  *
  * A blob is cut into stripes of a few chunks. In every round of as many
  * stripes as there are members each member owns exactly one, chosen by
@@ -93,6 +95,8 @@ enum place_verdict {
  * left, and upstream only by the first in the order that is fit. */
 enum place_verdict place_choose(const struct place_ask *ask,
 				uint32_t *ret_member);
+
+/* ---- Who is slow ---- */
 
 /* What a request takes now: the median of v[0..nended), durations of the latest
  * that ended, and v[nended..nended + nopen), ages of those that are open, as

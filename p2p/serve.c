@@ -11,7 +11,10 @@
 
 /* Past slots requests are sent elsewhere; past this many times that, away. */
 #define HARD_FACTOR 4
-#define INFORM_MS   500
+/* Who waits at another for so long without a byte, while others wait for us,
+ * fetches for itself. */
+#define YIELD_MS  500
+#define INFORM_MS 500
 
 static struct metric_family m_served = {
 	.name = "peerd_peer_served_requests_total",
@@ -37,7 +40,8 @@ struct serving {
 	bool head, fetch, insist;
 	struct http_req
 		*waits; /* being answered; upstream may keep it waiting */
-	char *origin;	/* NULL: none that is to be used */
+	uint64_t began_ms;
+	char *origin; /* NULL: none that is to be used */
 	/* On a worker. */
 	struct loop_job job;
 	int r;
@@ -75,8 +79,7 @@ static struct given *given_get(struct peers *p, const struct blob_key *key,
 
 	list_for_each (n, head) {
 		g = list_entry(n, struct given, hash);
-		if (g->chunk == chunk && g->key.kind == key->kind &&
-		    digest_equal(&g->key.id, &key->id))
+		if (g->chunk == chunk && blob_key_equal(&g->key, key))
 			return g;
 	}
 	if (!make)
@@ -111,23 +114,58 @@ static void given_note(struct serving *s)
 		g->to[g->n++] = partner_ref(s->from);
 		return;
 	}
-	partner_unref(&g->to[g->next]);
-	g->to[g->next] = partner_ref(s->from);
-	g->next = (g->next + 1) % GIVEN_MEMBERS;
+	partner_unref(&g->to[g->oldest]);
+	g->to[g->oldest] = partner_ref(s->from);
+	g->oldest = (g->oldest + 1) % GIVEN_MEMBERS;
 }
 
-/* One who was given it and lives, each in turn; NULL if there is none but who
- * asks. */
-static struct partner *given_pick(struct serving *s, struct given *g)
+/* How long a transfer to it takes of late, as far as can be seen. */
+static uint32_t pace_ms(const struct partner *w, uint64_t now)
 {
-	for (unsigned int i = 0; i < g->n; i++) {
-		struct partner *w = g->to[g->next++ % g->n];
+	uint64_t open = w->open_to ? now - w->given_ms : 0;
 
-		g->next %= GIVEN_MEMBERS;
-		if (w != s->from && partner_alive(w))
-			return w;
+	return (uint32_t)min_u64(max_u64(w->took_ms, open), UINT32_MAX);
+}
+
+/* Who was given it and may give it to whoever asks now; NULL: nobody, or it is
+ * better served here. */
+static struct partner *given_pick(const struct serving *s, struct given *g)
+{
+	const struct peers *p = s->p;
+	uint32_t slots = p->cfg.upload_slots ? p->cfg.upload_slots : 64;
+	uint32_t fanout = place_fanout(blob_chunks(s->blob),
+				       members_alive(p->members) + 1);
+	struct place_receiver to[GIVEN_MEMBERS];
+	uint64_t now = now_ms();
+	struct place_given given = {
+		.to = to,
+		.n = g->n,
+		.turn = g->turn,
+		.load = p->nserves - 1, /* without this one */
+		.times = g->times,
+		.fanout = p->nserves > slots && !s->insist ? 0 : fanout,
+		.insist = s->insist,
+	};
+	uint32_t i;
+
+	for (i = 0; i < g->n; i++) {
+		const struct partner *w = g->to[i];
+
+		if (w == s->from)
+			return NULL; /* it could not keep it */
+		to[i] = (struct place_receiver){
+			.load = w->load,
+			.pace_ms = pace_ms(w, now),
+			.unfit = !partner_alive(w) || w->slow_ms > now ||
+				 w->benched_ms > now,
+		};
 	}
-	return NULL;
+	i = place_redirect(&given);
+	if (i == PLACE_NONE)
+		return NULL;
+	g->turn++;
+	g->to[i]->load++;
+	return g->to[i];
 }
 
 void given_forget_partner(struct peers *p, const struct partner *w)
@@ -139,7 +177,7 @@ void given_forget_partner(struct peers *p, const struct partner *w)
 			if (g->to[i] == w) {
 				partner_unref(&g->to[i]);
 				g->to[i] = g->to[--g->n];
-				g->next = 0;
+				g->oldest = 0;
 				i--;
 			}
 	}
@@ -174,9 +212,15 @@ static void on_gone(struct http_req *rq)
 static void served(void *arg, int r, uint64_t bytes)
 {
 	struct serving *s = arg;
+	uint64_t now = now_ms();
 
-	(void)r;
 	s->waits = NULL;
+	if (s->from) {
+		s->from->open_to--;
+		s->from->given_ms = now;
+		if (r == 0)
+			s->from->took_ms = now - s->began_ms;
+	}
 	s->p->served_bytes += bytes;
 	metric_add(metric_get(&m_bytes, NULL), (double)bytes);
 	if (s->from)
@@ -197,10 +241,11 @@ static void refuse(struct serving *s, int status, const char *code,
 
 /* ---- The answer ---- */
 
-static void tell_have(struct serving *s)
+static void tell_state(struct serving *s)
 {
 	char have[HAVE_TEXT_SIZE];
 
+	http_header_add(s->rq, "Peerd-Load", "%u", s->p->nserves);
 	http_header_add(s->rq, "Peerd-Have", "%s",
 			have_text(s->blob, s->chunk, have));
 }
@@ -216,17 +261,10 @@ static bool is_present(const struct serving *s)
 static bool send_away(struct serving *s)
 {
 	struct peers *p = s->p;
-	unsigned int members = members_alive(p->members) + 1;
 	struct given *g = given_get(p, &s->key, s->chunk, false);
-	uint32_t slots = p->cfg.upload_slots ? p->cfg.upload_slots : 64;
-	struct partner *w;
+	const struct partner *w = g ? given_pick(s, g) : NULL;
 	struct http_req *rq;
 
-	if (s->insist || !g ||
-	    (p->nserves <= slots &&
-	     g->times < place_fanout(blob_chunks(s->blob), members)))
-		return false;
-	w = given_pick(s, g);
 	if (!w)
 		return false;
 	p->redirects_sent++;
@@ -245,6 +283,9 @@ static void send_blob(struct serving *s)
 	struct http_req *rq;
 
 	given_note(s);
+	s->began_ms = now_ms();
+	if (s->from && s->from->open_to++ == 0)
+		s->from->given_ms = s->began_ms;
 	count("served");
 	rq = steal_ptr(&s->rq);
 	http_req_on_gone(rq, NULL);
@@ -284,20 +325,32 @@ static void answer(struct serving *s)
 		refuse(s, 416, "RANGE_INVALID", "no such range");
 		return;
 	}
-	tell_have(s);
+	tell_state(s);
 	if (is_present(s)) {
 		if (!send_away(s))
 			send_blob(s);
 		return;
 	}
 	at = ask_at(p, &s->key, s->chunk);
-	/* Who asks is whom we wait for; or nobody fetches it. */
-	if ((at && at == s->from) || (!at && !s->fetch)) {
+	if (!s->fetch && (!at || at == s->from)) {
 		refuse(s, 404, "BLOB_UNKNOWN", "not here");
 		return;
 	}
-	if (!send_away(s))
-		send_blob(s);
+	/* Two that wait for each other: the one with the lesser name fetches.
+	 */
+	if (at && at == s->from &&
+	    (strcmp(p->cfg.members.id, at->mb->id) > 0 ||
+	     !asks_yield(p, &s->key, s->chunk, at, 0))) {
+		refuse(s, 503, "UNAVAILABLE", "waits for who asks");
+		return;
+	}
+	if (send_away(s))
+		return;
+	/* Who asks thinks that those before us are not fit, and we wait at one
+	 * of them. */
+	if (at && at != s->from && s->fetch)
+		(void)asks_yield(p, &s->key, s->chunk, at, YIELD_MS);
+	send_blob(s);
 }
 
 static void look_up(struct loop_job *j)
@@ -345,35 +398,6 @@ void serve_tick(struct peers *p, uint64_t now)
 
 /* ---- The request ---- */
 
-/* "sha256:<hex>;size=N" or "url:<hex>;size=N". */
-static int parse_blob(const char *text, struct serving *s)
-{
-	char hex[DIGEST_HEX_SIZE];
-	const char *p;
-	char *end;
-
-	if (strncmp(text, "sha256:", 7) == 0) {
-		s->key.kind = BLOB_SHA256;
-		p = text + 7;
-	} else if (strncmp(text, "url:", 4) == 0) {
-		s->key.kind = BLOB_URL;
-		p = text + 4;
-	} else {
-		return -EINVAL;
-	}
-	if (strlen(p) < DIGEST_HEX_SIZE - 1)
-		return -EINVAL;
-	memcpy(hex, p, DIGEST_HEX_SIZE - 1);
-	hex[DIGEST_HEX_SIZE - 1] = '\0';
-	p += DIGEST_HEX_SIZE - 1;
-	if (digest_parse_hex(hex, &s->key.id) < 0 ||
-	    strncmp(p, ";size=", 6) != 0 || p[6] < '0' || p[6] > '9')
-		return -EINVAL;
-	errno = 0;
-	s->size = strtoull(p + 6, &end, 10);
-	return errno || *end || s->size > BLOB_MAX_SIZE ? -EINVAL : 0;
-}
-
 static int parse_range(struct http_req *rq, struct serving *s)
 {
 	const char *text = http_req_header(rq, "Range");
@@ -400,6 +424,7 @@ static void handle_blob(struct peers *p, struct http_req *rq, char *origin)
 {
 	const char *text = http_req_header(rq, "Peerd-Blob");
 	const char *id = http_req_header(rq, "Peerd-From");
+	const char *load = http_req_header(rq, "Peerd-Load");
 	uint32_t slots = p->cfg.upload_slots ? p->cfg.upload_slots : 64;
 	struct serving *s = calloc(1, sizeof(*s));
 	struct know *k;
@@ -415,7 +440,8 @@ static void handle_blob(struct peers *p, struct http_req *rq, char *origin)
 	s->head = http_req_is_head(rq);
 	list_add_tail(&p->serves, &s->node);
 	p->nserves++;
-	if (!text || parse_blob(text, s) < 0 || parse_range(rq, s) < 0) {
+	if (!text || blob_text_parse(text, &s->key, &s->size) < 0 ||
+	    parse_range(rq, s) < 0) {
 		refuse(s, 400, "UNSUPPORTED",
 		       "not what a member asks: Peerd-Blob and one range");
 		return;
@@ -427,6 +453,8 @@ static void handle_blob(struct peers *p, struct http_req *rq, char *origin)
 	s->from = id ? partner_find(p, id) : NULL;
 	if (s->from)
 		(void)partner_ref(s->from);
+	if (s->from && load)
+		(void)load_text_parse(load, &s->from->load);
 	s->fetch = is_one(rq, "Peerd-Fetch");
 	s->insist = is_one(rq, "Peerd-Insist");
 	if (s->from && s->size > 0) {

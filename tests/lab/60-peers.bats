@@ -255,6 +255,55 @@ has_new_keys()
 	at_least "$(node_metric 1 peerd_peer_discovery_duration_seconds_count)" 1
 }
 
+# as_member HOST LOAD RANGE [OPTION...]: host 1 is asked in its name; prints the
+# status and whom else to ask.
+as_member()
+{
+	local id
+	id=$(node_curl "$1" -f http://127.0.0.1:5000/api/v1/peers |
+		jq -r .self.id)
+	in_host "$1" curl -s -o /dev/null -k --cert "$KEYS/h$1.crt" \
+		--key "$KEYS/h$1.key" -w '%{http_code} %header{peerd-ask}' \
+		-H 'Peerd-Hop: 1' -H "Peerd-Blob: $DIGEST;size=$SIZE" \
+		-H "Peerd-From: $id" -H "Peerd-Load: $2" -r "$3" "${@:4}" \
+		"https://$(node_addr 1)/v2/lab/data/blobs/$DIGEST"
+}
+
+serving()
+{
+	node_curl 1 -f http://127.0.0.1:5000/api/v1/peers |
+		jq -e ".transfers.serving >= $1"
+}
+
+@test "a busy node sends on to whom it gave the chunk, if that one is not" {
+	local i id2
+	cluster 3
+	new_blob $((16 * MiB))
+	nodes_start 1 2 3
+	all_pull 1
+	id2=$(node_curl 2 -f http://127.0.0.1:5000/api/v1/peers |
+		jq -r .self.id)
+	equal "$(as_member 2 0 0-1048575)" '206 '
+	# It is not busy yet.
+	equal "$(as_member 3 0 1048576-1048585)" '206 '
+	for i in {1..8}; do
+		background_on 3 "$BATS_TEST_TMPDIR/slow$i" curl -s -k \
+			-o /dev/null --cert "$KEYS/h3.crt" --limit-rate 50k \
+			--key "$KEYS/h3.key" -r "$((2 * MiB))-$((16 * MiB - 1))" \
+			-H 'Peerd-Hop: 1' -H "Peerd-Blob: $DIGEST;size=$SIZE" \
+			"https://$(node_addr 1)/v2/lab/data/blobs/$DIGEST"
+	done
+	wait_for "$PATIENCE" serving 8
+	equal "$(as_member 3 0 0-1048575)" "307 $id2"
+	# It was there in vain.
+	equal "$(as_member 3 0 0-9 -H 'Peerd-Insist: 1')" '206 '
+	# Who was given it could not keep it.
+	equal "$(as_member 2 0 0-9)" '206 '
+	# The other one is as busy.
+	equal "$(as_member 2 40 3145728-3145737)" '206 '
+	equal "$(as_member 3 0 3145728-3145737)" '206 '
+}
+
 # hosts_file: what follows on standard input is /etc/hosts, for this test.
 hosts_file()
 {

@@ -1,0 +1,46 @@
+/* What members tell each other in the headers of requests for blobs and of the
+ * answers. Pure: what comes from a member is input like any other.
+ *
+ *   Peerd-Blob: sha256:<hex>;size=<bytes>    or url:<hex>;size=…
+ *   Peerd-Have: all, or <first chunk>:<hex>  a bit for each chunk from there
+ *                                            on, low bits first
+ *   Peerd-Load: <requests it is serving>
+ *
+ * Functions that read return 0, or -EINVAL for what is malformed. */
+#ifndef P2P_WORDS_H
+#define P2P_WORDS_H
+
+#include "p2p/holders.h"
+#include "store/store.h"
+
+/* Chunks in one Peerd-Have. */
+#define HAVE_MAX_CHUNKS 8192
+/* "65536:", two digits a byte, NUL. */
+#define HAVE_TEXT_SIZE (16 + HAVE_MAX_CHUNKS / 4)
+/* A key, ";size=", 20 digits, NUL. */
+#define BLOB_TEXT_SIZE (DIGEST_STR_SIZE + 27)
+
+struct holder_key holder_key_of(const struct blob_key *key);
+bool blob_key_equal(const struct blob_key *a, const struct blob_key *b);
+
+/* Returns out. */
+char *blob_text(const struct blob_key *key, uint64_t size,
+		char out[BLOB_TEXT_SIZE]);
+/* The size is at most BLOB_MAX_SIZE. */
+int blob_text_parse(const char *s, struct blob_key *ret_key,
+		    uint64_t *ret_size);
+
+struct have_bits {
+	bool all;	   /* then the rest is 0 */
+	uint32_t first, n; /* the chunks that bits tells of */
+	uint8_t *bits;	   /* the owner frees it */
+};
+
+/* Of a blob of so many chunks. Also -ENOMEM. */
+int have_text_parse(const char *s, uint32_t nchunks, struct have_bits *ret);
+/* Of what we have of b, around chunk; returns out. */
+char *have_text(const struct blob *b, uint32_t chunk, char out[HAVE_TEXT_SIZE]);
+
+int load_text_parse(const char *s, uint32_t *ret);
+
+#endif

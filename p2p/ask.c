@@ -11,9 +11,6 @@
 #define WHY_BYTES 1024
 /* After so many redirects the owner is asked to serve. */
 #define MAX_MOVES 8
-/* How long one that was slow is left in peace; doubled each time. */
-#define SLOW_MS	    15000
-#define SLOW_MAX_MS 120000
 /* One that would not fetch a blob for others (no credentials, upstream fails)
  * is not asked to for so long. */
 #define WONT_MS 10000
@@ -57,35 +54,6 @@ int origin_path(const char *origin, const struct blob_key *key, struct buf *out)
 		return -EINVAL;
 	return buf_printf(out, "/v2/%s/blobs/%s?ns=%.*s", name + 1,
 			  digest_str(&key->id, s), (int)(name - host), host);
-}
-
-/* ---- What is normal now ---- */
-
-static void norm_add(struct norm *n, uint64_t ms, uint64_t bytes)
-{
-	uint64_t per_mib = bytes ? ms * CHUNK_SIZE / bytes : 0;
-
-	n->ms[n->n++ % NORM_SAMPLES] = (uint32_t)min_u64(per_mib, UINT32_MAX);
-}
-
-static int by_value(const void *a, const void *b)
-{
-	uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
-
-	return x < y ? -1 : x > y;
-}
-
-/* The upper quartile; 0 = not known yet. */
-static uint64_t norm_ms(const struct norm *n, uint64_t bytes)
-{
-	uint32_t v[NORM_SAMPLES];
-	unsigned int k = n->n < NORM_SAMPLES ? n->n : NORM_SAMPLES;
-
-	if (k < 3)
-		return 0;
-	memcpy(v, n->ms, sizeof(v));
-	qsort(v, k, sizeof(v[0]), by_value);
-	return max_u64((uint64_t)v[k * 3 / 4] * bytes / CHUNK_SIZE, 1);
 }
 
 /* ---- The end of an ask ---- */
@@ -242,7 +210,7 @@ static void request_ok(struct ask *a, uint64_t bytes)
 
 	w->heard_ms = now;
 	if (!a->as_holder)
-		norm_add(&p->norm_owner, now - a->sent_ms, bytes);
+		slow_note(&p->norm_owner, now - a->sent_ms, bytes);
 	w->slow_times = 0;
 	count("ok");
 	if (w->mb) {
@@ -490,156 +458,6 @@ void asks_pump(struct peers *p)
 	pump_later(p);
 }
 
-/* ---- Slow ones ----
- *
- * A member is slow when it delivers much less than the others do at the same
- * time: a fixed limit, or what was usual before, would take a crowded link for
- * a fault of all members, and send everybody upstream at once. */
-
-/* Bytes per tick, over the ticks in which we waited for it; -1: too few. */
-static double pace_of(const struct partner *w, unsigned int least)
-{
-	unsigned int ticks = (unsigned int)__builtin_popcount(w->pace_busy);
-	uint64_t bytes = 0;
-
-	if (ticks < least)
-		return -1;
-	for (unsigned int i = 0; i < PACE_TICKS; i++)
-		if (w->pace_busy >> i & 1)
-			bytes += w->pace[(w->pace_at + PACE_TICKS - i) %
-					 (PACE_TICKS + 1)];
-	return (double)bytes / ticks;
-}
-
-static void pace_tick(struct peers *p)
-{
-	list_for_each (n, &p->asks) {
-		struct ask *a = list_entry(n, struct ask, node);
-
-		if (a->at && a->paused)
-			a->at->paused = true;
-	}
-	list_for_each (n, &p->partners) {
-		struct partner *w = list_entry(n, struct partner, node);
-		bool busy = w->active > 0 && !w->paused;
-
-		w->pace_busy =
-			(w->pace_busy << 1 | busy) & ((1u << PACE_TICKS) - 1);
-		w->pace_at = (w->pace_at + 1) % (PACE_TICKS + 1);
-		w->pace[w->pace_at] = 0;
-		w->paused = false;
-	}
-}
-
-static int by_pace(const void *a, const void *b)
-{
-	double x = *(const double *)a, y = *(const double *)b;
-
-	return x < y ? -1 : x > y;
-}
-
-struct pace {
-	double median; /* of the members that are asked now; -1: too few */
-	unsigned int slow, alive;
-};
-
-#define PACE_MEMBERS 128
-
-static struct pace pace_now(struct peers *p, uint64_t now)
-{
-	double v[PACE_MEMBERS] = {0};
-	unsigned int n = 0;
-	struct pace r = {.median = -1};
-
-	list_for_each (it, &p->partners) {
-		const struct partner *w = list_entry(it, struct partner, node);
-		double pace = pace_of(w, PACE_TICKS / 3);
-
-		r.slow += w->slow_ms > now;
-		r.alive += partner_alive(w);
-		if (pace >= 0 && n < PACE_MEMBERS)
-			v[n++] = pace;
-	}
-	qsort(v, n, sizeof(v[0]), by_pace);
-	if (n >= 3)
-		r.median = v[n / 2];
-	return r;
-}
-
-/* Delivers less than this part of what the others do. */
-#define SLOW_PART 5
-/* A few bytes more or less say nothing. */
-#define PACE_LEAST (16u << 10)
-/* Nothing worth the name for so long. */
-#define SILENT_MS     2000
-#define SILENT_MAX_MS 6000
-
-static bool is_slow(const struct partner *w, const struct pace *now_pace,
-		    uint64_t normal_ms, uint64_t now)
-{
-	double pace = pace_of(w, PACE_TICKS);
-	uint64_t silent = now - w->heard_ms;
-
-	if (w->active == 0 || w->slow_ms > now)
-		return false;
-	if (silent >= min_u64(max_u64(SILENT_MS, 4 * normal_ms), SILENT_MAX_MS))
-		return true;
-	return pace >= 0 && now_pace->median >= PACE_LEAST &&
-	       pace * SLOW_PART < now_pace->median;
-}
-
-static void leave(struct ask *a, const char *why)
-{
-	note_tried(a, a->at, -ETIMEDOUT, why);
-	a->leaving = true;
-	http_cancel(a->x);
-}
-
-static void take_over(struct peers *p, struct partner *w, double median,
-		      uint64_t now)
-{
-	unsigned int shift = w->slow_times < 4 ? w->slow_times : 4;
-	double pace = pace_of(w, 1);
-
-	w->slow_times++;
-	w->slow_ms = now + min_u64((uint64_t)SLOW_MS << shift, SLOW_MAX_MS);
-	p->takeovers++;
-	count("slow");
-	log_info("a member is slow: others are asked",
-		 LS("member", partner_name(w)), LU("requests", w->active),
-		 LD("bytes_per_second", pace * 1000 / TICK_MS),
-		 LD("others", median * 1000 / TICK_MS),
-		 LU("silent_ms", now - w->heard_ms));
-	list_for_each_safe (n, &p->asks) {
-		struct ask *a = list_entry(n, struct ask, node);
-
-		if (a->at == w && a->x && !a->cancelled && !a->leaving)
-			leave(a, "slower than the others");
-	}
-}
-
-void asks_tick(struct peers *p, uint64_t now)
-{
-	struct pace pace = pace_now(p, now);
-	uint64_t normal = norm_ms(&p->norm_owner, CHUNK_SIZE);
-
-	list_for_each_safe (n, &p->partners) {
-		struct partner *w = list_entry(n, struct partner, node);
-
-		if (!is_slow(w, &pace, normal, now))
-			continue;
-		/* When many are slow, it is not they; but silence is
-		 * silence. */
-		if (pace.slow >= 1 + pace.alive / 4 &&
-		    now - w->heard_ms < SILENT_MAX_MS)
-			continue;
-		take_over(p, w, pace.median, now);
-		pace.slow++;
-	}
-	pace_tick(p);
-	pump_later(p); /* a member's pause may be over */
-}
-
 /* ---- store/source.h ---- */
 
 static struct peers *of(struct source *s)
@@ -743,6 +561,24 @@ static void cancel(struct source *s, struct source_request *rq)
 	a->end_r = -ECANCELED;
 	a->later.run = end_later;
 	loop_post(of(s)->cfg.loop, &a->later);
+}
+
+static void leave(struct ask *a, const char *why)
+{
+	note_tried(a, a->at, -ETIMEDOUT, why);
+	a->leaving = true;
+	http_cancel(a->x);
+}
+
+void asks_leave(struct peers *p, const struct partner *w, const char *why)
+{
+	count("slow");
+	list_for_each_safe (n, &p->asks) {
+		struct ask *a = list_entry(n, struct ask, node);
+
+		if (a->at == w && a->x && !a->cancelled && !a->leaving)
+			leave(a, why);
+	}
 }
 
 struct partner *ask_at(struct peers *p, const struct blob_key *key,

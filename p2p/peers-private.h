@@ -217,8 +217,8 @@ bool know_look(struct peers *p, struct know *k);
 void peers_source_init(struct peers *p);
 /* Who waits for a member or for the homes looks again. */
 void asks_pump(struct peers *p);
-/* Takes over what is slow. */
-void asks_tick(struct peers *p, uint64_t now);
+/* What was asked of w is asked elsewhere. */
+void asks_leave(struct peers *p, const struct partner *w, const char *why);
 /* Whether the chunk comes from a member now: who it is. */
 struct partner *ask_at(struct peers *p, const struct blob_key *key,
 		       uint32_t chunk);
@@ -229,6 +229,13 @@ bool asks_yield(struct peers *p, const struct blob_key *key, uint32_t chunk,
 bool ask_was_tried(const struct ask *a, const struct partner *w);
 int origin_path(const char *origin, const struct blob_key *key,
 		struct buf *out);
+
+/* ---- slow.c ---- */
+
+/* An owner took so long for so many bytes. */
+void slow_note(struct norm *n, uint64_t ms, uint64_t bytes);
+/* Every TICK_MS while there are asks: takes over what is slow. */
+void slow_tick(struct peers *p, uint64_t now);
 
 /* ---- serve.c ---- */
 

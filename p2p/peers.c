@@ -120,7 +120,7 @@ static void on_tick(uv_timer_t *t)
 		p->ticking = false;
 		return;
 	}
-	asks_tick(p, now_ms());
+	slow_tick(p, now_ms());
 }
 
 void arm_peers_tick(struct peers *p)

@@ -2,7 +2,7 @@
  * memory but what the caller gives; the daemon and the simulation
  * (tests/sim) run the same code, but for the rule of who is slow: the simulation
  * judges single requests (below, "Who is slow"), the daemon what a member
- * delivers in all (p2p/ask.c), for it also sees silence.
+ * delivers in all (p2p/slow.c), for it also sees silence.
  *
  * A blob is cut into stripes of a few chunks. In every round of as many
  * stripes as there are members each member owns exactly one, chosen by

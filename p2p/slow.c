@@ -1,0 +1,176 @@
+/* Who is slow.
+ *
+ * A member is slow when it delivers much less than the others do at the same
+ * time: a fixed limit, or what was usual before, would take a crowded link for
+ * a fault of all members, and send everybody upstream at once. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "p2p/peers-private.h"
+
+/* How long one that was slow is left in peace; doubled each time. */
+#define SLOW_MS	    15000
+#define SLOW_MAX_MS 120000
+
+/* ---- What is normal now ---- */
+
+void slow_note(struct norm *n, uint64_t ms, uint64_t bytes)
+{
+	uint64_t per_mib = bytes ? ms * CHUNK_SIZE / bytes : 0;
+
+	n->ms[n->n++ % NORM_SAMPLES] = (uint32_t)min_u64(per_mib, UINT32_MAX);
+}
+
+static int by_value(const void *a, const void *b)
+{
+	uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+/* The upper quartile; 0 = not known yet. */
+static uint64_t norm_ms(const struct norm *n, uint64_t bytes)
+{
+	uint32_t v[NORM_SAMPLES];
+	unsigned int k = n->n < NORM_SAMPLES ? n->n : NORM_SAMPLES;
+
+	if (k < 3)
+		return 0;
+	memcpy(v, n->ms, sizeof(v));
+	qsort(v, k, sizeof(v[0]), by_value);
+	return max_u64((uint64_t)v[k * 3 / 4] * bytes / CHUNK_SIZE, 1);
+}
+
+/* ---- What they deliver ---- */
+
+/* Bytes per tick, over the ticks in which we waited for it; -1: too few. */
+static double pace_of(const struct partner *w, unsigned int least)
+{
+	unsigned int ticks = (unsigned int)__builtin_popcount(w->pace_busy);
+	uint64_t bytes = 0;
+
+	if (ticks < least)
+		return -1;
+	for (unsigned int i = 0; i < PACE_TICKS; i++)
+		if (w->pace_busy >> i & 1)
+			bytes += w->pace[(w->pace_at + PACE_TICKS - i) %
+					 (PACE_TICKS + 1)];
+	return (double)bytes / ticks;
+}
+
+static void pace_tick(struct peers *p)
+{
+	list_for_each (n, &p->asks) {
+		struct ask *a = list_entry(n, struct ask, node);
+
+		if (a->at && a->paused)
+			a->at->paused = true;
+	}
+	list_for_each (n, &p->partners) {
+		struct partner *w = list_entry(n, struct partner, node);
+		bool busy = w->active > 0 && !w->paused;
+
+		w->pace_busy =
+			(w->pace_busy << 1 | busy) & ((1u << PACE_TICKS) - 1);
+		w->pace_at = (w->pace_at + 1) % (PACE_TICKS + 1);
+		w->pace[w->pace_at] = 0;
+		w->paused = false;
+	}
+}
+
+static int by_pace(const void *a, const void *b)
+{
+	double x = *(const double *)a, y = *(const double *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+struct pace {
+	double median; /* of the members that are asked now; -1: too few */
+	unsigned int slow, alive;
+};
+
+#define PACE_MEMBERS 128
+
+static struct pace pace_now(struct peers *p, uint64_t now)
+{
+	double v[PACE_MEMBERS] = {0};
+	unsigned int n = 0;
+	struct pace r = {.median = -1};
+
+	list_for_each (it, &p->partners) {
+		const struct partner *w = list_entry(it, struct partner, node);
+		double pace = pace_of(w, PACE_TICKS / 3);
+
+		r.slow += w->slow_ms > now;
+		r.alive += partner_alive(w);
+		if (pace >= 0 && n < PACE_MEMBERS)
+			v[n++] = pace;
+	}
+	qsort(v, n, sizeof(v[0]), by_pace);
+	if (n >= 3)
+		r.median = v[n / 2];
+	return r;
+}
+
+/* Delivers less than this part of what the others do. */
+#define SLOW_PART 5
+/* A few bytes more or less say nothing. */
+#define PACE_LEAST (16u << 10)
+/* Nothing worth the name for so long. */
+#define SILENT_MS     2000
+#define SILENT_MAX_MS 6000
+
+static bool is_slow(const struct partner *w, const struct pace *now_pace,
+		    uint64_t normal_ms, uint64_t now)
+{
+	double pace = pace_of(w, PACE_TICKS);
+	uint64_t silent = now - w->heard_ms;
+
+	if (w->active == 0 || w->slow_ms > now)
+		return false;
+	if (silent >= min_u64(max_u64(SILENT_MS, 4 * normal_ms), SILENT_MAX_MS))
+		return true;
+	return pace >= 0 && now_pace->median >= PACE_LEAST &&
+	       pace * SLOW_PART < now_pace->median;
+}
+
+static void take_over(struct peers *p, struct partner *w, double median,
+		      uint64_t now)
+{
+	unsigned int shift = w->slow_times < 4 ? w->slow_times : 4;
+	double pace = pace_of(w, 1);
+
+	w->slow_times++;
+	w->slow_ms = now + min_u64((uint64_t)SLOW_MS << shift, SLOW_MAX_MS);
+	p->takeovers++;
+	log_info("a member is slow: others are asked",
+		 LS("member", partner_name(w)), LU("requests", w->active),
+		 LD("bytes_per_second", pace * 1000 / TICK_MS),
+		 LD("others", median * 1000 / TICK_MS),
+		 LU("silent_ms", now - w->heard_ms));
+	asks_leave(p, w, "slower than the others");
+}
+
+void slow_tick(struct peers *p, uint64_t now)
+{
+	struct pace pace = pace_now(p, now);
+	uint64_t normal = norm_ms(&p->norm_owner, CHUNK_SIZE);
+
+	list_for_each_safe (n, &p->partners) {
+		struct partner *w = list_entry(n, struct partner, node);
+
+		if (!is_slow(w, &pace, normal, now))
+			continue;
+		/* When many are slow, it is not they; but silence is
+		 * silence. */
+		if (pace.slow >= 1 + pace.alive / 4 &&
+		    now - w->heard_ms < SILENT_MAX_MS)
+			continue;
+		take_over(p, w, pace.median, now);
+		pace.slow++;
+	}
+	pace_tick(p);
+	asks_pump(p); /* a member's pause may be over */
+}

@@ -19,6 +19,10 @@
 #define FIRST_BYTE_MS 30000
 /* Who says for so long that it waits for upstream is no help. */
 #define PATIENCE_MS 15000
+/* Who waits at another for so long without bytes worth the name, while others
+ * wait for us, fetches for itself: as long as nothing is known of what is
+ * normal. */
+#define YIELD_MS 500
 /* Fewer bytes are no sign of life. */
 #define HEARD_LEAST (16u << 10)
 
@@ -210,7 +214,7 @@ static void request_ok(struct ask *a, uint64_t bytes)
 
 	w->heard_ms = now;
 	if (!a->as_holder)
-		slow_note(&p->norm_owner, now - a->sent_ms, bytes);
+		slow_note(p, now - a->sent_ms, bytes);
 	w->slow_times = 0;
 	count("ok");
 	if (w->mb) {
@@ -598,8 +602,19 @@ struct partner *ask_at(struct peers *p, const struct blob_key *key,
 	return NULL;
 }
 
+/* Whether it would take much longer than a fresh one does now. */
+static bool drags(const struct ask *a, uint64_t now)
+{
+	uint64_t got = a->got - a->got_before, age = now - a->sent_ms;
+	uint64_t len = a->rq->length - a->got_before;
+	uint64_t normal = slow_normal_ms(a->p, len);
+
+	return normal ? place_is_slow(age, got, len, normal)
+		      : age >= YIELD_MS && got < HEARD_LEAST;
+}
+
 bool asks_yield(struct peers *p, const struct blob_key *key, uint32_t chunk,
-		const struct partner *w, uint64_t least_ms)
+		const struct partner *w, bool at_once)
 {
 	const struct know *k = know_find(p, key);
 	uint64_t at = (uint64_t)chunk * CHUNK_SIZE, now = now_ms();
@@ -611,7 +626,7 @@ bool asks_yield(struct peers *p, const struct blob_key *key, uint32_t chunk,
 		if (!k || a->know != k || a->at != w || !a->x || a->cancelled ||
 		    a->leaving || at + CHUNK_SIZE <= a->rq->offset ||
 		    at >= a->rq->offset + a->rq->length ||
-		    a->got > a->got_before || now - a->sent_ms < least_ms)
+		    !(at_once || drags(a, now)))
 			continue;
 		p->yields++;
 		count("yielded");

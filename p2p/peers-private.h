@@ -222,10 +222,11 @@ void asks_leave(struct peers *p, const struct partner *w, const char *why);
 /* Whether the chunk comes from a member now: who it is. */
 struct partner *ask_at(struct peers *p, const struct blob_key *key,
 		       uint32_t chunk);
-/* Asks for the chunk that wait at w, idly for least_ms at least, give it up: we
- * fetch it, for others wait for us. True: there was one. */
+/* Asks for the chunk that wait at w give it up, if they take much longer than
+ * is normal or at_once: we fetch it, for others wait for us. True: there was
+ * one. */
 bool asks_yield(struct peers *p, const struct blob_key *key, uint32_t chunk,
-		const struct partner *w, uint64_t least_ms);
+		const struct partner *w, bool at_once);
 bool ask_was_tried(const struct ask *a, const struct partner *w);
 int origin_path(const char *origin, const struct blob_key *key,
 		struct buf *out);
@@ -233,7 +234,9 @@ int origin_path(const char *origin, const struct blob_key *key,
 /* ---- slow.c ---- */
 
 /* An owner took so long for so many bytes. */
-void slow_note(struct norm *n, uint64_t ms, uint64_t bytes);
+void slow_note(struct peers *p, uint64_t ms, uint64_t bytes);
+/* What owners take for so many bytes now; 0 = not known yet. */
+uint64_t slow_normal_ms(const struct peers *p, uint64_t bytes);
 /* Every TICK_MS while there are asks: takes over what is slow. */
 void slow_tick(struct peers *p, uint64_t now);
 

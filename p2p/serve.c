@@ -11,10 +11,7 @@
 
 /* Past slots requests are sent elsewhere; past this many times that, away. */
 #define HARD_FACTOR 4
-/* Who waits at another for so long without a byte, while others wait for us,
- * fetches for itself. */
-#define YIELD_MS  500
-#define INFORM_MS 500
+#define INFORM_MS   500
 
 static struct metric_family m_served = {
 	.name = "peerd_peer_served_requests_total",
@@ -340,16 +337,12 @@ static void answer(struct serving *s)
 	 */
 	if (at && at == s->from &&
 	    (strcmp(p->cfg.members.id, at->mb->id) > 0 ||
-	     !asks_yield(p, &s->key, s->chunk, at, 0))) {
+	     !asks_yield(p, &s->key, s->chunk, at, true))) {
 		refuse(s, 503, "UNAVAILABLE", "waits for who asks");
 		return;
 	}
 	if (send_away(s))
 		return;
-	/* Who asks thinks that those before us are not fit, and we wait at one
-	 * of them. */
-	if (at && at != s->from && s->fetch)
-		(void)asks_yield(p, &s->key, s->chunk, at, YIELD_MS);
 	send_blob(s);
 }
 
@@ -382,7 +375,8 @@ static void looked_up(struct loop_job *j)
 }
 
 /* They who wait for upstream hear that we are at it. That we wait for another
- * member ourselves is nothing to wait for. */
+ * member ourselves is nothing to wait for: who asked us to fetch thinks that
+ * those before us are not fit, and may be right. */
 void serve_tick(struct peers *p, uint64_t now)
 {
 	if (now - p->informed_ms < INFORM_MS)
@@ -390,9 +384,15 @@ void serve_tick(struct peers *p, uint64_t now)
 	p->informed_ms = now;
 	list_for_each (n, &p->serves) {
 		struct serving *s = list_entry(n, struct serving, node);
+		const struct partner *at;
 
-		if (s->waits && !ask_at(p, &s->key, s->chunk))
+		if (!s->waits)
+			continue;
+		at = ask_at(p, &s->key, s->chunk);
+		if (!at)
 			http_inform(s->waits);
+		else if (s->fetch)
+			(void)asks_yield(p, &s->key, s->chunk, at, false);
 	}
 }
 

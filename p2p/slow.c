@@ -15,8 +15,9 @@
 
 /* ---- What is normal now ---- */
 
-void slow_note(struct norm *n, uint64_t ms, uint64_t bytes)
+void slow_note(struct peers *p, uint64_t ms, uint64_t bytes)
 {
+	struct norm *n = &p->norm_owner;
 	uint64_t per_mib = bytes ? ms * CHUNK_SIZE / bytes : 0;
 
 	n->ms[n->n++ % NORM_SAMPLES] = (uint32_t)min_u64(per_mib, UINT32_MAX);
@@ -29,9 +30,10 @@ static int by_value(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
-/* The upper quartile; 0 = not known yet. */
-static uint64_t norm_ms(const struct norm *n, uint64_t bytes)
+/* The upper quartile. */
+uint64_t slow_normal_ms(const struct peers *p, uint64_t bytes)
 {
+	const struct norm *n = &p->norm_owner;
 	uint32_t v[NORM_SAMPLES];
 	unsigned int k = n->n < NORM_SAMPLES ? n->n : NORM_SAMPLES;
 
@@ -156,7 +158,7 @@ static void take_over(struct peers *p, struct partner *w, double median,
 void slow_tick(struct peers *p, uint64_t now)
 {
 	struct pace pace = pace_now(p, now);
-	uint64_t normal = norm_ms(&p->norm_owner, CHUNK_SIZE);
+	uint64_t normal = slow_normal_ms(p, CHUNK_SIZE);
 
 	list_for_each_safe (n, &p->partners) {
 		struct partner *w = list_entry(n, struct partner, node);

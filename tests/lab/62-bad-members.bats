@@ -29,7 +29,7 @@ beside()
 	echo "# $1: $(since_ms "$began") ms, copies:" \
 		"$(origin_bytes "$DIGEST" "$MARK") of $SIZE" >&3
 	at_most "$(since_ms "$began")" $((PATIENCE * 1000)) "ms, $1"
-	calm "${2:-200}" 1 2
+	calm "${2:-150}" 1 2
 	was_asked "$1"
 }
 

@@ -154,8 +154,9 @@ static void ask_size(struct flight *f)
 		r = -ENOMEM;
 	}
 	if (r == 0)
-		r = probe_start(f->r, url, s, NULL, false, probed, f,
-				&f->probe);
+		r = probe_start(f->r,
+				&(struct probe_spec){.url = url, .session = s},
+				probed, f, &f->probe);
 	if (r < 0)
 		flight_finish(f, r);
 }

@@ -325,7 +325,10 @@ static void refused(struct call *c)
 		back_off(c);
 		return;
 	}
-	finish(c, status_errno(c->status), c->why);
+	if (c->status == 401 && c->authorization && !c->crossed)
+		finish(c, -EKEYEXPIRED, c->why);
+	else
+		finish(c, status_errno(c->status), c->why);
 }
 
 static int verdict(struct call *c, int v)

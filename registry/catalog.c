@@ -30,10 +30,10 @@ static void get_url(struct catalog *c, const char *url, blob_cb *cb, void *arg)
 }
 
 static void get_url_guarded(struct catalog *c, const char *url,
-			    const struct string_list *guard, blob_cb *cb,
-			    void *arg)
+			    const struct string_list *guard,
+			    struct source_auth *auth, blob_cb *cb, void *arg)
 {
-	registry_get_url_guarded(of(c), url, guard, cb, arg);
+	registry_get_url_guarded(of(c), url, guard, auth, cb, arg);
 }
 
 struct catalog *registry_catalog(struct registry *r)

@@ -142,7 +142,8 @@ static void complain(const struct flight *f, int r)
 {
 	static struct log_limit limit;
 
-	if (r >= 0 || r == -ENOENT || r == -EACCES || r == -ECANCELED)
+	if (r >= 0 || r == -ENOENT || r == -EACCES || r == -EKEYEXPIRED ||
+	    r == -ECANCELED)
 		return;
 	if (log_limit_ok(&limit, 20, 60000))
 		log_warn("upstream has no usable answer", LS("name", f->repo),

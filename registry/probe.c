@@ -8,7 +8,7 @@
 struct probe {
 	struct registry *r;
 	struct session *session;
-	char *url;
+	char *url, *authorization;
 	const struct string_list *guard;
 	bool need_ranges;
 	bool got; /* the GET is under way */
@@ -24,6 +24,7 @@ static void probe_free(struct probe *p)
 	call_abandon(&p->call);
 	session_unref(&p->session);
 	free(p->url);
+	free(p->authorization);
 	free(p);
 }
 
@@ -110,6 +111,7 @@ static int send_probe(struct probe *p)
 		.method = p->got ? "GET" : "HEAD",
 		.url = p->url,
 		.session = p->session,
+		.authorization = p->authorization,
 		.guard = p->guard,
 		.has_range = p->got,
 		.range_len = p->got ? 1 : 0,
@@ -155,8 +157,7 @@ static void head_done(struct call *c, int r, const char *why)
 	report(p, c, r, why);
 }
 
-int probe_start(struct registry *r, const char *url, struct session *s,
-		const struct string_list *guard, bool need_ranges, probe_cb *cb,
+int probe_start(struct registry *r, const struct probe_spec *spec, probe_cb *cb,
 		void *arg, struct probe **ret)
 {
 	struct probe *p = calloc(1, sizeof(*p));
@@ -165,17 +166,20 @@ int probe_start(struct registry *r, const char *url, struct session *s,
 	if (!p)
 		return -ENOMEM;
 	p->r = r;
-	p->guard = guard;
-	p->need_ranges = need_ranges;
+	p->guard = spec->guard;
+	p->need_ranges = spec->need_ranges;
 	p->cb = cb;
 	p->arg = arg;
 	p->deadline_ms = now_ms() + r->meta_timeout_ms;
-	p->url = strdup(url);
-	if (s) {
-		p->session = s;
-		s->refs++;
+	p->url = strdup(spec->url);
+	if (spec->authorization)
+		p->authorization = strdup(spec->authorization);
+	if (spec->session) {
+		p->session = spec->session;
+		p->session->refs++;
 	}
-	e = p->url ? send_probe(p) : -ENOMEM;
+	e = p->url && !p->authorization == !spec->authorization ? send_probe(p)
+								: -ENOMEM;
 	if (e < 0)
 		probe_free(p);
 	else

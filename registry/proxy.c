@@ -18,7 +18,8 @@ struct proxy {
 
 struct ask {
 	struct proxy *p;
-	struct http_req *rq; /* NULL: gone */
+	struct http_req *rq;	  /* NULL: gone */
+	struct client_auth *auth; /* NULL: none */
 };
 
 static struct metric_family m_requests = {
@@ -67,9 +68,16 @@ static void refuse_target(struct http_req *rq)
 	       "a target on this host or link; --blobs-allow lets it");
 }
 
-static void reply_failure(struct http_req *rq, int r)
+static void reply_failure(struct ask *a, int r)
 {
+	struct http_req *rq = a->rq;
+
 	switch (r) {
+	case -EKEYEXPIRED:
+		client_auth_challenge(a->auth, rq);
+		refuse(rq, 401, "UNAUTHORIZED",
+		       "upstream does not accept these credentials");
+		break;
 	case -ENOENT:
 	case -EISDIR:
 		refuse(rq, 404, "BLOB_UNKNOWN", "upstream has no such file");
@@ -89,29 +97,36 @@ static void reply_failure(struct http_req *rq, int r)
 	}
 }
 
-static void on_blob(void *arg, int r, struct blob *b)
+static void serve(struct ask *a, struct blob *b)
 {
-	struct ask *a = arg;
-	struct proxy *p = a->p;
-	struct http_req *rq = a->rq;
-	struct serve_how how = {.miss_status = 502};
+	struct serve_how how = {
+		.miss_status = 502,
+		.refused_status = 403,
+	};
 	char etag[DIGEST_HEX_SIZE];
 
-	free(a);
-	if (!rq) {
-		blob_unref(&b);
-		return;
-	}
-	http_req_on_gone(rq, NULL);
-	if (r < 0) {
-		reply_failure(rq, r);
-		return;
-	}
+	how.auth = steal_ptr(&a->auth);
 	/* The key names the version as well as any tag of upstream's. */
 	if (blob_key(b)->kind == BLOB_URL)
 		how.etag = digest_hex(&blob_key(b)->id, etag);
 	count("200");
-	serve_blob(p->cfg.serve, rq, &b, &how);
+	serve_blob(a->p->cfg.serve, a->rq, &b, &how);
+}
+
+static void on_blob(void *arg, int r, struct blob *b)
+{
+	struct ask *a = arg;
+
+	if (a->rq)
+		http_req_on_gone(a->rq, NULL);
+	if (!a->rq)
+		blob_unref(&b);
+	else if (r < 0)
+		reply_failure(a, r);
+	else
+		serve(a, b);
+	client_auth_end(&a->auth);
+	free(a);
 }
 
 /* What stands behind the prefix, as an absolute URL: "https://host/…", or
@@ -134,11 +149,34 @@ static int target_url(const char *target, struct buf *out)
 	return r;
 }
 
+static int look_up(struct proxy *p, struct http_req *rq, const char *text,
+		   const struct url *url)
+{
+	const char *value = http_req_header(rq, "Authorization");
+	struct ask *a = calloc(1, sizeof(*a));
+	int r = a ? 0 : -ENOMEM;
+
+	/* One that is not passed on is as good as none. */
+	if (r == 0 && value)
+		r = client_auth_new(url, value, p->cfg.allow, &a->auth);
+	if (r < 0 && r != -EINVAL) {
+		free(a);
+		return r;
+	}
+	a->p = p;
+	a->rq = rq;
+	http_req_set_data(rq, a);
+	http_req_on_gone(rq, on_gone);
+	p->cfg.catalog->ops->get_url_guarded(p->cfg.catalog, text, p->cfg.allow,
+					     a->auth ? &a->auth->base : NULL,
+					     on_blob, a);
+	return 0;
+}
+
 bool proxy_handle(struct proxy *p, struct http_req *rq)
 {
 	CLEANUP(buf_release) struct buf text = BUF_INIT(URL_MAX_BYTES);
 	CLEANUP(url_release) struct url url = {0};
-	struct ask *a;
 
 	if (strncmp(http_req_path(rq), PREFIX, strlen(PREFIX)) != 0)
 		return false;
@@ -157,17 +195,8 @@ bool proxy_handle(struct proxy *p, struct http_req *rq)
 		refuse_target(rq);
 		return true;
 	}
-	a = calloc(1, sizeof(*a));
-	if (!a) {
+	if (look_up(p, rq, text.data, &url) < 0)
 		refuse(rq, 500, "UNKNOWN", "out of memory");
-		return true;
-	}
-	a->p = p;
-	a->rq = rq;
-	http_req_set_data(rq, a);
-	http_req_on_gone(rq, on_gone);
-	p->cfg.catalog->ops->get_url_guarded(p->cfg.catalog, text.data,
-					     p->cfg.allow, on_blob, a);
 	return true;
 }
 

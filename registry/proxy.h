@@ -5,6 +5,10 @@
  * finds in the path, else by the URL without its query and the version that
  * upstream names. The query (a signature, as a rule) stays in memory.
  *
+ * A client's Authorization, Basic or Bearer, is sent to the URL's origin for
+ * this client's sake, and nowhere else (registry/client-auth.h). 401 and 403 of
+ * upstream's are the answer to it.
+ *
  * A daemon that fetches URLs for whoever asks must not become a way into the
  * host's network: targets that are, or resolve by name to, loopback,
  * link-local or unspecified addresses are refused unless they are named in

@@ -151,7 +151,8 @@ struct call_spec {
 	const char *url;
 	struct session *session;   /* NULL: no login */
 	const char *authorization; /* instead of a session; never sent to
-				      another origin */
+				      another origin; 401 is then
+				      -EKEYEXPIRED */
 	const char *accept;	   /* NULL: none */
 	const char *if_match;	   /* NULL: none */
 	const char *content_type;
@@ -255,8 +256,16 @@ typedef void probe_cb(void *arg, int r, const struct probe_result *res,
 /* HEAD; or GET of the first byte where HEAD is refused, does not tell, or
  * (with need_ranges) leaves open whether ranges are served. -EOPNOTSUPP: they
  * are not. */
-int probe_start(struct registry *r, const char *url, struct session *s,
-		const struct string_list *guard, bool need_ranges, probe_cb *cb, void *arg, struct probe **ret);
+struct probe_spec {
+	const char *url;
+	struct session *session; /* these three as in struct call_spec */
+	const char *authorization;
+	const struct string_list *guard;
+	bool need_ranges;
+};
+
+int probe_start(struct registry *r, const struct probe_spec *spec, probe_cb *cb,
+		void *arg, struct probe **ret);
 void probe_abandon(struct probe **p);
 
 /* ---- flight.c: equal requests are one ---- */
@@ -333,9 +342,10 @@ struct route {
 	struct list waiters; /* struct request.wait, while ROUTE_ASKING */
 };
 
-/* On 0 the caller owns a reference. */
+/* tag: NULL, or client_auth.tag of who asks: where that leads is for nobody
+ * else. On 0 the caller owns a reference. */
 int route_get(struct registry *r, const struct blob_key *key,
-	      const char *origin, struct route **ret);
+	      const char *origin, const char *tag, struct route **ret);
 void route_unref(struct registry *r, struct route **rt);
 /* The state now: a target that has expired is ROUTE_UNKNOWN. */
 enum route_state route_now(struct route *rt);
@@ -360,9 +370,10 @@ struct url_secret {
 	bool unversioned;	/* the server gives no ETag and no date */
 };
 
-/* "kind:hex origin", the key of routes and of struct url_secret. To be freed;
- * NULL when memory is short. */
-char *route_key(const struct blob_key *key, const char *origin);
+/* "kind:hex origin", the key of struct url_secret, and with " tag" behind it
+ * (if that is not NULL) of routes. To be freed; NULL when memory is short. */
+char *route_key(const struct blob_key *key, const char *origin,
+		const char *tag);
 /* NULL if there is none. */
 struct url_secret *url_secret_find(struct registry *r,
 				   const struct blob_key *key,

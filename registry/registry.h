@@ -103,16 +103,23 @@ void registry_get_url(struct registry *r, const char *url, registry_blob_cb *cb,
 /* The same for whoever asks over HTTP: an address of this host or link is
  * refused (-EPERM), whatever name or redirect leads there, now and when ranges
  * are fetched, unless the host of that hop is in guard (registry/guard.h),
- * which is borrowed until registry_free(). */
+ * which is borrowed until registry_free().
+ *
+ * auth (registry/client-auth.h; NULL: none; referenced) is sent to the URL's
+ * origin; -EKEYEXPIRED when that answers 401 to it. A version that was found
+ * out with it is known to those who come with the same only, and is not served
+ * when upstream cannot be reached. */
 void registry_get_url_guarded(struct registry *r, const char *url,
 			      const struct string_list *guard,
-			      registry_blob_cb *cb, void *arg);
+			      struct source_auth *auth, registry_blob_cb *cb,
+			      void *arg);
 
 /* Ranges of blobs from their origins. Tries a blob's origins newest first; a
  * redirect's target is remembered per blob until it expires (from its query,
  * if it says so; else 5 minutes) or answers 401, 403, 404 or 410, and is then
- * resolved again, single-flight. No credentials of ours go to the target of a
- * redirect, only Accept, Range and If-Match. Belongs to r. */
+ * resolved again, single-flight. No credentials go to the target of a redirect,
+ * only Accept, Range and If-Match. A request with auth begins at the place
+ * that this is for. Belongs to r. */
 struct source *registry_source(struct registry *r);
 
 /* The functions above, for the floors that know nothing of registries. Belongs

@@ -93,13 +93,14 @@ uint64_t route_lifetime_ms(const char *query, uint64_t now_s)
 	return life * 1000;
 }
 
-char *route_key(const struct blob_key *key, const char *origin)
+char *route_key(const struct blob_key *key, const char *origin, const char *tag)
 {
 	char hex[DIGEST_HEX_SIZE];
 	char *s;
 
-	if (asprintf(&s, "%d:%s %s", (int)key->kind, digest_hex(&key->id, hex),
-		     origin) < 0)
+	if (asprintf(&s, "%d:%s %s%s%s", (int)key->kind,
+		     digest_hex(&key->id, hex), origin, tag ? " " : "",
+		     tag ? tag : "") < 0)
 		return NULL;
 	return s;
 }
@@ -134,9 +135,9 @@ static void trim(struct registry *r)
 }
 
 int route_get(struct registry *r, const struct blob_key *key,
-	      const char *origin, struct route **ret)
+	      const char *origin, const char *tag, struct route **ret)
 {
-	CLEANUP(freep) char *k = route_key(key, origin);
+	CLEANUP(freep) char *k = route_key(key, origin, tag);
 	struct table_node *tn;
 	struct route *rt;
 

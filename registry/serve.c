@@ -68,13 +68,34 @@ static void serve_free(struct serve *s)
 		return; /* comes back, and then frees */
 	chunk_buf_unref(&s->held);
 	blob_unref(&s->blob);
+	client_auth_end(&s->how.auth);
 	free(s);
+}
+
+static void refuse(const struct serve *s, struct http_req *rq, int r)
+{
+	const struct serve_how *how = &s->how;
+	int status = how->miss_status ? how->miss_status : 404;
+
+	if (r == -EKEYEXPIRED && how->auth) {
+		client_auth_challenge(how->auth, rq);
+		http_reply_error(rq, 401, "UNAUTHORIZED",
+				 "upstream does not accept these credentials");
+	} else if (r == -EACCES && how->refused_status) {
+		http_reply_error(rq, how->refused_status, "DENIED",
+				 "upstream refuses it");
+	} else {
+		http_reply_error(rq, status, "BLOB_UNKNOWN",
+				 "cannot be had now: %s", strerror(-r));
+	}
 }
 
 static void finish(struct serve *s, int r)
 {
 	struct http_req *rq = steal_ptr(&s->rq);
 
+	if (s->how.auth)
+		client_auth_over(s->how.auth);
 	if (rq)
 		http_req_on_gone(rq, NULL);
 	if (rq && r == 0)
@@ -84,10 +105,7 @@ static void finish(struct serve *s, int r)
 	else if (rq && s->begun)
 		http_abort(rq);
 	else if (rq)
-		http_reply_error(rq,
-				 s->how.miss_status ? s->how.miss_status : 404,
-				 "BLOB_UNKNOWN", "cannot be had now: %s",
-				 strerror(-r));
+		refuse(s, rq, r);
 	if (s->how.done)
 		s->how.done(s->how.arg, r, s->sent);
 	serve_free(s);
@@ -268,6 +286,7 @@ static void read_piece(struct serve *s)
 	s->rd.deadline_ms = s->begun ? 0 : s->deadline_ms;
 	s->rd.unchecked = s->how.peer;
 	s->rd.as_owner = s->how.as_owner;
+	s->rd.auth = s->how.auth ? &s->how.auth->base : NULL;
 	s->rd.done = on_read;
 	s->reading = true;
 	fetch_read_start(s->cfg->fetch, &s->rd);
@@ -283,12 +302,9 @@ static void guess_ahead(struct serve *s, uint64_t len)
 			    s->cfg->max_window, waits, &want) ||
 	    want.off >= s->end)
 		return;
-	want.len = min_u64(want.len, s->end - want.off);
-	if (want.steady)
-		fetch_prefetch_steady(s->cfg->fetch, s->blob, want.off,
-				      want.len);
-	else
-		fetch_prefetch(s->cfg->fetch, s->blob, want.off, want.len);
+	fetch_prefetch_as(s->cfg->fetch, s->blob, want.off,
+			  min_u64(want.len, s->end - want.off), want.steady,
+			  s->how.auth ? &s->how.auth->base : NULL);
 }
 
 /* How much from s->off on is in the store without a gap. */
@@ -491,12 +507,15 @@ void serve_blob(const struct serve_config *cfg, struct http_req *rq,
 {
 	struct serve *s = calloc(1, sizeof(*s));
 	uint64_t size = blob_size(*b);
+	struct client_auth *auth;
 
 	if (!s) {
 		blob_unref(b);
 		http_reply_error(rq, 500, "UNKNOWN", "out of memory");
 		if (how->done)
 			how->done(how->arg, -ENOMEM, 0);
+		auth = how->auth;
+		client_auth_end(&auth);
 		return;
 	}
 	s->cfg = cfg;

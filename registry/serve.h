@@ -17,6 +17,7 @@
 
 #include "base/loop.h"
 #include "http/server.h"
+#include "registry/client-auth.h"
 #include "store/fetch.h"
 #include "store/store.h"
 
@@ -37,6 +38,9 @@ struct serve_how {
 	bool peer;     /* a node asks: it checks the whole itself */
 	bool as_owner; /* see fetch_read.as_owner */
 	int miss_status;  /* when nobody has the first byte; 0 = 404 */
+	int refused_status; /* when upstream refuses it; 0 = miss_status. 401
+			       is answered where that is due to auth */
+	struct client_auth *auth; /* NULL: none; taken over, as *b is */
 	/* Called once, when the response has ended. r as for fetch, or -EPIPE
 	 * when the client went away. bytes: of the body, sent. May be NULL. */
 	void (*done)(void *arg, int r, uint64_t bytes);

@@ -5,6 +5,7 @@
 
 #include "base/log.h"
 #include "http/range.h"
+#include "registry/client-auth.h"
 #include "registry/registry-private.h"
 
 #define REGISTRY_PREFIX "registry://"
@@ -38,6 +39,14 @@ static void next_origin(struct request *u);
 static const char *origin_now(const struct request *u)
 {
 	return u->origins.v[u->next - 1];
+}
+
+/* What the reader has for the current origin; NULL: nothing. */
+static const struct client_auth *auth_here(const struct request *u)
+{
+	const struct client_auth *a = client_auth_of(u->rq->auth);
+
+	return a && strcmp(a->origin, origin_now(u)) == 0 ? a : NULL;
 }
 
 static uint64_t first_wanted(const struct request *u)
@@ -145,6 +154,7 @@ static int rank(int r)
 	case -ENOENT:
 		return 1;
 	case -EACCES:
+	case -EKEYEXPIRED:
 		return 2;
 	case -ESTALE:
 		return 3;
@@ -354,7 +364,7 @@ static void range_done(struct call *c, int r, const char *why)
 		r = -EHOSTUNREACH; /* no such host: nothing about the blob */
 	if (r == -ESTALE)
 		url_expire(u->r, origin_now(u));
-	if (r == -ENOENT || r == -EACCES)
+	if (r == -ENOENT || r == -EACCES || r == -EKEYEXPIRED)
 		no_remember(u->r, u->route->node.key, r);
 	note_failure(u, r, why);
 	end_lead(u, r, why);
@@ -408,6 +418,7 @@ static int send_range(struct request *u)
 	const char *origin = origin_now(u);
 	CLEANUP(session_unref) struct session *s = NULL;
 	CLEANUP(freep) char *url = NULL;
+	const struct client_auth *auth = auth_here(u);
 	struct url_secret *secret =
 		url_secret_find(u->r, blob_key(u->rq->blob), origin);
 	struct call_spec spec = {
@@ -416,7 +427,9 @@ static int send_range(struct request *u)
 		.range_len = still_wanted(u),
 		.deadline_ms = u->rq->deadline_ms,
 		.if_match = secret ? secret->etag : NULL,
-		.guard = secret ? secret->guard : NULL,
+		.guard = auth	  ? auth->guard
+			 : secret ? secret->guard
+				  : NULL,
 	};
 	int r;
 
@@ -437,6 +450,9 @@ static int send_range(struct request *u)
 			return r;
 		spec.url = url;
 		spec.session = s;
+	} else if (auth) {
+		spec.url = auth->url;
+		spec.authorization = auth->value;
 	} else {
 		spec.url = secret ? secret->url : origin;
 	}
@@ -472,6 +488,7 @@ static void try_origin(struct request *u)
 
 static void next_origin(struct request *u)
 {
+	const struct client_auth *auth;
 	int r;
 
 	for (;;) {
@@ -482,25 +499,41 @@ static void next_origin(struct request *u)
 			return;
 		}
 		u->next++;
+		auth = auth_here(u);
 		r = route_get(u->r, blob_key(u->rq->blob), origin_now(u),
-			      &u->route);
+			      auth ? auth->tag : NULL, &u->route);
 		if (r == 0)
 			r = no_find(u->r, u->route->node.key);
 		if (r == 0)
 			break;
 		note_failure(u, r,
-			     r == -EACCES   ? "refused a moment ago"
-			     : r == -ENOENT ? "not there a moment ago"
-					    : strerror(-r));
+			     r == -ENOENT ? "not there a moment ago"
+			     : r == -EACCES || r == -EKEYEXPIRED
+				     ? "refused a moment ago"
+				     : strerror(-r));
 	}
 	try_origin(u);
 }
 
+/* The place that the reader has a credential for comes first. */
 static int find_origins(struct source_request *rq, struct string_list *ret)
 {
+	CLEANUP(string_list_release) struct string_list all = {0};
+	const struct client_auth *auth = client_auth_of(rq->auth);
+	int r;
+
 	if (rq->origin)
 		return string_list_add(ret, rq->origin);
-	return blob_origins(rq->blob, ret);
+	if (!auth)
+		return blob_origins(rq->blob, ret);
+	r = string_list_add(ret, auth->origin);
+	if (r == 0)
+		r = blob_origins(rq->blob, &all);
+	for (size_t i = 0; r == 0 && i < all.n; i++) {
+		if (strcmp(all.v[i], auth->origin) != 0)
+			r = string_list_add(ret, all.v[i]);
+	}
+	return r;
 }
 
 static int upstream_start(struct source *s, struct source_request *rq)

@@ -7,6 +7,7 @@
 #include <sys/random.h>
 
 #include "base/log.h"
+#include "registry/client-auth.h"
 #include "registry/registry-private.h"
 #include "registry/urldigest.h"
 
@@ -17,7 +18,7 @@
 
 /* A URL that was asked for lately: what it means until then. */
 struct url_version {
-	struct table_node node; /* registry.versions, by whole URL */
+	struct table_node node; /* registry.versions, by url_flight.known_as */
 	char *origin;
 	struct blob_key key;
 	uint64_t until_ms;
@@ -28,6 +29,8 @@ struct url_flight {
 	struct flight f;
 	struct store *store;
 	char *url;    /* whole; a secret */
+	char *known_as; /* the same, and " tag" if it was asked for with auth */
+	struct source_auth *auth; /* NULL: none */
 	char *origin; /* without the query */
 	struct digest query_id;
 	const struct string_list *guard;
@@ -56,8 +59,10 @@ static void url_release_flight(struct flight *f)
 
 	blob_unref(&u->blob);
 	free(u->url);
+	free(u->known_as);
 	free(u->origin);
 	free(u->etag);
+	source_auth_unref(&u->auth);
 }
 
 static void url_answer(struct flight *f, int r, void (*cb)(void), void *arg)
@@ -161,9 +166,9 @@ static void version_del(struct registry *r, struct url_version *v)
 	free(v);
 }
 
-static struct url_version *version_find(struct registry *r, const char *url)
+static struct url_version *version_find(struct registry *r, const char *name)
 {
-	struct table_node *tn = table_find(&r->versions, url);
+	struct table_node *tn = table_find(&r->versions, name);
 
 	return tn ? table_entry(tn, struct url_version, node) : NULL;
 }
@@ -171,7 +176,7 @@ static struct url_version *version_find(struct registry *r, const char *url)
 static void version_set(struct url_flight *u, uint64_t fresh_ms)
 {
 	struct registry *r = u->f.r;
-	struct url_version *v = version_find(r, u->url);
+	struct url_version *v = version_find(r, u->known_as);
 
 	if (!v) {
 		if (r->versions.n >= MAX_URLS)
@@ -181,7 +186,8 @@ static void version_set(struct url_flight *u, uint64_t fresh_ms)
 		if (!v)
 			return;
 		v->origin = strdup(u->origin);
-		if (!v->origin || table_add(&r->versions, &v->node, u->url)) {
+		if (!v->origin ||
+		    table_add(&r->versions, &v->node, u->known_as)) {
 			free(v->origin);
 			free(v);
 			return;
@@ -222,7 +228,7 @@ struct url_secret *url_secret_find(struct registry *r,
 
 	if (strncmp(origin, "http", 4) != 0)
 		return NULL;
-	k = route_key(key, origin);
+	k = route_key(key, origin, NULL);
 	tn = k ? table_find(&r->urls, k) : NULL;
 	return tn ? table_entry(tn, struct url_secret, node) : NULL;
 }
@@ -230,7 +236,7 @@ struct url_secret *url_secret_find(struct registry *r,
 /* The newest URL replaces the one before: its signature lives longest. */
 static void secret_set(struct url_flight *u)
 {
-	CLEANUP(freep) char *k = route_key(&u->key, u->origin);
+	CLEANUP(freep) char *k = route_key(&u->key, u->origin, NULL);
 	struct registry *r = u->f.r;
 	struct table_node *tn = k ? table_find(&r->urls, k) : NULL;
 	struct url_secret *s;
@@ -319,7 +325,8 @@ static void create(struct job *j)
 		return;
 	}
 	u->r = store_create(u->store, &u->key, u->size, &u->blob);
-	if (u->r < 0)
+	/* What is on disk can be had by anybody while upstream is away. */
+	if (u->r < 0 || u->auth)
 		return;
 	kv_key(u, key);
 	n = snprintf(val, sizeof(val), RECORD_FORMAT, u->size,
@@ -419,8 +426,15 @@ static void probed(void *arg, int r, const struct probe_result *res,
 
 static void ask(struct flight *f)
 {
-	int r = probe_start(f->r, of(f)->url, NULL, of(f)->guard, true, probed,
-			    f, &f->probe);
+	const struct url_flight *u = of(f);
+	struct probe_spec spec = {
+		.url = u->url,
+		.authorization =
+			u->auth ? client_auth_of(u->auth)->value : NULL,
+		.guard = u->guard,
+		.need_ranges = true,
+	};
+	int r = probe_start(f->r, &spec, probed, f, &f->probe);
 
 	if (r < 0)
 		flight_finish(f, r);
@@ -450,7 +464,7 @@ static void digest_found(struct flight *f)
 static void url_begin(struct flight *f)
 {
 	struct url_flight *u = of(f);
-	struct url_version *v = version_find(f->r, u->url);
+	struct url_version *v = version_find(f->r, u->known_as);
 
 	if (v && now_ms() < v->until_ms && (v->guarded || !u->guard)) {
 		u->key = v->key;
@@ -482,6 +496,11 @@ static int set_url(struct url_flight *u, const char *text)
 	u->url = buf_steal(&whole);
 	if (!u->origin || !u->url)
 		return -ENOMEM;
+	if (asprintf(&u->known_as, "%s%s%s", u->url, u->auth ? " " : "",
+		     u->auth ? client_auth_of(u->auth)->tag : "") < 0) {
+		u->known_as = NULL;
+		return -ENOMEM;
+	}
 	if (url_digest(url.path, &u->key.id))
 		u->key.kind = BLOB_SHA256;
 	u->f.repo = strdup(u->origin);
@@ -490,20 +509,24 @@ static int set_url(struct url_flight *u, const char *text)
 
 void registry_get_url_guarded(struct registry *r, const char *url,
 			      const struct string_list *guard,
-			      registry_blob_cb *cb, void *arg)
+			      struct source_auth *auth, registry_blob_cb *cb,
+			      void *arg)
 {
 	struct flight *f;
 	bool is_new;
 	char *key;
 	int e;
 
-	if (asprintf(&key, "%s %s", guard ? "guarded" : "url", url) < 0)
+	if (asprintf(&key, "%s %s%s%s", guard ? "guarded" : "url", url,
+		     auth ? " " : "",
+		     auth ? client_auth_of(auth)->tag : "") < 0)
 		key = NULL;
 	f = flight_join(r, &url_ops, key, (void (*)(void))cb, arg, &is_new);
 	if (!f || !is_new)
 		return;
 	of(f)->store = r->store;
 	of(f)->guard = guard;
+	of(f)->auth = source_auth_ref(auth);
 	of(f)->key.kind = BLOB_URL;
 	e = set_url(of(f), url);
 	if (e < 0)
@@ -513,5 +536,5 @@ void registry_get_url_guarded(struct registry *r, const char *url,
 void registry_get_url(struct registry *r, const char *url, registry_blob_cb *cb,
 		      void *arg)
 {
-	registry_get_url_guarded(r, url, NULL, cb, arg);
+	registry_get_url_guarded(r, url, NULL, NULL, cb, arg);
 }

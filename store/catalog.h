@@ -38,6 +38,7 @@ typedef void tags_cb(void *arg, int r, const struct string_list *tags,
 typedef void blob_cb(void *arg, int r, struct blob *b);
 
 struct catalog;
+struct source_auth; /* store/source.h */
 
 struct catalog_ops {
 	/* By tag or "sha256:…". */
@@ -55,9 +56,12 @@ struct catalog_ops {
 			void *arg);
 	/* The same for strangers: -EPERM for what is on this host or link,
 	 * wherever names and redirects lead, but for the hosts in guard
-	 * (borrowed while the catalog lives). */
+	 * (borrowed while the catalog lives). auth: what they have for that
+	 * URL, referenced as long as it is needed, or NULL; -EKEYEXPIRED when
+	 * it is no good. */
 	void (*get_url_guarded)(struct catalog *c, const char *url,
-				const struct string_list *guard, blob_cb *cb,
+				const struct string_list *guard,
+				struct source_auth *auth, blob_cb *cb,
 				void *arg);
 };
 

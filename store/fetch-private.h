@@ -78,6 +78,9 @@ struct flight {
 	bool writing;
 	bool as_owner; /* see fetch_read */
 	bool steady;   /* see fetch_prefetch_steady() */
+	/* A reference. What it is asked for with: of who wanted it ahead, or of
+	 * a read that waits; NULL: nothing. */
+	struct source_auth *auth;
 	/* Of a blob's only chunk that could not be stored. */
 	bool digest_ok;
 	unsigned int mismatches;
@@ -213,6 +216,11 @@ void flight_received(struct flight *fl);
 void flight_forget_bytes(struct flight *fl);
 /* No source can, or will: everyone who waits gets r. */
 void flight_fail(struct flight *fl, int r);
+/* To be called before it is asked for: sets fl->auth. */
+void flight_choose_auth(struct flight *fl);
+/* What was asked for with fl->auth was refused: whoever waits with the same
+ * gets r. True if others wait, who are to try theirs. */
+bool flight_refuse(struct flight *fl, int r);
 
 /* Has those in bf->gated looked at again once the digest was checked. */
 void check_start(struct blob_fetch *bf);

@@ -123,6 +123,12 @@ static const char *read_why(const struct fetch_read *rd)
 	return "came too late";
 }
 
+/* Credentials that clients bring along expire, which is their affair. */
+static bool is_clients_fault(const struct fetch_read *rd, int r)
+{
+	return rd->auth && (r == -EKEYEXPIRED || r == -EACCES);
+}
+
 /* The layer that gives up logs. */
 void read_fail(struct fetch_read *rd, int r)
 {
@@ -130,7 +136,7 @@ void read_fail(struct fetch_read *rd, int r)
 	char s[DIGEST_STR_SIZE];
 
 	if (rd->state != READ_READY && r != -ECANCELED &&
-	    log_limit_ok(&limit, 20, 1000))
+	    !is_clients_fault(rd, r) && log_limit_ok(&limit, 20, 1000))
 		log_error("read failed",
 			  LS("digest", digest_str(&blob_key(rd->blob)->id, s)),
 			  LU("offset", rd->off), LU("length", rd->len),
@@ -294,7 +300,8 @@ static void read_attach(struct fetch_read *rd)
 		r = -EBADMSG;
 	} else if (failed_digest(b) && blob_chunks(b) > 1) {
 		if (bf->mismatches < 2)
-			fetch_prefetch(f, b, 0, blob_size(b));
+			fetch_prefetch_as(f, b, 0, blob_size(b), false,
+					  rd->auth);
 		r = -EBADMSG;
 	} else if (held_back(rd) && blob_missing(b) == 0) {
 		rd->wait[0].waiting = true;
@@ -348,8 +355,8 @@ void fetch_read_cancel(struct fetch_read *rd)
 
 /* ---- Prefetch ---- */
 
-static void prefetch(struct fetch *f, struct blob *b, uint64_t off,
-		     uint64_t len, bool steady)
+void fetch_prefetch_as(struct fetch *f, struct blob *b, uint64_t off,
+		       uint64_t len, bool steady, struct source_auth *auth)
 {
 	struct blob_fetch *bf;
 	struct flight *fl;
@@ -373,6 +380,7 @@ static void prefetch(struct fetch *f, struct blob *b, uint64_t off,
 		if (!fl)
 			break;
 		fl->steady = steady;
+		fl->auth = source_auth_ref(auth);
 		(void)stream_join(fl);
 	}
 	blob_fetch_put(bf);
@@ -381,13 +389,13 @@ static void prefetch(struct fetch *f, struct blob *b, uint64_t off,
 
 void fetch_prefetch(struct fetch *f, struct blob *b, uint64_t off, uint64_t len)
 {
-	prefetch(f, b, off, len, false);
+	fetch_prefetch_as(f, b, off, len, false, NULL);
 }
 
 void fetch_prefetch_steady(struct fetch *f, struct blob *b, uint64_t off,
 			   uint64_t len)
 {
-	prefetch(f, b, off, len, true);
+	fetch_prefetch_as(f, b, off, len, true, NULL);
 }
 
 void fetch_prefetch_cancel(struct fetch *f, struct blob *b)
@@ -420,7 +428,7 @@ static void prefetch_posted(struct loop_task *t)
 	struct prefetch_post *p = container_of(t, struct prefetch_post, task);
 	struct fetch *f = p->f;
 
-	prefetch(f, p->b, p->off, p->len, p->steady);
+	fetch_prefetch_as(f, p->b, p->off, p->len, p->steady, NULL);
 	blob_unref(&p->b);
 	free(p);
 	fetch_posted(f);

@@ -108,11 +108,16 @@ struct fetch_read {
 			   not held back, unless they failed the digest */
 	bool as_owner;	/* a peer reads what it wants us to fetch for all: no
 			   other owner is to be asked */
+	/* NULL, or what who reads has brought along; borrowed until done().
+	 * Requests for chunks that this read waits for are sent with it, unless
+	 * another read's is tried first. */
+	struct source_auth *auth;
 	/* Exactly once, never from inside fetch_read_start(). r: 0, and
 	 * piece[] describes at least `min` bytes from off on, in order;
-	 * -ENOENT nobody has the blob; -EACCES; -EBADMSG the bytes failed the
-	 * digest; -ESTALE changed upstream; -ETIMEDOUT no source delivered in
-	 * time (logged, with the reasons); -ENOMEM; -ECANCELED.
+	 * -ENOENT nobody has the blob; -EACCES; -EKEYEXPIRED, with auth only;
+	 * -EBADMSG the bytes failed the digest; -ESTALE changed upstream;
+	 * -ETIMEDOUT no source delivered in time (logged, with the reasons);
+	 * -ENOMEM; -ECANCELED.
 	 *
 	 * A piece in the store may be gone when it is read: -ENODATA and
 	 * -EAGAIN of store_read() mean to start the read again, with the same
@@ -155,6 +160,10 @@ void fetch_prefetch(struct fetch *f, struct blob *b, uint64_t off,
  * more of it is (see "Streams" in store/run.c). */
 void fetch_prefetch_steady(struct fetch *f, struct blob *b, uint64_t off,
 			   uint64_t len);
+/* Either, for a reader with a credential (NULL: without), which is referenced
+ * until that is done. */
+void fetch_prefetch_as(struct fetch *f, struct blob *b, uint64_t off,
+		       uint64_t len, bool steady, struct source_auth *auth);
 /* Forgets queued prefetch of the blob that has not begun, and a request that is
  * held back. */
 void fetch_prefetch_cancel(struct fetch *f, struct blob *b);

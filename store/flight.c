@@ -243,6 +243,7 @@ void flight_free(struct flight *fl)
 	list_del(&fl->hash);
 	buf_release(&fl->why);
 	chunk_buf_unref(&fl->buf);
+	source_auth_unref(&fl->auth);
 	free(fl);
 	blob_fetch_put(bf);
 }
@@ -330,6 +331,41 @@ void flight_fail(struct flight *fl, int r)
 		read_fail(list_first(&fl->waits, struct fetch_wait, node)->rd,
 			  r);
 	flight_free(fl);
+}
+
+/* ---- Credentials ----
+ *
+ * A chunk is asked for once, whoever waits for it, and so with one credential
+ * at a time. Reads that bring none profit from those that do; those that bring
+ * another one have it tried when the first was refused. */
+
+void flight_choose_auth(struct flight *fl)
+{
+	if (fl->auth && now_ms() < fl->auth->until_ms)
+		return;
+	source_auth_unref(&fl->auth);
+	list_for_each (n, &fl->waits) {
+		const struct fetch_read *rd =
+			list_entry(n, struct fetch_wait, node)->rd;
+
+		if (rd->auth) {
+			fl->auth = source_auth_ref(rd->auth);
+			return;
+		}
+	}
+}
+
+bool flight_refuse(struct flight *fl, int r)
+{
+	list_for_each_safe (n, &fl->waits) {
+		struct fetch_read *rd =
+			list_entry(n, struct fetch_wait, node)->rd;
+
+		if (source_auth_same(rd->auth, fl->auth))
+			read_fail(rd, r);
+	}
+	source_auth_unref(&fl->auth);
+	return !list_empty(&fl->waits);
 }
 
 /* ---- Wrong bytes ---- */
@@ -499,6 +535,7 @@ static void write_start(struct flight *fl)
 void flight_received(struct flight *fl)
 {
 	fl->run = NULL;
+	source_auth_unref(&fl->auth);
 	flight_move(fl, FLIGHT_LAST);
 	flight_progress(fl);
 	if (is_last(fl))

@@ -40,6 +40,7 @@ static const char *cause_of(int r)
 	case -ENOENT:
 		return "not_found";
 	case -EACCES:
+	case -EKEYEXPIRED:
 		return "refused";
 	case -EBADMSG:
 		return "wrong_answer";
@@ -77,6 +78,7 @@ static int error_rank(int r)
 	case -ENOENT:
 		return 1;
 	case -EACCES:
+	case -EKEYEXPIRED:
 		return 2;
 	case -ESTALE:
 		return 3;
@@ -97,10 +99,16 @@ static void note_failure(struct flight *fl, const char *name, int r,
 			 why);
 }
 
+/* Of those who asked with a certain credential, or with none. Registries say
+ * "no" for "not to you" as well. */
+static bool is_refusal(int r)
+{
+	return r == -ENOENT || r == -EACCES || r == -EKEYEXPIRED;
+}
+
 static bool is_final(const struct flight *fl)
 {
-	return fl->error == -ENOENT || fl->error == -EACCES ||
-	       fl->error == -ESTALE ||
+	return is_refusal(fl->error) || fl->error == -ESTALE ||
 	       (fl->error == -EBADMSG && fl->rounds >= MAX_LIES);
 }
 
@@ -119,6 +127,12 @@ static void round_failed(struct flight *fl)
 
 	fl->rounds++;
 	fl->source = 0;
+	if (is_refusal(fl->error) && flight_refuse(fl, fl->error)) {
+		fl->rounds = 0;
+		fl->error = 0;
+		flight_move(fl, FLIGHT_WANTED);
+		return;
+	}
 	if (is_final(fl)) {
 		flight_fail(fl, fl->error);
 		return;
@@ -237,6 +251,7 @@ static void run_free(struct run *run)
 
 	set_paused(run, false);
 	stream_end(run);
+	source_auth_unref(&run->rq.auth);
 	list_del(&run->node);
 	f->nruns--;
 	if (run->background) {
@@ -393,7 +408,7 @@ static bool is_full(const struct fetch *f, unsigned int source)
 
 /* Whether the flight may travel behind (or before) others in a run. They who
  * failed together go together again. */
-static bool may_join(const struct flight *fl, const struct flight *first,
+static bool may_join(struct flight *fl, const struct flight *first,
 		     unsigned int source)
 {
 	uint32_t extent;
@@ -401,9 +416,12 @@ static bool may_join(const struct flight *fl, const struct flight *first,
 	if (!fl || fl->have > 0 || fl->source != first->source ||
 	    fl->as_owner != first->as_owner || source_of(fl, &extent) != source)
 		return false;
-	return fl->state == FLIGHT_QUEUED || fl->state == FLIGHT_WANTED ||
-	       (fl->state == FLIGHT_RETRY &&
-		fl->retry_ms <= first->retry_ms + TICK_MS);
+	if (fl->state != FLIGHT_QUEUED && fl->state != FLIGHT_WANTED &&
+	    !(fl->state == FLIGHT_RETRY &&
+	      fl->retry_ms <= first->retry_ms + TICK_MS))
+		return false;
+	flight_choose_auth(fl);
+	return source_auth_same(fl->auth, first->auth);
 }
 
 /* Reads that the kernel sends side by side come in any order. */
@@ -510,6 +528,7 @@ bool stream_join(struct flight *fl)
 	if (!run || run->cancelled || run->bf->no_streams ||
 	    fl->chunk != run->end || run->end == run->limit || fl->have > 0 ||
 	    fl->source > 0 || fl->as_owner ||
+	    !source_auth_same(fl->auth, run->rq.auth) ||
 	    (!fl->steady && run_left(run) >= STREAM_NEAR))
 		return false;
 	fl->run = run;
@@ -559,6 +578,7 @@ static bool run_start(struct flight *fl, bool background)
 	struct run *run;
 	int r;
 
+	flight_choose_auth(fl);
 	if (stream_join(fl))
 		return true;
 	if (background && is_full(f, source))
@@ -584,6 +604,7 @@ static bool run_start(struct flight *fl, bool background)
 	run->rq.deadline_ms = now + f->cfg.read_timeout_ms;
 	run->rq.background = background;
 	run->rq.as_owner = fl->as_owner;
+	run->rq.auth = source_auth_ref(fl->auth);
 	run->rq.data = on_data;
 	run->rq.done = on_done;
 	run->pos = run->acked = run->rq.offset;

@@ -12,6 +12,40 @@
 
 struct source;
 
+/* A credential that somebody who reads has brought along, for one place where
+ * the blob may be had (registry/client-auth.h). The engine and sources that it
+ * is not meant for hand it on unseen: what it says is behind this. */
+struct source_auth {
+	struct digest id;  /* equal: the same credential, for the same place */
+	uint64_t until_ms; /* requests that begin later go without it */
+	unsigned int refs;
+	void (*free)(struct source_auth *a);
+};
+
+static inline struct source_auth *source_auth_ref(struct source_auth *a)
+{
+	if (a)
+		a->refs++;
+	return a;
+}
+
+/* NULLs; NULL allowed. */
+static inline void source_auth_unref(struct source_auth **pa)
+{
+	struct source_auth *a = *pa;
+
+	*pa = NULL;
+	if (a && --a->refs == 0)
+		a->free(a);
+}
+
+/* NULL is the same as NULL. */
+static inline bool source_auth_same(const struct source_auth *a,
+				    const struct source_auth *b)
+{
+	return a == b || (a && b && digest_equal(&a->id, &b->id));
+}
+
 /* One range request, embedded in the caller's object. The caller fills the
  * first group and keeps the object alive until done() was called. */
 struct source_request {
@@ -23,6 +57,7 @@ struct source_request {
 	bool as_owner;	      /* see fetch_read.as_owner */
 	const char *origin;   /* NULL, or the one place to ask (see
 				 blob_add_origin()) */
+	struct source_auth *auth; /* NULL: none */
 
 	/* The next bytes in order, not more than are left of the length. A
 	 * source calls it only for bytes that a strictly checked reply
@@ -34,8 +69,9 @@ struct source_request {
 	bool (*data)(struct source_request *rq, const void *bytes, size_t len);
 	/* Exactly once, never from inside start(), resume() or cancel(). 0: all
 	 * bytes were handed over. -ENOENT: does not have it; -EACCES: refused;
-	 * -ESTALE: changed upstream; -EBADMSG: the reply was not the range that
-	 * was asked for; -ETIMEDOUT, -ECONNRESET and other connection errors;
+	 * -EKEYEXPIRED: because auth is no good, or not any more; -ESTALE:
+	 * changed upstream; -EBADMSG: the reply was not the range that was
+	 * asked for; -ETIMEDOUT, -ECONNRESET and other connection errors;
 	 * -ECANCELED after cancel(). `why` is a sentence for the log, without
 	 * secrets, valid during the call. Bytes handed over before an error
 	 * may be kept; before -EBADMSG, those of whole chunks. */

@@ -472,6 +472,7 @@ static inline void read_range_min(struct rig *rig, struct reader *r,
 				    .len = len,
 				    .min = min,
 				    .unchecked = r->rd.unchecked,
+				    .auth = r->rd.auth,
 				    .done = reader_done};
 	fetch_read_start(rig->fetch, &r->rd);
 	EQ(r->calls, 0);

@@ -327,6 +327,7 @@ static inline int range_start(struct reg_rig *g, struct blob *b, uint64_t off,
 	bool (*on_data)(struct range *) = w->on_data;
 	uint64_t deadline = w->rq.deadline_ms;
 	const char *origin = w->rq.origin;
+	struct source_auth *auth = w->rq.auth;
 	int r;
 
 	*w = (struct range){
@@ -339,6 +340,7 @@ static inline int range_start(struct reg_rig *g, struct blob *b, uint64_t off,
 				.offset = off,
 				.length = len,
 				.origin = origin,
+				.auth = auth,
 				.deadline_ms =
 					deadline ? deadline
 						 : now_ms() + RIG_DEADLINE_MS,

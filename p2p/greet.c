@@ -7,7 +7,6 @@
 #include <string.h>
 
 #include "base/cleanup.h"
-#include "base/json.h"
 #include "base/metrics.h"
 
 #define HELLO_PATH     "/peer/v1/hello"
@@ -79,6 +78,22 @@ static int read_hello(const json_t *o, struct hello *ret, struct error *err)
 	return r;
 }
 
+int greet_parse(const char *bytes, size_t len, json_t **ret_doc,
+		struct hello *ret, struct error *err)
+{
+	CLEANUP(json_decrefp) json_t *o = NULL;
+	struct error bad = {""};
+	int r;
+
+	if (json_parse(bytes, len, MAX_ANSWER, &o, &bad) < 0)
+		return set_error(err, -EBADMSG, "its greeting is no JSON: %s",
+				 bad.text);
+	r = read_hello(o, ret, err);
+	if (r == 0)
+		*ret_doc = steal_ptr(&o);
+	return r;
+}
+
 static const char *result_of(int r)
 {
 	switch (r) {
@@ -104,7 +119,6 @@ static int take_answer(struct greeting *g, struct http_exchange *x,
 		       struct error *err)
 {
 	CLEANUP(json_decrefp) json_t *o = NULL;
-	struct error bad = {""};
 	struct hello h;
 	double connect_ms, first_ms;
 	int r;
@@ -112,12 +126,8 @@ static int take_answer(struct greeting *g, struct http_exchange *x,
 	if (g->status != 200)
 		return set_error(err, -EACCES, "it answered %d to our greeting",
 				 g->status);
-	r = json_parse(g->body.data ? g->body.data : "", g->body.len,
-		       MAX_ANSWER, &o, &bad);
-	if (r < 0)
-		return set_error(err, -EBADMSG, "its greeting is no JSON: %s",
-				 bad.text);
-	r = read_hello(o, &h, err);
+	r = greet_parse(g->body.data ? g->body.data : "", g->body.len, &o, &h,
+			err);
 	if (r < 0)
 		return r;
 	http_timing(x, &connect_ms, &first_ms);

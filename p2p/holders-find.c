@@ -4,8 +4,8 @@
 #include <string.h>
 
 #include "base/cleanup.h"
-#include "base/json.h"
 #include "base/metrics.h"
+#include "p2p/holders-msg.h"
 #include "p2p/holders-private.h"
 #include "store/store.h"
 
@@ -18,7 +18,6 @@
 #define FIRST_BYTE_RTTS	  8
 #define CONNECT_MIN_MS	  500
 #define BODY_MS		  500
-#define MAX_ANSWER_BYTES  (16 << 10)
 
 static struct metric_family m_lookups = {
 	.name = "peerd_holder_lookups_total",
@@ -74,30 +73,23 @@ static bool ask_has(const struct ask *a, const struct member *mb)
  * left out. */
 static int read_answer(struct ask *a)
 {
-	CLEANUP(json_decrefp) json_t *o = NULL;
+	CLEANUP(holders_answer_release) struct holders_answer answer = {0};
 	struct members *m = a->h->cfg.members;
-	json_t *ids;
-	uint64_t size;
+	int r = holders_answer_parse(a->body.data, a->body.len, &answer);
 
-	if (json_parse(a->body.data, a->body.len, MAX_ANSWER_BYTES, &o, NULL) <
-	    0)
-		return -EBADMSG;
-	ids = json_get_arr(o, "holders");
-	if (!ids || json_get_u64(o, "size", &size) < 0 || size > BLOB_MAX_SIZE)
-		return -EBADMSG;
-	for (size_t i = 0; i < json_array_size(ids); i++) {
-		const char *id = json_string_value(json_array_get(ids, i));
+	if (r < 0)
+		return r;
+	for (size_t i = 0; i < answer.n; i++) {
+		const char *id = holders_answer_id(&answer, i);
 		struct member *mb;
 
-		if (!id)
-			return -EBADMSG;
 		if (strcmp(id, a->h->id) == 0 || a->n == HOLDERS_PER_KEY)
 			continue;
 		mb = members_find(m, id);
 		if (mb && member_lives(mb) && !ask_has(a, mb))
 			a->v[a->n++] = mb;
 	}
-	a->size = size;
+	a->size = answer.size;
 	return 0;
 }
 
@@ -324,7 +316,7 @@ static struct ask *ask_new(struct holders *h, const struct holder_key *key)
 		return NULL;
 	a->h = h;
 	a->node.key = *key;
-	a->body = BUF_INIT(MAX_ANSWER_BYTES);
+	a->body = BUF_INIT(HOLDERS_ANSWER_BYTES);
 	list_init(&a->state);
 	list_init(&a->tell);
 	list_init(&a->waiters);

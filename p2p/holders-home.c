@@ -7,6 +7,7 @@
 #include "base/json.h"
 #include "base/cleanup.h"
 #include "base/metrics.h"
+#include "p2p/holders-msg.h"
 #include "p2p/holders-private.h"
 #include "store/store.h"
 
@@ -304,40 +305,14 @@ void home_release(struct holder_home *t)
 
 /* ---- Requests ---- */
 
-struct hold {
-	struct holder_key key;
-	uint64_t size;
-};
-
-static int parse_hold(const json_t *v, struct hold *ret)
+/* All of them, but for want of memory. */
+static void take_batch(struct holders *h, struct http_req *rq,
+		       const struct hold_batch *b)
 {
-	const json_t *key = json_array_get(v, 0), *n = json_array_get(v, 1);
+	int r = 0;
 
-	if (json_array_size(v) != 2 || !json_is_string(key) ||
-	    !json_is_integer(n) || json_integer_value(n) < 0 ||
-	    (uint64_t)json_integer_value(n) > BLOB_MAX_SIZE)
-		return -EINVAL;
-	ret->size = (uint64_t)json_integer_value(n);
-	return holder_key_parse(json_string_value(key), &ret->key);
-}
-
-/* All or nothing, but for want of memory. */
-static void handle_holds(struct holders *h, struct http_req *rq, const char *id,
-			 const json_t *holds)
-{
-	size_t n = json_array_size(holds);
-	CLEANUP(freep) struct hold *v = calloc(n + 1, sizeof(*v));
-	int r = v ? 0 : -ENOMEM;
-
-	for (size_t i = 0; r == 0 && i < n; i++) {
-		if (parse_hold(json_array_get(holds, i), &v[i]) == 0)
-			continue;
-		http_reply_error(rq, 400, "DIGEST_INVALID",
-				 "entry %zu is no key and size", i);
-		return;
-	}
-	for (size_t i = 0; r == 0 && i < n; i++) {
-		r = home_put(&h->home, &v[i].key, v[i].size, id);
+	for (size_t i = 0; r == 0 && i < b->n; i++) {
+		r = home_put(&h->home, &b->v[i].key, b->v[i].size, b->id);
 		h->stats.announcements_got += r == 0;
 	}
 	holders_wake(h, now_ms() + min_u64(SWEEP_MS, h->home.ttl_ms));
@@ -349,43 +324,24 @@ static void handle_holds(struct holders *h, struct http_req *rq, const char *id,
 
 static void handle_post(struct holders *h, struct http_req *rq)
 {
-	CLEANUP(json_decrefp) json_t *o = NULL;
+	CLEANUP(hold_batch_release) struct hold_batch b = {0};
 	struct error err = {""};
-	const char *id;
-	json_t *holds;
 	size_t len;
 	const char *body = http_req_body(rq, &len);
+	int r = hold_batch_parse(body, len, &b, &err);
 
-	if (len > HOLDERS_BATCH_BYTES) {
-		http_reply_error(rq, 413, "SIZE_INVALID",
-				 "at most %u bytes are taken",
-				 HOLDERS_BATCH_BYTES);
-		return;
-	}
-	if (json_parse(body, len, HOLDERS_BATCH_BYTES, &o, &err) < 0) {
+	if (r == -EMSGSIZE)
+		http_reply_error(rq, 413, "SIZE_INVALID", "%s", err.text);
+	else if (r == -ENOMEM)
+		http_reply_error(rq, 500, "UNKNOWN", "out of memory");
+	else if (r < 0)
 		http_reply_error(rq, 400, "UNSUPPORTED", "%s", err.text);
-		return;
-	}
-	id = json_get_str(o, "id");
-	holds = json_get_arr(o, "holds");
-	if (!id || !holds) {
-		http_reply_error(rq, 400, "UNSUPPORTED",
-				 "\"id\" or \"holds\" is missing");
-		return;
-	}
-	if (json_array_size(holds) > HOLDERS_BATCH_KEYS) {
-		http_reply_error(rq, 413, "SIZE_INVALID",
-				 "at most %d keys are taken",
-				 HOLDERS_BATCH_KEYS);
-		return;
-	}
-	if (strlen(id) >= MEMBER_ID_MAX || strcmp(id, h->id) == 0 ||
-	    !members_find(h->cfg.members, id)) {
+	else if (strlen(b.id) >= MEMBER_ID_MAX || strcmp(b.id, h->id) == 0 ||
+		 !members_find(h->cfg.members, b.id))
 		http_reply_error(rq, 403, "DENIED",
 				 "you are no member that is known here");
-		return;
-	}
-	handle_holds(h, rq, id, holds);
+	else
+		take_batch(h, rq, &b);
 }
 
 static int write_answer(struct holders *h, const struct holder_key *key,

@@ -3,6 +3,7 @@
 #ifndef P2P_MEMBERS_PRIVATE_H
 #define P2P_MEMBERS_PRIVATE_H
 
+#include "base/json.h"
 #include "base/list.h"
 #include "base/log.h"
 #include "p2p/lookup.h"
@@ -162,6 +163,10 @@ void members_on_timer(uv_timer_t *t);
 
 /* members.greeting is one more until addr_again(). -ENOMEM: nothing began. */
 int greet_start(struct addr *a);
+/* What a member answers. *ret borrows from *ret_doc, which the caller owns:
+ * json_decref(). -EBADMSG, *err says why. */
+int greet_parse(const char *bytes, size_t len, json_t **ret_doc,
+		struct hello *ret, struct error *err);
 void greet_register(void);
 bool greet_is_text(const char *s, size_t min, size_t size);
 

@@ -159,6 +159,7 @@ static int on_head(void *arg, struct http_exchange *x,
 	know_read(p, a->know, a->at, http_header(x, "Peerd-Have", 0));
 	if (load)
 		(void)load_text_parse(load, &a->at->load);
+	slow_read(p, a->at, http_header(x, "Peerd-Slow", 0));
 	if (res->status == 307) {
 		on_moved(a, http_header(x, "Peerd-Ask", 0));
 		return 0;
@@ -306,28 +307,37 @@ static void on_done(void *arg, struct http_exchange *x, int r, const char *why)
 	pump_later(p);
 }
 
-static int add_headers(struct ask *a, struct http_header h[8], size_t *ret_n,
-		       char key[BLOB_TEXT_SIZE], char have[HAVE_TEXT_SIZE],
-		       char load[16])
-{
-	struct peers *p = a->p;
-	struct blob *b = a->rq->blob;
-	size_t n = 0;
+/* What a request says, and the memory for it. */
+struct sayings {
+	struct http_header h[9];
+	size_t n;
+	char key[BLOB_TEXT_SIZE], have[HAVE_TEXT_SIZE], load[16];
+	char slow[SLOW_TEXT_SIZE];
+};
 
-	(void)blob_text(blob_key(b), blob_size(b), key);
-	h[n++] = (struct http_header){"Peerd-Hop", "1"};
-	h[n++] = (struct http_header){"Peerd-Blob", key};
-	h[n++] = (struct http_header){"Peerd-From", p->cfg.members.id};
-	h[n++] = (struct http_header){"Peerd-Have",
-				      have_text(b, a->chunk, have)};
-	(void)snprintf(load, 16, "%u", p->nserves);
-	h[n++] = (struct http_header){"Peerd-Load", load};
+static void say(struct sayings *s, const char *name, const char *value)
+{
+	s->h[s->n++] = (struct http_header){name, value};
+}
+
+static void say_all(const struct ask *a, struct sayings *s)
+{
+	const struct peers *p = a->p;
+	struct blob *b = a->rq->blob;
+
+	s->n = 0;
+	(void)snprintf(s->load, sizeof(s->load), "%u", p->nserves);
+	say(s, "Peerd-Hop", "1");
+	say(s, "Peerd-Blob", blob_text(blob_key(b), blob_size(b), s->key));
+	say(s, "Peerd-From", p->cfg.members.id);
+	say(s, "Peerd-Have", have_text(b, a->chunk, s->have));
+	say(s, "Peerd-Load", s->load);
+	if (slow_text(p, s->slow))
+		say(s, "Peerd-Slow", s->slow);
 	if (!a->as_holder)
-		h[n++] = (struct http_header){"Peerd-Fetch", "1"};
+		say(s, "Peerd-Fetch", "1");
 	if (a->insist)
-		h[n++] = (struct http_header){"Peerd-Insist", "1"};
-	*ret_n = n;
-	return 0;
+		say(s, "Peerd-Insist", "1");
 }
 
 /* An owner that waits for upstream says so. */
@@ -354,8 +364,7 @@ static int ask_send(struct ask *a, struct partner *w, bool as_holder)
 	CLEANUP(buf_release) struct buf url = BUF_INIT(8192);
 	CLEANUP(string_list_release) struct string_list origins = {0};
 	struct http_request rq = {0};
-	struct http_header headers[8];
-	char key[BLOB_TEXT_SIZE], have[HAVE_TEXT_SIZE], load[16];
+	struct sayings says;
 	struct peers *p = a->p;
 	uint64_t now = now_ms();
 	int r;
@@ -373,11 +382,11 @@ static int ask_send(struct ask *a, struct partner *w, bool as_holder)
 				blob_key(a->rq->blob), &path);
 	if (r == 0)
 		r = members_request(p->members, w->mb, path.data, &rq, &url);
-	if (r == 0)
-		r = add_headers(a, headers, &rq.nheaders, key, have, load);
 	if (r < 0)
 		return r;
-	rq.headers = headers;
+	say_all(a, &says);
+	rq.headers = says.h;
+	rq.nheaders = says.n;
 	rq.has_range = true;
 	rq.range_off = a->rq->offset + a->got;
 	rq.range_len = ask_left(a);

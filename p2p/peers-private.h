@@ -22,6 +22,8 @@
 #define GIVEN_MEMBERS	 8
 #define NORM_SAMPLES	 32
 #define TICK_MS		 100
+/* Members whose opinion of another one is remembered. */
+#define DOUBTERS 8
 /* What a member delivers is judged over so many ticks. */
 #define PACE_TICKS 15
 
@@ -43,7 +45,12 @@ struct partner {
 	bool paused;	      /* for want of memory, in this tick */
 	uint64_t slow_ms;     /* judged slow until then */
 	uint32_t slow_times;  /* in a row */
-	uint64_t benched_ms;  /* its bytes were wrong: not asked until then */
+	bool slow_seen;	      /* by ourselves, not only by others */
+	struct {
+		const struct partner *who; /* to be compared only */
+		uint64_t ms;
+	} doubts[DOUBTERS];  /* who found it slow, and said so when */
+	uint64_t benched_ms; /* its bytes were wrong: not asked until then */
 	/* Requests that it serves, as it said last (Peerd-Load), and those that
 	 * we sent on to it since. */
 	uint32_t load;
@@ -237,6 +244,11 @@ int origin_path(const char *origin, const struct blob_key *key,
 void slow_note(struct peers *p, uint64_t ms, uint64_t bytes);
 /* What owners take for so many bytes now; 0 = not known yet. */
 uint64_t slow_normal_ms(const struct peers *p, uint64_t bytes);
+/* A Peerd-Slow of those that we have found slow ourselves; NULL if there are
+ * none, else out. */
+char *slow_text(const struct peers *p, char out[SLOW_TEXT_SIZE]);
+/* From one of w's; what is malformed tells nothing. NULL allowed. */
+void slow_read(struct peers *p, const struct partner *w, const char *text);
 /* Every TICK_MS while there are asks: takes over what is slow. */
 void slow_tick(struct peers *p, uint64_t now);
 

@@ -240,9 +240,11 @@ static void refuse(struct serving *s, int status, const char *code,
 
 static void tell_state(struct serving *s)
 {
-	char have[HAVE_TEXT_SIZE];
+	char have[HAVE_TEXT_SIZE], slow[SLOW_TEXT_SIZE];
 
 	http_header_add(s->rq, "Peerd-Load", "%u", s->p->nserves);
+	if (slow_text(s->p, slow))
+		http_header_add(s->rq, "Peerd-Slow", "%s", slow);
 	http_header_add(s->rq, "Peerd-Have", "%s",
 			have_text(s->blob, s->chunk, have));
 }
@@ -455,6 +457,7 @@ static void handle_blob(struct peers *p, struct http_req *rq, char *origin)
 		(void)partner_ref(s->from);
 	if (s->from && load)
 		(void)load_text_parse(load, &s->from->load);
+	slow_read(p, s->from, http_req_header(rq, "Peerd-Slow"));
 	s->fetch = is_one(rq, "Peerd-Fetch");
 	s->insist = is_one(rq, "Peerd-Insist");
 	if (s->from && s->size > 0) {

@@ -3,6 +3,7 @@
  * A member is slow when it delivers much less than the others do at the same
  * time: a fixed limit, or what was usual before, would take a crowded link for
  * a fault of all members, and send everybody upstream at once. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -30,7 +31,7 @@ static int by_value(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
-/* The upper quartile. */
+/* The median: a few slow ones must not become the measure. */
 uint64_t slow_normal_ms(const struct peers *p, uint64_t bytes)
 {
 	const struct norm *n = &p->norm_owner;
@@ -41,7 +42,7 @@ uint64_t slow_normal_ms(const struct peers *p, uint64_t bytes)
 		return 0;
 	memcpy(v, n->ms, sizeof(v));
 	qsort(v, k, sizeof(v[0]), by_value);
-	return max_u64((uint64_t)v[k * 3 / 4] * bytes / CHUNK_SIZE, 1);
+	return max_u64((uint64_t)v[k / 2] * bytes / CHUNK_SIZE, 1);
 }
 
 /* ---- What they deliver ---- */
@@ -117,17 +118,91 @@ static struct pace pace_now(struct peers *p, uint64_t now)
 }
 
 /* Delivers less than this part of what the others do. */
-#define SLOW_PART 5
+#define SLOW_PART  5
+#define SLOW_TICKS 12 /* in which we waited for it */
+/* What others found counts for so long, if so many of them say it, and a
+ * quarter of all: one alone must not be able to have another one shunned. */
+#define DOUBT_MS   5000
+#define DOUBTS_MIN 2
+/* If a single one says it: less than this part, over so many ticks. */
+#define DOUBTED_PART  4
+#define DOUBTED_TICKS 8
 /* A few bytes more or less say nothing. */
 #define PACE_LEAST (16u << 10)
 /* Nothing worth the name for so long. */
 #define SILENT_MS     2000
 #define SILENT_MAX_MS 6000
 
+/* ---- What others say ---- */
+
+char *slow_text(const struct peers *p, char out[SLOW_TEXT_SIZE])
+{
+	uint64_t now = now_ms();
+	unsigned int n = 0;
+	size_t len = 0;
+
+	list_for_each (it, &p->partners) {
+		const struct partner *w = list_entry(it, struct partner, node);
+
+		if (w->slow_ms <= now || !w->slow_seen || !partner_alive(w))
+			continue;
+		len += (size_t)snprintf(out + len, SLOW_TEXT_SIZE - len, "%s%s",
+					n ? "," : "", w->mb->id);
+		if (++n == SLOW_MAX_IDS)
+			break;
+	}
+	return n ? out : NULL;
+}
+
+struct hearsay {
+	struct peers *p;
+	const struct partner *from;
+};
+
+static void doubt(void *arg, const char *id)
+{
+	const struct hearsay *h = arg;
+	struct partner *w = partner_find(h->p, id);
+	unsigned int at = 0;
+
+	if (!w || w == h->from)
+		return;
+	for (unsigned int i = 0; i < DOUBTERS; i++) {
+		if (w->doubts[i].who == h->from) {
+			at = i;
+			break;
+		}
+		if (w->doubts[i].ms < w->doubts[at].ms)
+			at = i;
+	}
+	w->doubts[at].who = h->from;
+	w->doubts[at].ms = now_ms();
+}
+
+void slow_read(struct peers *p, const struct partner *w, const char *text)
+{
+	struct hearsay h = {.p = p, .from = w};
+
+	if (text && w)
+		(void)slow_text_parse(text, doubt, &h);
+}
+
+static unsigned int doubts(const struct partner *w, uint64_t now)
+{
+	unsigned int n = 0;
+
+	for (unsigned int i = 0; i < DOUBTERS; i++)
+		n += w->doubts[i].ms && now - w->doubts[i].ms < DOUBT_MS;
+	return n;
+}
+
+/* ---- The verdict ---- */
+
 static bool is_slow(const struct partner *w, const struct pace *now_pace,
 		    uint64_t normal_ms, uint64_t now)
 {
-	double pace = pace_of(w, PACE_TICKS);
+	bool doubted = doubts(w, now) > 0;
+	double pace = pace_of(w, doubted ? DOUBTED_TICKS : SLOW_TICKS);
 	uint64_t silent = now - w->heard_ms;
 
 	if (w->active == 0 || w->slow_ms > now)
@@ -135,23 +210,37 @@ static bool is_slow(const struct partner *w, const struct pace *now_pace,
 	if (silent >= min_u64(max_u64(SILENT_MS, 4 * normal_ms), SILENT_MAX_MS))
 		return true;
 	return pace >= 0 && now_pace->median >= PACE_LEAST &&
-	       pace * SLOW_PART < now_pace->median;
+	       pace * (doubted ? DOUBTED_PART : SLOW_PART) < now_pace->median;
+}
+
+static bool is_doubted(const struct partner *w, const struct pace *pace,
+		       uint64_t now)
+{
+	double own = pace_of(w, PACE_TICKS / 3);
+	unsigned int n = doubts(w, now);
+
+	/* It may be slow for them, and is not for us. */
+	if (pace->median > 0 && own * 2 >= pace->median)
+		return false;
+	return n >= DOUBTS_MIN && (n >= pace->alive / 4 || n == DOUBTERS);
 }
 
 static void take_over(struct peers *p, struct partner *w, double median,
-		      uint64_t now)
+		      bool seen, uint64_t now)
 {
 	unsigned int shift = w->slow_times < 4 ? w->slow_times : 4;
 	double pace = pace_of(w, 1);
 
 	w->slow_times++;
+	w->slow_seen = seen;
 	w->slow_ms = now + min_u64((uint64_t)SLOW_MS << shift, SLOW_MAX_MS);
 	p->takeovers++;
 	log_info("a member is slow: others are asked",
 		 LS("member", partner_name(w)), LU("requests", w->active),
 		 LD("bytes_per_second", pace * 1000 / TICK_MS),
 		 LD("others", median * 1000 / TICK_MS),
-		 LU("silent_ms", now - w->heard_ms));
+		 LU("silent_ms", w->active ? now - w->heard_ms : 0),
+		 LS("found_by", seen ? "us" : "others"));
 	asks_leave(p, w, "slower than the others");
 }
 
@@ -162,15 +251,17 @@ void slow_tick(struct peers *p, uint64_t now)
 
 	list_for_each_safe (n, &p->partners) {
 		struct partner *w = list_entry(n, struct partner, node);
+		bool seen = is_slow(w, &pace, normal, now);
 
-		if (!is_slow(w, &pace, normal, now))
+		if (!seen && (w->slow_ms > now || !partner_alive(w) ||
+			      !is_doubted(w, &pace, now)))
 			continue;
 		/* When many are slow, it is not they; but silence is
 		 * silence. */
 		if (pace.slow >= 1 + pace.alive / 4 &&
-		    now - w->heard_ms < SILENT_MAX_MS)
+		    (!seen || now - w->heard_ms < SILENT_MAX_MS))
 			continue;
-		take_over(p, w, pace.median, now);
+		take_over(p, w, pace.median, seen, now);
 		pace.slow++;
 	}
 	pace_tick(p);

@@ -134,3 +134,26 @@ int load_text_parse(const char *s, uint32_t *ret)
 	*ret = (uint32_t)n;
 	return 0;
 }
+
+int slow_text_parse(const char *s, void (*id)(void *arg, const char *id),
+		    void *arg)
+{
+	char ids[SLOW_MAX_IDS][MEMBER_ID_MAX];
+	unsigned int n = 0;
+
+	for (;;) {
+		size_t len = strcspn(s, ",");
+
+		if (len == 0 || len >= MEMBER_ID_MAX || n == SLOW_MAX_IDS)
+			return -EINVAL;
+		memcpy(ids[n], s, len);
+		ids[n++][len] = '\0';
+		s += len;
+		if (!*s)
+			break;
+		s++;
+	}
+	for (unsigned int i = 0; i < n; i++)
+		id(arg, ids[i]);
+	return 0;
+}

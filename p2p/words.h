@@ -5,12 +5,14 @@
  *   Peerd-Have: all, or <first chunk>:<hex>  a bit for each chunk from there
  *                                            on, low bits first
  *   Peerd-Load: <requests it is serving>
+ *   Peerd-Slow: <id>[,<id>]…                 members that it found slow itself
  *
  * Functions that read return 0, or -EINVAL for what is malformed. */
 #ifndef P2P_WORDS_H
 #define P2P_WORDS_H
 
 #include "p2p/holders.h"
+#include "p2p/members.h"
 #include "store/store.h"
 
 /* Chunks in one Peerd-Have. */
@@ -42,5 +44,13 @@ int have_text_parse(const char *s, uint32_t nchunks, struct have_bits *ret);
 char *have_text(const struct blob *b, uint32_t chunk, char out[HAVE_TEXT_SIZE]);
 
 int load_text_parse(const char *s, uint32_t *ret);
+
+/* Ids in one Peerd-Slow. */
+#define SLOW_MAX_IDS   4
+#define SLOW_TEXT_SIZE (SLOW_MAX_IDS * MEMBER_ID_MAX)
+
+/* Calls id() for each of them; for none if the text is malformed. */
+int slow_text_parse(const char *s, void (*id)(void *arg, const char *id),
+		    void *arg);
 
 #endif

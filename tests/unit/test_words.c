@@ -96,10 +96,33 @@ static void test_load(void)
 	EQ(n, 12);
 }
 
+static char said[256];
+
+static void note_id(void *arg, const char *id)
+{
+	(void)arg;
+	(void)snprintf(said + strlen(said), sizeof(said) - strlen(said), "[%s]",
+		       id);
+}
+
+static void test_slow(void)
+{
+	static const char *const bad[] = {
+		"", ",", "a,", ",a", "a,,b", "a,b,c,d,e", HEX "," HEX HEX};
+
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		EQ(slow_text_parse(bad[i], note_id, NULL), -EINVAL);
+		STREQ(said, "");
+	}
+	EQ(slow_text_parse("a,bc,d,e", note_id, NULL), 0);
+	STREQ(said, "[a][bc][d][e]");
+}
+
 int main(void)
 {
 	RUN(test_blob);
 	RUN(test_have);
 	RUN(test_load);
+	RUN(test_slow);
 	return tap_done();
 }

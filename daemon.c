@@ -225,6 +225,7 @@ static int open_upstream(struct daemon *d, struct error *err)
 		.meta_timeout_ms = d->cfg->metadata_timeout_ms,
 		.tag_fresh_ms = d->cfg->tag_fresh_ms,
 		.negative_ms = d->cfg->negative_ms,
+		.url_guard = &d->cfg->blobs_allow,
 		.node = d->node,
 	};
 	struct fetch_config fc = {

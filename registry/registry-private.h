@@ -46,6 +46,7 @@ struct registry {
 	char *certs_dir;     /* NULL: none */
 	struct string_list plain_http;
 	uint64_t meta_timeout_ms, tag_fresh_ms, negative_ms;
+	const struct string_list *url_guard; /* NULL: none */
 	struct catalog_peers *peers; /* NULL: none */
 	const char *node;
 

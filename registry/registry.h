@@ -50,6 +50,11 @@ struct registry_config {
 	/* Asked when upstream cannot be reached, and told of manifests; NULL =
 	 * there are no other nodes. Borrowed until registry_free(). */
 	struct catalog_peers *peers;
+	/* URLs of which it is not known any more who asked for them (evicted,
+	 * or from before a restart) may be on this host or link only if they
+	 * are in it, wherever redirects lead; NULL = anywhere. Borrowed until
+	 * registry_free(). */
+	const struct string_list *url_guard;
 	const char *node; /* this node's name, for metrics; NULL = "". Borrowed
 			     until registry_free() */
 };

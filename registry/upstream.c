@@ -431,8 +431,12 @@ static int send_range(struct request *u)
 			 : secret ? secret->guard
 				  : NULL,
 	};
+	bool in_registry =
+		strncmp(origin, REGISTRY_PREFIX, strlen(REGISTRY_PREFIX)) == 0;
 	int r;
 
+	if (!auth && !secret && !in_registry)
+		spec.guard = u->r->url_guard;
 	free(u->target);
 	u->target = NULL;
 	u->accepted = u->cut = false;
@@ -443,8 +447,7 @@ static int send_range(struct request *u)
 		if (!u->target)
 			return -ENOMEM;
 		spec.url = u->target;
-	} else if (strncmp(origin, REGISTRY_PREFIX, strlen(REGISTRY_PREFIX)) ==
-		   0) {
+	} else if (in_registry) {
 		r = registry_url(u, origin, &s, &url);
 		if (r < 0)
 			return r;

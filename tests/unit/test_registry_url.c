@@ -265,6 +265,26 @@ static void test_redirected(void)
 	liar_stop(&other);
 }
 
+/* After a restart it is not known who has asked for it. */
+static void test_forgotten(void)
+{
+	struct string_list nobody = {0};
+	struct blob_key key = {.kind = BLOB_URL};
+	struct reg_rig g = {.cfg = {.url_guard = &nobody}};
+	struct blob *b;
+	struct liar l;
+
+	liar_start(&l, answer_file);
+	rig_open(&g);
+	EQ(store_create(g.store, &key, CONTENT_SIZE, &b), 0);
+	EQ(blob_add_origin(g.store, b, url_of(&l, "f")), 0);
+	OK(rig_range(&g, b, 0, 10, content, NULL) < 0);
+	EQ(liar_count(&l, ""), 0);
+	blob_unref(&b);
+	rig_close(&g);
+	liar_stop(&l);
+}
+
 static void test_bad_urls(void)
 {
 	static const char *const bad[] = {
@@ -418,6 +438,7 @@ int main(void)
 	RUN(test_unversioned);
 	RUN(test_servers);
 	RUN(test_redirected);
+	RUN(test_forgotten);
 	RUN(test_bad_urls);
 	RUN(test_unreachable);
 	RUN(test_no_leaks);

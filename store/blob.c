@@ -37,9 +37,11 @@ uint32_t blob_chunk_len(const struct blob *b, uint32_t chunk)
 
 enum blob_state blob_get_state(const struct blob *b)
 {
+	enum blob_state state = (enum blob_state)LOAD_ACQ(&b->state);
+
 	if (LOAD_ACQ(&b->external))
 		return BLOB_VERIFIED;
-	return (enum blob_state)LOAD_ACQ(&b->state);
+	return state_shown(state, b->size, LOAD(&b->cached_bytes));
 }
 
 uint64_t blob_cached_bytes(const struct blob *b)

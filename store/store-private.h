@@ -213,6 +213,16 @@ static inline bool chunk_present(const struct blob *b, uint32_t chunk)
 	return g && bit_get(g->present, chunk % INDEX_SEG);
 }
 
+/* Of what was evicted nothing is verified any more; that its size is right is
+ * still known. */
+static inline enum blob_state state_shown(enum blob_state state, uint64_t size,
+					  uint64_t cached_bytes)
+{
+	return state == BLOB_VERIFIED && size > 0 && cached_bytes == 0
+		       ? BLOB_PROVISIONAL
+		       : state;
+}
+
 static inline void store_lock(struct store *s)
 {
 	(void)pthread_mutex_lock(&s->mu);

@@ -539,7 +539,8 @@ static int add_info(void *arg, const uint8_t *key, size_t key_len,
 	i->size = rec.size;
 	i->cached_bytes = rec.cached_bytes;
 	i->last_use_s = rec.last_use_s;
-	i->state = (enum blob_state)rec.state;
+	i->state = state_shown((enum blob_state)rec.state, rec.size,
+			       rec.cached_bytes);
 	l->n++;
 	return 0;
 }

@@ -57,7 +57,8 @@ struct blob_key {
 
 enum blob_state {
 	BLOB_PROVISIONAL, /* not yet, or not wholly, checked */
-	BLOB_VERIFIED,    /* all bytes were there and matched the digest */
+	BLOB_VERIFIED,    /* all bytes were there and matched the digest, and
+			     not all of them were evicted since */
 	BLOB_BAD,         /* did not match, again and again: reads give EIO
 			     until it is evicted */
 };

@@ -173,6 +173,34 @@ cached_of()
 	equal "$(cached_of "$B")" 0
 }
 
+@test "what was evicted is not called verified" {
+	start_peerd
+	peerd pull "$REG/cli/data:v1"
+	equal "$(state_of "$A")" verified
+	is_verified "$(blob_path cli/data "$A")"
+	peerd evict --all
+	# As it is in memory, in the index, and read back from there.
+	for restart in no yes; do
+		[[ $restart == no ]] || { stop_peerd; start_peerd; }
+		for digest in "$A" "$B"; do
+			equal "$(cached_of "$digest")" 0
+			equal "$(state_of "$digest")" provisional
+			equal "$(xattr verified "$(blob_path cli/data \
+				"$digest")")" no
+			equal "$(state_of "$digest")" provisional
+		done
+	done
+	# Of an empty blob all is there.
+	: >"$BATS_TEST_TMPDIR/empty"
+	empty=$(push_blob cli/data "$BATS_TEST_TMPDIR/empty")
+	cat "$(blob_path cli/data "$empty")"
+	peerd evict --all
+	equal "$(state_of "$empty")" verified
+	cmp "$(blob_path cli/data "$A")" "$DIR/a"
+	wait_for "$PATIENCE" is_verified "$(blob_path cli/data "$A")"
+	equal "$(state_of "$A")" verified
+}
+
 @test "version needs no daemon" {
 	run -0 "$PEERD" version
 	matches "$output" '^peerd .'

@@ -68,6 +68,62 @@ requested_since()
 	equal "$(peerd verify "$digest" >/dev/null; echo $?)" 0
 }
 
+# All names of the mount, with their inodes, sizes and what is stored of each.
+tree()
+{
+	find "$MNT" -mindepth 1 -name .peerd -prune -o \
+		-printf '%P %y %i %s %b\n' | sort
+}
+
+# What the daemon knows of each blob, but for the time.
+known()
+{
+	peerd ls --json | jq -c '.blobs | sort_by(.digest)[] |
+		[.digest, .size, .cached, .state]'
+}
+
+@test "kill -9 leaves the tree and what is stored as they were" {
+	start_registry
+	dir=$BATS_TEST_TMPDIR
+	random_file "$dir/whole" $((5 * MiB + 7))
+	random_file "$dir/part" $((6 * MiB))
+	random_file "$dir/none" $((2 * MiB))
+	push_artifact tree/data v1 "$dir/whole" "sub/dir/part=$dir/part" \
+		"$dir/none"
+	push_artifact tree/other latest "$dir/none"
+	start_peerd
+	files=$(repo_dir tree/data)/tags/v1/files
+	cmp "$files/whole" "$dir/whole"
+	same_at "$files/sub/dir/part" "$dir/part" $((3 * MiB + 5)) 1000
+	cat "$(repo_dir tree/other)/manifests/latest" >/dev/null
+	wait_for "$PATIENCE" is_verified "$files/whole"
+	# Looking at a name makes its blob known.
+	tree >/dev/null
+	# The kernel's attributes may be of a moment ago.
+	wait_for 10 eval '(($(stored "$files/sub/dir/part") == MiB))'
+	tree >"$dir/tree"
+	for name in "registry/$REG/tree/data/tags/v1/files/sub/dir/part f" \
+		"registry/$REG/tree/other/tags/latest/manifest.json f" \
+		"blobs/sha256/$(digest_of "$dir/whole" | cut -d: -f2) f"; do
+		grep -qF "$name" "$dir/tree"
+	done
+	# With this answer everything is committed.
+	known >"$dir/known"
+	equal "$(wc -l <"$dir/known")" 4 'blobs'
+	for round in 1 2 3; do
+		kill_peerd
+		mark=$(reg_mark)
+		start_peerd
+		diff "$dir/known" <(known)
+		diff "$dir/tree" <(tree)
+		# Names may be asked for again, bytes not.
+		equal "$(reg_stat bytes /blobs/ "$mark")" 0 'bytes fetched'
+	done
+	cmp "$files/whole" "$dir/whole"
+	same_at "$files/sub/dir/part" "$dir/part" $((3 * MiB + 5)) 1000
+	equal "$(reg_stat bytes /blobs/ "$mark")" 0 'bytes fetched'
+}
+
 @test "a reader gets an error when the daemon dies, not a hang" {
 	start_liar
 	start_peerd

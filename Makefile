@@ -3,7 +3,7 @@
 #   make                   bin/peerd, bin/peerd.service, bin/swagger.yml
 #   make check             unit tests, then the tests of tests/run-all
 #   make check-unit        unit tests only
-#   make bench             figures of docs/benchmarks.md, as ratios
+#   make bench             figures of docs/benchmarks.md, as ratios; as root
 #   make bench-swarm       many nodes in a lab, beside BitTorrent; as root
 #   make sim               the same in a simulation, up to 10,000 nodes
 #   make fuzz              the fuzz targets, FUZZ_SECONDS each (clang)
@@ -177,6 +177,7 @@ bench-swarm: all helpers
 
 bench: all helpers
 	tests/bench/run
+	tests/bench/http
 
 # Fuzz targets have objects of their own, in $(BUILD)/fuzz; each has a seed
 # corpus in tests/fuzz/corpus/NAME. New finds stay in build/.

@@ -35,8 +35,11 @@ struct fs_read {
 	fuse_req_t req;
 	struct node *node; /* a use, and by it the blob */
 	uint64_t start_ms;
+	struct fetch_piece piece[2]; /* for the job; a use of their memory */
+	uint32_t npieces;
 	int result; /* of the job */
 	bool started, finished;
+	bool given_up;	   /* the reader has; loop thread */
 	bool cancelled;	   /* guarded by: libfuse's lock of the request */
 	unsigned int refs; /* atomic */
 };
@@ -64,6 +67,7 @@ static void read_cancel(struct loop_task *t)
 {
 	struct fs_read *r = container_of(t, struct fs_read, cancel);
 
+	r->given_up = true;
 	if (r->started && !r->finished)
 		fetch_read_cancel(&r->rd);
 	read_put(r);
@@ -82,24 +86,41 @@ static void read_interrupted(fuse_req_t req, void *data)
 	loop_post(r->fs->cfg.loop, &r->cancel);
 }
 
-/* Some of the bytes are in the store by now: a worker puts them together. */
+/* Some of the bytes are in the store by now: a worker puts them together. Those
+ * in memory are taken from there: it may be long until the store has them. */
 static void from_store(struct loop_job *j)
 {
 	struct fs_read *r = container_of(j, struct fs_read, job);
-	struct iovec iov = {.iov_base = thread_buf(), .iov_len = r->rd.len};
+	uint8_t *buf = thread_buf();
+	uint64_t off = r->rd.off;
+	struct iovec iov[2];
 
-	r->result = !iov.iov_base
-			    ? -ENOMEM
-			    : store_read(r->fs->cfg.store, r->node->blob,
-					 r->rd.off, iov.iov_base, iov.iov_len);
+	r->result = buf ? 0 : -ENOMEM;
+	for (uint32_t i = 0; r->result == 0 && i < r->npieces; i++) {
+		const struct fetch_piece *p = &r->piece[i];
+
+		iov[i].iov_base = (void *)(uintptr_t)p->mem;
+		iov[i].iov_len = p->len;
+		if (!p->mem) {
+			iov[i].iov_base = buf;
+			r->result = store_read(r->fs->cfg.store, r->node->blob,
+					       off, buf, p->len);
+			buf += p->len;
+		}
+		off += p->len;
+	}
 	if (r->result == 0)
-		read_reply(r, 0, &iov, 1);
+		read_reply(r, 0, iov, (int)r->npieces);
 }
 
 static void from_store_done(struct loop_job *j)
 {
 	struct fs_read *r = container_of(j, struct fs_read, job);
 
+	for (uint32_t i = 0; i < r->npieces; i++)
+		chunk_buf_unref(&r->piece[i].buf);
+	if (r->result < 0 && r->given_up)
+		r->result = -ECANCELED;
 	if (r->result == -ENODATA || r->result == -EAGAIN) {
 		/* Evicted meanwhile, or not checked yet: once more, by the
 		 * same deadline. */
@@ -115,7 +136,7 @@ static void from_store_done(struct loop_job *j)
 static void read_done(struct fetch_read *rd, int err)
 {
 	struct fs_read *r = container_of(rd, struct fs_read, rd);
-	struct iovec iov[2];
+	struct iovec iov[2] = {0};
 	bool in_memory = true;
 
 	r->finished = true;
@@ -125,6 +146,11 @@ static void read_done(struct fetch_read *rd, int err)
 		in_memory = in_memory && rd->piece[i].mem;
 	}
 	if (err == 0 && !in_memory) {
+		memcpy(r->piece, rd->piece, sizeof(r->piece));
+		r->npieces = rd->npieces;
+		for (uint32_t i = 0; i < r->npieces; i++)
+			if (r->piece[i].buf)
+				(void)chunk_buf_ref(r->piece[i].buf);
 		loop_work(r->fs->cfg.loop, &r->job, from_store,
 			  from_store_done);
 		return;

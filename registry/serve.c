@@ -62,11 +62,19 @@ static void next(struct serve *s);
 
 /* ---- Ends ---- */
 
+static void fd_done(struct serve *s)
+{
+	if (s->job_fd >= 0)
+		store_range_done(s->blob);
+	s->job_fd = -1;
+}
+
 static void serve_free(struct serve *s)
 {
 	if (s->reading || s->working)
 		return; /* comes back, and then frees */
 	chunk_buf_unref(&s->held);
+	fd_done(s);
 	blob_unref(&s->blob);
 	client_auth_end(&s->how.auth);
 	free(s);
@@ -141,7 +149,7 @@ static void on_sent(struct http_req *rq, int r)
 		finish(s, -ESTALE);
 		return;
 	}
-	s->job_fd = -1;
+	fd_done(s);
 	s->off += s->piece_len;
 	s->sent += s->piece_len;
 	next(s);

@@ -334,6 +334,7 @@ static int check_once(struct blob *b, uint32_t chunk, bool force)
 	if (fd < 0)
 		return fd == -ENOENT ? -ENODATA : fd;
 	r = chunk_crc(fd, chunk * CHUNK_SIZE, blob_chunk_len(b, chunk), &crc);
+	blob_fd_put(b);
 	if (r == -ENOMEM)
 		return r;
 	store_lock(s);
@@ -430,6 +431,8 @@ static int read_range(struct blob *b, uint64_t off, void *buf, size_t len)
 		if (fd < 0 && fd != -ENOENT)
 			return fd;
 		r = fd < 0 ? -ENODATA : pread_all(fd, buf, len, off);
+		if (fd >= 0)
+			blob_fd_put(b);
 		if (gen_moved(b, gen))
 			continue;
 		if (r == 0)
@@ -492,6 +495,7 @@ static int range_fd(struct store *s, struct blob *b, uint64_t off, uint64_t len,
 	*ret_gen = __atomic_load_n(&b->gen, __ATOMIC_SEQ_CST);
 	if (LOAD_ACQ(&b->external)) {
 		STORE(&b->used, store_tick(s));
+		ADD(&b->fd_uses, 1); /* store_range_done() does not tell */
 		*ret_fd = LOAD_ACQ(&b->ext_fd);
 		return 0;
 	}
@@ -563,6 +567,11 @@ int store_range_fd_unchecked(struct store *s, struct blob *b, uint64_t off,
 bool store_gen_ok(struct blob *b, uint64_t gen)
 {
 	return !gen_moved(b, gen);
+}
+
+void store_range_done(struct blob *b)
+{
+	blob_fd_put(b);
 }
 
 /* ---- Writing ---- */
@@ -670,12 +679,14 @@ static bool make_room(struct store *s)
 }
 
 /* Writers that are faster than the disk wait for the commit thread, or the
- * cache would grow without bounds while it flushes. */
+ * cache would grow without bounds while it flushes, and so would the number of
+ * open files. */
 static void keep_to_limit(struct store *s)
 {
 	uint64_t slack = max_u64(MIN_SLACK_BYTES, s->max_bytes / 8);
 
-	if (s->max_bytes && LOAD(&s->cached_bytes) > s->max_bytes + slack)
+	if ((s->max_bytes && LOAD(&s->cached_bytes) > s->max_bytes + slack) ||
+	    too_many_files(s))
 		(void)commit_wait(s);
 }
 
@@ -710,17 +721,22 @@ int store_write(struct store *s, struct blob *b, uint32_t chunk,
 		if ((r != -ENOSPC && r != -EDQUOT) || tries > 0 ||
 		    !make_room(s))
 			break;
+		if (fd >= 0)
+			blob_fd_put(b);
 	}
 	if (r < 0) {
 		/* What was written before the error takes no room. */
-		if (fd >= 0)
+		if (fd >= 0) {
 			(void)fallocate(
 				fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
 				(off_t)off, (off_t)len);
+			blob_fd_put(b);
+		}
 		unclaim(s, b, chunk);
 		write_failed(s, r);
 		return r;
 	}
 	publish(s, b, chunk, crc32c(0, data, len), from);
+	blob_fd_put(b); /* now the chunk that is to be flushed keeps it open */
 	return 0;
 }

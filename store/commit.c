@@ -129,10 +129,15 @@ static void sync_file(struct store *s, struct blob *b)
 		sync_name(s, b);
 	if (!any)
 		return;
-	fd = LOAD_ACQ(&b->fd);
-	if (fd < 0 || fdatasync(fd) == 0)
+	fd = blob_fd(b, false);
+	r = fd < 0 ? fd : 0;
+	if (fd >= 0) {
+		if (fdatasync(fd) == -1)
+			r = -errno;
+		blob_fd_put(b);
+	}
+	if (r == 0 || r == -ESTALE)
 		return;
-	r = -errno;
 	/* The kernel may have thrown the bytes away already. */
 	drop_syncing(s, b);
 	ADD(&s->write_errors, 1);
@@ -351,6 +356,8 @@ static void punch_seg(struct store *s, struct blob *b, uint32_t k)
 			      (end - i) * CHUNK_SIZE);
 		i = end + 1;
 	}
+	if (fd >= 0)
+		blob_fd_put(b);
 	store_lock(s);
 	for (int i = 0; i < SEG_WORDS; i++)
 		g->claimed[i] &= ~mine[i];
@@ -401,6 +408,9 @@ static void finish(struct store *s, struct list *batch, int r)
 		bool fresh = b->fresh;
 
 		list_del(&b->cycle);
+		store_lock(s);
+		b->in_cycle = false;
+		store_unlock(s);
 		if (r < 0 && !LOAD(&b->stale)) {
 			requeue(s, b);
 		} else if (!LOAD(&b->stale)) {
@@ -431,6 +441,7 @@ static int run_cycle(struct store *s, bool housekeep)
 		list_del(&b->dirty);
 		list_add_tail(&blobs, &b->cycle);
 		b->in_dirty = false;
+		b->in_cycle = true;
 	}
 	s->ndirty = 0;
 	s->retry_ms = 0;

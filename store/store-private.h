@@ -79,7 +79,8 @@ struct blob {
 	uint32_t npresent;     /* atomic; likewise */
 	uint64_t cached_bytes; /* atomic; likewise */
 	uint32_t used;	       /* atomic; ticks */
-	int fd;		       /* atomic; -1 until the first use */
+	int fd;		       /* atomic; -1 while the file is not open */
+	uint32_t fd_uses;      /* atomic; see blob_fd() */
 	int ext_fd;	       /* atomic; see external.c */
 	bool external;	       /* atomic; changed under store.mu */
 	bool stale;	       /* atomic; replaced by a blob of another size */
@@ -91,7 +92,8 @@ struct blob {
 	struct list dirty; /* in store.dirty: holds a reference */
 	struct list cycle; /* commit thread */
 	bool fresh;	   /* commit thread: chunks become durable */
-	bool hashed, loading, opening, in_dirty;
+	bool hashed, loading, opening, in_dirty, in_cycle;
+	struct list file; /* in store.files, while fd is open */
 	int load_error;
 	bool rec_changed, origins_changed;
 	bool ext_refused;
@@ -135,6 +137,7 @@ struct store {
 	char *external_dir; /* NULL = none */
 	uint32_t external_grace_ms;
 	int nullfd; /* /dev/null, if there is an external_dir */
+	unsigned int max_files; /* open blobs, as far as that is possible */
 	void (*event)(void *arg, struct blob *b, enum blob_event ev);
 	void *event_arg;
 	uint64_t open_ms; /* CLOCK_MONOTONIC, of tick 0 */
@@ -147,6 +150,8 @@ struct store {
 	struct list idle; /* unreferenced blobs, oldest first */
 	unsigned int nidle;
 	uint64_t nblobs;
+	struct list files; /* blobs whose file is open; to be closed in order */
+	unsigned int nfiles;
 	bool stop, stop_commit;
 
 	/* The commit thread; guarded by: mu. */
@@ -267,9 +272,17 @@ bool blob_reserve(struct store *s, const struct blob_key *key);
 void blob_unreserve(struct store *s, const struct blob_key *key);
 /* NULL when memory is short. mu is held. */
 struct seg *seg_make_locked(struct blob *b, uint32_t i);
-/* Blocks. The descriptor (borrowed), or a negative errno; -ENOENT when there
- * is no file and make is false. */
+/* Blocks. The descriptor, or a negative errno; -ENOENT when there is no file
+ * and make is false. It stays open until blob_fd_put(), and as long as there
+ * are chunks to be flushed; without either it is closed when there are too many
+ * of them. Who uses it holds a reference to b. */
 int blob_fd(struct blob *b, bool make);
+static inline void blob_fd_put(struct blob *b)
+{
+	(void)__atomic_fetch_sub(&b->fd_uses, 1, __ATOMIC_SEQ_CST);
+}
+/* So many that writers had better wait until some are flushed. */
+bool too_many_files(struct store *s);
 /* Closes idle blobs' files; mu is not held. */
 void trim_idle(struct store *s, unsigned int keep);
 

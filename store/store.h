@@ -171,12 +171,15 @@ bool blob_gated(const struct blob *b);
 bool blob_failed(const struct blob *b);
 
 /* For sendfile(2): makes sure that [off, off+len) is present and checked, and
- * gives the file's descriptor (borrowed: lives as long as the reference to b).
- * *ret_gen tells store_gen_ok() whether the range was evicted since: data that
- * left between the two calls may be holes and must not count as sent. */
+ * gives the file's descriptor, which lives until store_range_done(), and no
+ * longer than the reference to b. *ret_gen tells store_gen_ok() whether the range
+ * was evicted since: data that left between the two calls may be holes and must
+ * not count as sent. */
 int store_range_fd(struct store *s, struct blob *b, uint64_t off, uint64_t len,
 		   int *ret_fd, uint64_t *ret_gen);
 bool store_gen_ok(struct blob *b, uint64_t gen);
+/* Once for each descriptor that was got. Descriptors are few. */
+void store_range_done(struct blob *b);
 /* The same without blocking: -EBUSY when the file is not open yet or a chunk
  * not checked; use store_range_fd() on a worker then. */
 int store_range_fd_now(struct store *s, struct blob *b, uint64_t off,

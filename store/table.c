@@ -10,6 +10,9 @@
 
 #include "base/cleanup.h"
 
+#define CLOSE_AT_ONCE 8
+#define CLOSE_TRIES   64
+
 static struct blob **bucket(struct store *s, const struct blob_key *key)
 {
 	uint64_t h = digest_prefix(&key->id) ^ (uint64_t)key->kind;
@@ -59,6 +62,7 @@ static struct blob *blob_new(struct store *s, const struct blob_key *key)
 	list_init(&b->settling);
 	list_init(&b->idle);
 	list_init(&b->dirty);
+	list_init(&b->file);
 	list_init(&b->cycle);
 	list_init(&b->sum_node);
 	list_init(&b->waiters);
@@ -77,6 +81,15 @@ static void blob_free(struct blob *b)
 	sha256_free(&b->sum);
 	string_list_release(&b->origins);
 	free(b);
+}
+
+/* blob_free() closes it. mu is held. */
+static void file_gone_locked(struct blob *b)
+{
+	if (b->fd < 0)
+		return;
+	list_del(&b->file);
+	b->store->nfiles--;
 }
 
 static void free_all(struct list *dead)
@@ -120,6 +133,7 @@ static void trim_idle_locked(struct store *s, unsigned int keep,
 		list_del(&b->idle);
 		s->nidle--;
 		hash_del(s, b);
+		file_gone_locked(b);
 		note_touch(s, b);
 		list_add_tail(dead, &b->idle);
 	}
@@ -173,8 +187,11 @@ void blob_unref(struct blob **bp)
 		if (b->hashed) {
 			list_add_tail(&s->idle, &b->idle);
 			s->nidle++;
+			/* Who lent its file has not given it back. */
+			STORE(&b->fd_uses, 0);
 			trim_idle_locked(s, MAX_IDLE_BLOBS, &dead);
 		} else {
+			file_gone_locked(b);
 			list_add_tail(&dead, &b->idle);
 		}
 	}
@@ -596,16 +613,66 @@ static unsigned int drop_beyond(struct blob *b, uint64_t length)
 	return n;
 }
 
-int blob_fd(struct blob *b, bool make)
+/* Takes files that nobody uses and that need no flush, in order, until `keep`
+ * are left. Those that stay go to the end. mu is held. */
+static int take_unused_locked(struct store *s, unsigned int keep,
+			      int ret_fds[CLOSE_AT_ONCE])
+{
+	unsigned int tries = (unsigned int)min_u64(s->nfiles, CLOSE_TRIES);
+	int n = 0;
+
+	for (; tries > 0 && s->nfiles > keep && n < CLOSE_AT_ONCE; tries--) {
+		struct blob *b = list_first(&s->files, struct blob, file);
+		int fd = b->fd;
+
+		list_del(&b->file);
+		list_add_tail(&s->files, &b->file);
+		if (b->in_dirty || b->in_cycle)
+			continue;
+		/* In this order, and blob_fd() in the other. */
+		__atomic_store_n(&b->fd, -1, __ATOMIC_SEQ_CST);
+		if (__atomic_load_n(&b->fd_uses, __ATOMIC_SEQ_CST) > 0) {
+			STORE_REL(&b->fd, fd);
+			continue;
+		}
+		list_del(&b->file);
+		s->nfiles--;
+		ret_fds[n++] = fd;
+	}
+	return n;
+}
+
+static void close_unused(struct store *s, unsigned int keep)
+{
+	int fds[CLOSE_AT_ONCE], n;
+
+	do {
+		store_lock(s);
+		n = take_unused_locked(s, keep, fds);
+		store_unlock(s);
+		for (int i = 0; i < n; i++)
+			(void)close(fds[i]);
+	} while (n == CLOSE_AT_ONCE);
+}
+
+bool too_many_files(struct store *s)
+{
+	bool yes;
+
+	store_lock(s);
+	yes = s->nfiles > s->max_files + s->max_files / 4;
+	store_unlock(s);
+	return yes;
+}
+
+static int open_blob(struct blob *b, bool make)
 {
 	struct store *s = b->store;
 	unsigned int dropped = 0;
 	uint64_t length = 0;
 	bool made = false;
-	int fd = LOAD_ACQ(&b->fd);
+	int fd;
 
-	if (fd >= 0)
-		return fd;
 	store_lock(s);
 	while (b->opening)
 		(void)pthread_cond_wait(&s->changed, &s->mu);
@@ -620,6 +687,7 @@ int blob_fd(struct blob *b, bool make)
 	fd = open_file(b, make, &length, &made);
 	if (fd == -EMFILE || fd == -ENFILE) {
 		trim_idle(s, 0);
+		close_unused(s, s->max_files / 2);
 		fd = open_file(b, make, &length, &made);
 	}
 
@@ -632,6 +700,8 @@ int blob_fd(struct blob *b, bool make)
 	if (fd >= 0) {
 		b->wipe_file = false;
 		STORE_REL(&b->fd, fd);
+		list_add_tail(&s->files, &b->file);
+		s->nfiles++;
 	}
 	(void)pthread_cond_broadcast(&s->changed);
 	store_unlock(s);
@@ -643,6 +713,20 @@ int blob_fd(struct blob *b, bool make)
 			 LS("blob", digest_hex(&b->key.id, hex)),
 			 LU("chunks", dropped));
 	}
+	close_unused(s, s->max_files);
+	return fd;
+}
+
+int blob_fd(struct blob *b, bool make)
+{
+	int fd;
+
+	(void)__atomic_fetch_add(&b->fd_uses, 1, __ATOMIC_SEQ_CST);
+	fd = __atomic_load_n(&b->fd, __ATOMIC_SEQ_CST);
+	if (fd < 0)
+		fd = open_blob(b, make);
+	if (fd < 0)
+		blob_fd_put(b);
 	return fd;
 }
 

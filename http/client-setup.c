@@ -388,6 +388,8 @@ const char *client_tls_refusal(const char *errbuf)
 		 "the signature of the other side's certificate is wrong"},
 		{"error:", "rsa routines",
 		 "the signature of the other side's certificate is wrong"},
+		{"error:", "signature failure", /* OpenSSL 3.5 */
+		 "the signature of the other side's certificate is wrong"},
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(refusals); i++)
@@ -416,7 +418,8 @@ static int handshake_errno(const char *errbuf)
 	/* One whose issuer has the right name and another key. */
 	if (certificate_refused(errbuf) ||
 	    strstr(errbuf, "asn1 encoding routines") ||
-	    strstr(errbuf, "rsa routines"))
+	    strstr(errbuf, "rsa routines") ||
+	    strstr(errbuf, "signature failure"))
 		return -EKEYREJECTED;
 	if (strstr(errbuf, "SSL routines") && !strstr(errbuf, "unexpected eof"))
 		return -EPROTO;

@@ -619,6 +619,7 @@ teardown()
 	for LAB_DIR in "$(lab_base)"/*; do
 		lab_down
 	done
+	no_reports || bad=1
 	return "$bad"
 }
 

@@ -23,10 +23,19 @@ export PEERD_HTTP_ADDR=none PEERD_PROM_ADDR=none
 # Sanitizers are slow; nothing here measures time closely.
 PATIENCE=${PATIENCE:-60}
 
-export ASAN_OPTIONS=detect_leaks=1:abort_on_error=0:exitcode=99
-export UBSAN_OPTIONS=print_stacktrace=1
+ASAN_OPTIONS=detect_leaks=1:abort_on_error=0:exitcode=99
+UBSAN_OPTIONS=print_stacktrace=1
 TSAN_OPTIONS=halt_on_error=0:exitcode=99:second_deadlock_stack=1
-export TSAN_OPTIONS+=:suppressions=$ROOT/tests/lib/tsan.supp
+TSAN_OPTIONS+=:suppressions=$ROOT/tests/lib/tsan.supp
+# In a test reports go to files, so that none is lost with the output of a
+# command that was expected to fail.
+if [[ ${BATS_RUN_TMPDIR:-} ]]; then
+	REPORT=$BATS_RUN_TMPDIR/sanitizer
+	ASAN_OPTIONS+=:log_path=$REPORT
+	UBSAN_OPTIONS+=:log_path=$REPORT
+	TSAN_OPTIONS+=:log_path=$REPORT
+fi
+export ASAN_OPTIONS UBSAN_OPTIONS TSAN_OPTIONS
 
 # ---- Small things ----
 
@@ -573,6 +582,19 @@ teardown()
 	[[ ! -e $BATS_TEST_TMPDIR/runs ]] || check_runs || bad=1
 	unmount_dead
 	kill_services "$BATS_TEST_TMPDIR"
+	no_reports || bad=1
+	return "$bad"
+}
+
+no_reports()
+{
+	local file bad=0
+	for file in "$REPORT".*; do
+		[[ -e $file ]] || continue
+		sed "s/^/${file##*/}: /" "$file" >&2
+		rm "$file"
+		bad=1
+	done
 	return "$bad"
 }
 

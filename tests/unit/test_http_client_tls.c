@@ -43,13 +43,20 @@ static const char make_keys[] =
 	"-nodes -keyout $1.key -out $1.csr -subj /CN=$1\n"
 	"printf 'subjectAltName=%s\\n' $3 >ext\n"
 	"openssl x509 -req -in $1.csr -CA $2.crt -CAkey $2.key "
-	"-CAcreateserial -out $1.crt -days $4 -extfile ext; }\n"
+	"-CAcreateserial -out $1.crt -days 2 -extfile ext; }\n"
 	"ca ca; ca other\n"
-	"cert server ca IP:127.0.0.1 2\n"
-	"cert elsewhere ca DNS:elsewhere.test 2\n"
-	"cert expired ca IP:127.0.0.1 -1\n"
-	"cert client ca DNS:client.test 2\n"
-	"cert stranger other DNS:client.test 2\n";
+	"cert server ca IP:127.0.0.1\n"
+	"cert elsewhere ca DNS:elsewhere.test\n"
+	"cert client ca DNS:client.test\n"
+	"cert stranger other DNS:client.test\n"
+	/* Only "openssl ca" of every version takes dates that are past. */
+	"cert expired ca IP:127.0.0.1\n"
+	"printf '[ca]\\ndefault_ca=d\\n[d]\\ndatabase=db\\nserial=serial\\n"
+	"new_certs_dir=.\\npolicy=p\\n[p]\\ncommonName=supplied\\n' >cnf\n"
+	": >db; echo 01 >serial\n"
+	"openssl ca -batch -config cnf -md sha256 -cert ca.crt -keyfile ca.key "
+	"-in expired.csr -out expired.crt -extfile ext "
+	"-startdate 20200101000000Z -enddate 20200102000000Z\n";
 
 struct tls_server {
 	pid_t pid;

@@ -299,7 +299,8 @@ static int unchunk(const char *s, size_t step, char *out, const char **ret_rest)
 					      &data, &n);
 			if (r < 0)
 				return r;
-			memcpy(out + total, data, n);
+			if (n > 0)
+				memcpy(out + total, data, n);
 			total += (int)n;
 			at += used;
 		} while (r == 0 && at < end);

@@ -614,10 +614,13 @@ static void test_hello(void)
 	UNTIL(h.open == 0);
 	EQ(tally(&s).n, 0);
 
-	/* A stranger with a thousand ports. */
+	/* A stranger with a thousand ports. Not all at once: curl 8.14 looks at
+	 * each request that waits for a connection whenever one ends. */
 	for (int i = 0; i < 1000; i++) {
 		(void)snprintf(port, sizeof(port), "%d", 20000 + i);
 		hail(&h, &f, port);
+		if (i % 50 == 0)
+			UNTIL(h.open == 0);
 	}
 	UNTIL(h.open == 0);
 	OK(tally(&s).n > 0 && tally(&s).n <= 16);

@@ -438,9 +438,13 @@ static void stored(struct flight *fl)
 	struct blob_fetch *bf = fl->bf;
 	uint32_t chunk = fl->chunk;
 
-	/* Not if it was there already: those may be other bytes. */
+	/* Not if it was there already: those may be other bytes. Nor if it is
+	 * gone: it may have failed its digest and been evicted since, which
+	 * opens the gate. In this order, for it does not come back meanwhile.
+	 */
 	if (fl->write_result == 0)
-		serve_waits(fl, !blob_gated(bf->blob));
+		serve_waits(fl,
+			    !blob_gated(bf->blob) && blob_has(bf->blob, chunk));
 	release_waits(fl, 0);
 	flight_free(fl);
 	/* The mismatch came before the news of our own write: this chunk was

@@ -197,7 +197,7 @@ static int on_data(void *arg, struct http_exchange *x, const void *bytes,
 	}
 	a->got += len;
 	a->at->got_bytes += len;
-	a->at->pace[a->at->pace_at] += (uint32_t)len;
+	pace_add(&a->at->pace, len);
 	a->at->heard_bytes += len;
 	if (a->at->heard_bytes >= HEARD_LEAST) {
 		a->at->heard_bytes = 0;

@@ -5,6 +5,7 @@
 #include "base/list.h"
 #include "base/metrics.h"
 #include "p2p/holders.h"
+#include "p2p/pace.h"
 #include "p2p/peers.h"
 #include "p2p/placement.h"
 #include "p2p/words.h"
@@ -24,8 +25,6 @@
 #define TICK_MS		 100
 /* Members whose opinion of another one is remembered. */
 #define DOUBTERS 8
-/* What a member delivers is judged over so many ticks. */
-#define PACE_TICKS 15
 
 /* A member as a partner; hangs on member.user. */
 struct partner {
@@ -35,14 +34,10 @@ struct partner {
 	unsigned int refs; /* asks; and 1 while mb */
 	uint16_t store_id; /* see store_peer_id() */
 	uint32_t active;   /* our requests open at it */
-	/* Bytes of the last ticks, the current one at pace_at, and in which of
-	 * them (bit 0 the last whole one) we waited for it all the time. */
-	uint32_t pace[PACE_TICKS + 1];
-	unsigned int pace_at;
-	uint32_t pace_busy;
+	struct pace pace;
 	uint64_t heard_ms; /* when it showed signs of life last, or was asked */
 	uint64_t heard_bytes; /* since then */
-	bool paused;	      /* for want of memory, in this tick */
+	bool paused;	      /* for want of memory, at this tick */
 	uint64_t slow_ms;     /* judged slow until then */
 	uint32_t slow_times;  /* in a row */
 	bool slow_seen;	      /* by ourselves, not only by others */
@@ -160,6 +155,7 @@ struct peers {
 	uv_timer_t tick;
 	bool ticking;
 	struct norm norm_owner; /* of what was asked of owners */
+	uint64_t slot_ms;	/* when the slot of all paces began */
 
 	struct list metas;  /* p2p/meta.c */
 	struct list serves; /* p2p/serve.c */

@@ -160,7 +160,10 @@ enum place_verdict place_choose(const struct place_ask *ask,
 	const struct place_candidate *owner = first_fit(ask);
 	const struct place_candidate *best = best_holder(ask, false);
 
-	if (owner && !owner->self && (!best || owner->active <= best->active))
+	/* A substitute costs another copy if it has nothing yet. */
+	if (owner && !owner->self &&
+	    (!best || (owner->active <= best->active &&
+		       (owner->has || owner == ask->order))))
 		best = owner;
 	if (!best && !owner)
 		best = best_holder(ask, true);

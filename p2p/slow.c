@@ -47,23 +47,11 @@ uint64_t slow_normal_ms(const struct peers *p, uint64_t bytes)
 
 /* ---- What they deliver ---- */
 
-/* Bytes per tick, over the ticks in which we waited for it; -1: too few. */
-static double pace_of(const struct partner *w, unsigned int least)
+static void pace_tick(struct peers *p, uint64_t now)
 {
-	unsigned int ticks = (unsigned int)__builtin_popcount(w->pace_busy);
-	uint64_t bytes = 0;
+	uint64_t age = now - p->slot_ms;
+	bool ended = age >= pace_slot_ms(slow_normal_ms(p, CHUNK_SIZE));
 
-	if (ticks < least)
-		return -1;
-	for (unsigned int i = 0; i < PACE_TICKS; i++)
-		if (w->pace_busy >> i & 1)
-			bytes += w->pace[(w->pace_at + PACE_TICKS - i) %
-					 (PACE_TICKS + 1)];
-	return (double)bytes / ticks;
-}
-
-static void pace_tick(struct peers *p)
-{
 	list_for_each (n, &p->asks) {
 		struct ask *a = list_entry(n, struct ask, node);
 
@@ -72,14 +60,15 @@ static void pace_tick(struct peers *p)
 	}
 	list_for_each (n, &p->partners) {
 		struct partner *w = list_entry(n, struct partner, node);
-		bool busy = w->active > 0 && !w->paused;
 
-		w->pace_busy =
-			(w->pace_busy << 1 | busy) & ((1u << PACE_TICKS) - 1);
-		w->pace_at = (w->pace_at + 1) % (PACE_TICKS + 1);
-		w->pace[w->pace_at] = 0;
+		if (w->active == 0 || w->paused)
+			pace_break(&w->pace);
+		if (ended)
+			pace_slot(&w->pace, (uint32_t)min_u64(age, UINT32_MAX));
 		w->paused = false;
 	}
+	if (ended)
+		p->slot_ms = now;
 }
 
 static int by_pace(const void *a, const void *b)
@@ -89,22 +78,22 @@ static int by_pace(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
-struct pace {
+struct paces {
 	double median; /* of the members that are asked now; -1: too few */
 	unsigned int slow, alive;
 };
 
 #define PACE_MEMBERS 128
 
-static struct pace pace_now(struct peers *p, uint64_t now)
+static struct paces pace_now(struct peers *p, uint64_t now)
 {
 	double v[PACE_MEMBERS] = {0};
 	unsigned int n = 0;
-	struct pace r = {.median = -1};
+	struct paces r = {.median = -1};
 
 	list_for_each (it, &p->partners) {
 		const struct partner *w = list_entry(it, struct partner, node);
-		double pace = pace_of(w, PACE_TICKS / 3);
+		double pace = pace_rate(&w->pace, PACE_SLOTS / 3);
 
 		r.slow += w->slow_ms > now;
 		r.alive += partner_alive(w);
@@ -119,16 +108,16 @@ static struct pace pace_now(struct peers *p, uint64_t now)
 
 /* Delivers less than this part of what the others do. */
 #define SLOW_PART  5
-#define SLOW_TICKS 12 /* in which we waited for it */
+#define SLOW_SLOTS 12 /* in which we waited for it */
 /* What others found counts for so long, if so many of them say it, and a
  * quarter of all: one alone must not be able to have another one shunned. */
 #define DOUBT_MS   5000
 #define DOUBTS_MIN 2
-/* If a single one says it: less than this part, over so many ticks. */
+/* If a single one says it: less than this part, over so many slots. */
 #define DOUBTED_PART  4
-#define DOUBTED_TICKS 8
+#define DOUBTED_SLOTS 8
 /* A few bytes more or less say nothing. */
-#define PACE_LEAST (16u << 10)
+#define PACE_LEAST (160u << 10)
 /* Nothing worth the name for so long. */
 #define SILENT_MS     2000
 #define SILENT_MAX_MS 6000
@@ -198,25 +187,25 @@ static unsigned int doubts(const struct partner *w, uint64_t now)
 
 /* ---- The verdict ---- */
 
-static bool is_slow(const struct partner *w, const struct pace *now_pace,
+static bool is_slow(const struct partner *w, const struct paces *now_pace,
 		    uint64_t normal_ms, uint64_t now)
 {
 	bool doubted = doubts(w, now) > 0;
-	double pace = pace_of(w, doubted ? DOUBTED_TICKS : SLOW_TICKS);
+	double pace = pace_rate(&w->pace, doubted ? DOUBTED_SLOTS : SLOW_SLOTS);
 	uint64_t silent = now - w->heard_ms;
 
 	if (w->active == 0 || w->slow_ms > now)
 		return false;
 	if (silent >= min_u64(max_u64(SILENT_MS, 4 * normal_ms), SILENT_MAX_MS))
 		return true;
-	return pace >= 0 && now_pace->median >= PACE_LEAST &&
+	return pace >= 0 && normal_ms > 0 && now_pace->median >= PACE_LEAST &&
 	       pace * (doubted ? DOUBTED_PART : SLOW_PART) < now_pace->median;
 }
 
-static bool is_doubted(const struct partner *w, const struct pace *pace,
+static bool is_doubted(const struct partner *w, const struct paces *pace,
 		       uint64_t now)
 {
-	double own = pace_of(w, PACE_TICKS / 3);
+	double own = pace_rate(&w->pace, PACE_SLOTS / 3);
 	unsigned int n = doubts(w, now);
 
 	/* It may be slow for them, and is not for us. */
@@ -229,7 +218,7 @@ static void take_over(struct peers *p, struct partner *w, double median,
 		      bool seen, uint64_t now)
 {
 	unsigned int shift = w->slow_times < 4 ? w->slow_times : 4;
-	double pace = pace_of(w, 1);
+	double pace = pace_rate(&w->pace, 1);
 
 	w->slow_times++;
 	w->slow_seen = seen;
@@ -237,8 +226,7 @@ static void take_over(struct peers *p, struct partner *w, double median,
 	p->takeovers++;
 	log_info("a member is slow: others are asked",
 		 LS("member", partner_name(w)), LU("requests", w->active),
-		 LD("bytes_per_second", pace * 1000 / TICK_MS),
-		 LD("others", median * 1000 / TICK_MS),
+		 LD("bytes_per_second", pace), LD("others", median),
 		 LU("silent_ms", w->active ? now - w->heard_ms : 0),
 		 LS("found_by", seen ? "us" : "others"));
 	asks_leave(p, w, "slower than the others");
@@ -246,7 +234,7 @@ static void take_over(struct peers *p, struct partner *w, double median,
 
 void slow_tick(struct peers *p, uint64_t now)
 {
-	struct pace pace = pace_now(p, now);
+	struct paces pace = pace_now(p, now);
 	uint64_t normal = slow_normal_ms(p, CHUNK_SIZE);
 
 	list_for_each_safe (n, &p->partners) {
@@ -264,6 +252,6 @@ void slow_tick(struct peers *p, uint64_t now)
 		take_over(p, w, pace.median, seen, now);
 		pace.slow++;
 	}
-	pace_tick(p);
+	pace_tick(p, now);
 	asks_pump(p); /* a member's pause may be over */
 }

@@ -341,6 +341,11 @@ static void test_choose_owner(void)
 	CHOOSE("A1 B | C+", true, PLACE_ASK_HOLDER, 'C');
 	CHOOSE("A1 B+ | C+", true, PLACE_ASK_HOLDER, 'B');
 	CHOOSE("A2 B+1 | C+1 D+", true, PLACE_ASK_HOLDER, 'D');
+	/* A substitute would fetch it once more. */
+	CHOOSE("As B | C+", true, PLACE_ASK_HOLDER, 'C');
+	CHOOSE("As B | C+1", true, PLACE_ASK_HOLDER, 'C');
+	CHOOSE("As B C+1", true, PLACE_ASK_HOLDER, 'C');
+	CHOOSE("As B+ | C+1", true, PLACE_ASK_HOLDER, 'B');
 	/* Slow, tried and empty holders are none. */
 	CHOOSE("A1 B | C+s D+t E", true, PLACE_ASK_OWNER, 'A');
 }

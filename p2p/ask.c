@@ -9,6 +9,8 @@
 #include "p2p/peers-private.h"
 
 #define WHY_BYTES 1024
+/* So often a range is asked for elsewhere because it is late. */
+#define MAX_HEDGES 2
 /* After so many redirects the owner is asked to serve. */
 #define MAX_MOVES 8
 /* One that would not fetch a blob for others (no credentials, upstream fails)
@@ -644,6 +646,41 @@ bool asks_yield(struct peers *p, const struct blob_key *key, uint32_t chunk,
 		any = true;
 	}
 	return any;
+}
+
+/* Somebody else would be asked for it. What a failed note_tried() says more
+ * than once is of no importance. */
+static bool has_alternative(struct ask *a)
+{
+	struct partner *w;
+	enum place_verdict v;
+
+	if (a->ntried == ASK_MAX_TRIED)
+		return false;
+	a->tried[a->ntried++] = a->at;
+	v = know_choose(a->p, a->know, a->chunk, a, false,
+			a->rq->as_owner || a->as_owner, &w);
+	a->ntried--;
+	return v == PLACE_ASK_HOLDER || v == PLACE_ASK_OWNER;
+}
+
+void asks_hedge(struct peers *p, uint64_t normal_ms, uint64_t now)
+{
+	list_for_each_safe (n, &p->asks) {
+		struct ask *a = list_entry(n, struct ask, node);
+		uint64_t got = a->got - a->got_before;
+		uint64_t len = a->rq->length - a->got_before;
+
+		if (a->rq->background || !a->x || a->cancelled || a->leaving ||
+		    a->paused || a->hedges == MAX_HEDGES ||
+		    !place_is_slow(now - a->sent_ms, got, len,
+				   normal_ms * len / CHUNK_SIZE) ||
+		    !has_alternative(a))
+			continue;
+		a->hedges++;
+		count("late");
+		leave(a, "late, and a reader waits");
+	}
 }
 
 void peers_source_init(struct peers *p)

@@ -111,7 +111,7 @@ struct ask {
 	int status;
 	bool moved;		  /* a 307 came */
 	struct partner *moved_to; /* a reference */
-	unsigned int moves;
+	unsigned int moves, hedges;
 	uint64_t sent_ms, got_before, started_ns, head_ns;
 	/* When all was in vain. */
 	int worst_r;
@@ -222,6 +222,9 @@ void peers_source_init(struct peers *p);
 void asks_pump(struct peers *p);
 /* What was asked of w is asked elsewhere. */
 void asks_leave(struct peers *p, const struct partner *w, const char *why);
+/* What readers wait for and comes much later than is normal now is asked of
+ * somebody else, if there is one. The member is not called slow for it. */
+void asks_hedge(struct peers *p, uint64_t normal_ms, uint64_t now);
 /* Whether the chunk comes from a member now: who it is. */
 struct partner *ask_at(struct peers *p, const struct blob_key *key,
 		       uint32_t chunk);

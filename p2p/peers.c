@@ -278,12 +278,16 @@ void peers_announce(struct peers *p, const struct blob_key *key, uint64_t size)
 
 void peers_blob_event(struct peers *p, struct blob *b, enum blob_event ev)
 {
+	struct holder_key key = holder_key_of(blob_key(b));
+
 	if (ev == BLOB_EV_MISMATCH)
 		mismatch(p, b);
 	if (ev == BLOB_EV_VERIFIED)
 		verified(p, b);
 	if (ev == BLOB_EV_VERIFIED || ev == BLOB_EV_COMMITTED)
-		peers_announce(p, blob_key(b), blob_size(b));
+		holders_announce(p->holders, &key, blob_size(b));
+	if (ev == BLOB_EV_EMPTIED)
+		holders_withdraw(p->holders, &key);
 }
 
 /* ---- What is going on ---- */

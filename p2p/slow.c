@@ -45,6 +45,28 @@ uint64_t slow_normal_ms(const struct peers *p, uint64_t bytes)
 	return max_u64((uint64_t)v[k / 2] * bytes / CHUNK_SIZE, 1);
 }
 
+/* Those that are open count as far as they have taken longer by now: when all
+ * wait for one thing, all are late and none is. */
+static uint64_t normal_now_ms(const struct peers *p, uint64_t now)
+{
+	const struct norm *n = &p->norm_owner;
+	unsigned int ended = n->n < NORM_SAMPLES ? n->n : NORM_SAMPLES;
+	uint32_t v[2 * NORM_SAMPLES];
+	unsigned int k = ended;
+
+	if (ended < 3)
+		return 0;
+	memcpy(v, n->ms, ended * sizeof(v[0]));
+	list_for_each (it, &p->asks) {
+		const struct ask *a = list_entry(it, struct ask, node);
+
+		if (a->x && !a->paused && k < 2 * NORM_SAMPLES)
+			v[k++] = (uint32_t)min_u64(now - a->sent_ms,
+						   UINT32_MAX);
+	}
+	return place_normal_ms(v, ended, k - ended);
+}
+
 /* ---- What they deliver ---- */
 
 static void pace_tick(struct peers *p, uint64_t now)
@@ -253,5 +275,7 @@ void slow_tick(struct peers *p, uint64_t now)
 		pace.slow++;
 	}
 	pace_tick(p, now);
+	if ((normal = normal_now_ms(p, now)) > 0)
+		asks_hedge(p, normal, now);
 	asks_pump(p); /* a member's pause may be over */
 }

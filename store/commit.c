@@ -369,16 +369,23 @@ static void tell(struct store *s, struct blob *b, bool fresh)
 {
 	unsigned int dropped;
 
+	bool held, empty;
+
 	store_lock(s);
 	dropped = b->ev_dropped;
 	b->ev_dropped = 0;
+	empty = LOAD(&b->npresent) == 0 && !LOAD(&b->external);
 	store_unlock(s);
+	held = b->ev_held || fresh;
+	b->ev_held = held && !empty;
 	if (!s->event)
 		return;
 	for (unsigned int i = 0; i < dropped; i++)
 		s->event(s->event_arg, b, BLOB_EV_DROPPED);
 	if (fresh)
 		s->event(s->event_arg, b, BLOB_EV_COMMITTED);
+	if (held && empty)
+		s->event(s->event_arg, b, BLOB_EV_EMPTIED);
 }
 
 /* The index could not be written: all of it is to be tried again. */

@@ -106,6 +106,7 @@ struct blob {
 	uint64_t durable_bytes;
 	uint64_t rec_last_use_s; /* as in the index */
 	unsigned int ev_dropped; /* BLOB_EV_DROPPED not told yet */
+	bool ev_held; /* BLOB_EV_EMPTIED is to be told; the commit thread's */
 	struct string_list origins;
 
 	/* The sum; guarded by: store.mu, except that the thread that has set

@@ -71,7 +71,9 @@ enum blob_event {
 	BLOB_EV_MISMATCH,  /* it did not; chunks were dropped: those from peers,
 			      or all of them when none was from a peer */
 	BLOB_EV_DROPPED,   /* a chunk was found damaged on disk and dropped */
-	BLOB_EV_COMMITTED, /* chunks became durable (tests, metrics) */
+	BLOB_EV_COMMITTED, /* chunks became durable */
+	BLOB_EV_EMPTIED,   /* the last of its chunks was evicted or dropped */
+	BLOB_EVENTS
 };
 
 struct store_config {

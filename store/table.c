@@ -264,6 +264,7 @@ static int load_seg(void *arg, const uint8_t *key, size_t key_len,
 		bit_set(g->present, c);
 		bit_set(g->durable, c);
 		b->npresent++;
+		b->ev_held = true;
 		b->cached_bytes += blob_chunk_len(b, i * INDEX_SEG + c);
 	}
 	return 0;

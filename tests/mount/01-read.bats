@@ -171,7 +171,8 @@ push_index()
 	done
 	for i in {1..8}; do
 		wait_for 300 ended "$BATS_TEST_TMPDIR/r$i"
-		equal "$(<"$BATS_TEST_TMPDIR/r$i.rc")" 0 "reader $i"
+		equal "$(<"$BATS_TEST_TMPDIR/r$i.rc")" 0 \
+			"reader $i: $(<"$BATS_TEST_TMPDIR/r$i.log")"
 	done
 	equal "$(reg_stat twice "$BIG" "$mark")" 0 'bytes sent twice'
 }

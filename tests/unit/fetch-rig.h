@@ -54,7 +54,7 @@ struct rig {
 	struct fake fakes[MAX_SOURCES];
 	struct content *contents[64];
 	unsigned int ncontents;
-	unsigned int events[4]; /* atomic */
+	unsigned int events[BLOB_EVENTS]; /* atomic */
 	uint64_t most_memory;
 	bool stopped;
 	const char *mounted; /* what to unmount at the end */

@@ -31,7 +31,7 @@
 #define MIB ((uint64_t)1 << 20)
 
 static char t_dir[4096];
-static int t_events[4]; /* atomic */
+static int t_events[BLOB_EVENTS]; /* atomic */
 
 static inline void t_event(void *arg, struct blob *b, enum blob_event ev)
 {

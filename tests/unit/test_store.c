@@ -446,6 +446,38 @@ static void descriptors(void)
 	wipe();
 }
 
+/* Others are told that we hold it no more: once, also after a restart. */
+static void emptied(void)
+{
+	struct store *s = open_store();
+	struct blob *b = make_blob(s, url_key(33), 3 * MIB);
+
+	EQ(store_sync(s), 0);
+	EQ(events(BLOB_EV_EMPTIED), 0); /* it never had anything */
+	write_all(s, b, 33);
+	EQ(store_sync(s), 0);
+	EQ(events(BLOB_EV_EMPTIED), 0);
+	EQ(store_evict(s, b), 0);
+	EQ(store_sync(s), 0);
+	EQ(events(BLOB_EV_EMPTIED), 1);
+	EQ(write_chunk(s, b, 1, 33), 0);
+	EQ(store_sync(s), 0);
+	blob_unref(&b);
+	store_close(&s);
+
+	s = open_store();
+	b = get_blob(s, url_key(33));
+	EQ(store_evict(s, b), 0);
+	EQ(store_sync(s), 0);
+	EQ(events(BLOB_EV_EMPTIED), 1); /* since it was opened */
+	EQ(store_evict(s, b), 0);
+	EQ(store_sync(s), 0);
+	EQ(events(BLOB_EV_EMPTIED), 1);
+	blob_unref(&b);
+	store_close(&s);
+	wipe();
+}
+
 static int seen_repo(void *arg, const struct digest *d, uint64_t size)
 {
 	(void)d;
@@ -709,6 +741,7 @@ int main(void)
 	RUN(close_while_waiting);
 	RUN(full_verify);
 	RUN(descriptors);
+	RUN(emptied);
 	RUN(manifests);
 	RUN(tags_and_repositories);
 	RUN(small_records);

@@ -156,7 +156,7 @@ push_index()
 @test "random readers of a cold file share each chunk" {
 	file=$(blob_path team/data "$BIG")
 	mark=$(reg_mark)
-	cat >"$BATS_TEST_TMPDIR/random.py" <<-'END'
+	cat >"$BATS_TEST_TMPDIR/readers-random.py" <<-'END'
 		import os, random, sys
 		random.seed(7)
 		a, b = (os.open(p, os.O_RDONLY) for p in sys.argv[1:])
@@ -167,7 +167,7 @@ push_index()
 	END
 	for i in {1..8}; do
 		background "$BATS_TEST_TMPDIR/r$i" python3 \
-			"$BATS_TEST_TMPDIR/random.py" "$file" "$FILES/big"
+			"$BATS_TEST_TMPDIR/readers-random.py" "$file" "$FILES/big"
 	done
 	for i in {1..8}; do
 		wait_for 300 ended "$BATS_TEST_TMPDIR/r$i"

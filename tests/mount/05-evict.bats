@@ -31,7 +31,7 @@ cache_bytes()
 			'for n in 1 2; do cmp "$0" "$1" || exit 1; done' \
 			"$(nth $i)" "$FILES/f$i"
 	done
-	cat >"$BATS_TEST_TMPDIR/random.py" <<-'END'
+	cat >"$BATS_TEST_TMPDIR/readers-random.py" <<-'END'
 		import os, random, sys
 		a, b = (os.open(p, os.O_RDONLY) for p in sys.argv[1:])
 		for _ in range(400):
@@ -41,7 +41,7 @@ cache_bytes()
 	END
 	for i in 1 3; do
 		background "$BATS_TEST_TMPDIR/rnd$i" python3 \
-			"$BATS_TEST_TMPDIR/random.py" "$(nth $i)" "$FILES/f$i"
+			"$BATS_TEST_TMPDIR/readers-random.py" "$(nth $i)" "$FILES/f$i"
 	done
 	most=0
 	for name in seq1 seq2 seq3 seq4 rnd1 rnd3; do
@@ -51,7 +51,8 @@ cache_bytes()
 			((SECONDS < 400))
 			sleep 0.05
 		done
-		equal "$(<"$BATS_TEST_TMPDIR/$name.rc")" 0 "$name"
+		equal "$(<"$BATS_TEST_TMPDIR/$name.rc")" 0 \
+			"$name: $(<"$BATS_TEST_TMPDIR/$name.log")"
 	done
 	# What is on its way (--fetch-memory) may stand above for a moment.
 	[[ ${SANITIZED:-} ]] ||

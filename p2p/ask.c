@@ -11,6 +11,9 @@
 #define WHY_BYTES 1024
 /* So often a range is asked for elsewhere because it is late. */
 #define MAX_HEDGES 2
+/* Who brings less than this part of a range in so long crawls. */
+#define CRAWL_MS   3000
+#define CRAWL_PART 2
 /* After so many redirects the owner is asked to serve. */
 #define MAX_MOVES 8
 /* One that would not fetch a blob for others (no credentials, upstream fails)
@@ -216,8 +219,7 @@ static void request_ok(struct ask *a, uint64_t bytes)
 	double seconds = (double)(uv_hrtime() - a->head_ns) / 1e9;
 
 	w->heard_ms = now;
-	if (!a->as_holder)
-		slow_note(p, now - a->sent_ms, bytes);
+	slow_note(p, a->as_holder, now - a->sent_ms, bytes);
 	w->slow_times = 0;
 	count("ok");
 	if (w->mb) {
@@ -578,9 +580,9 @@ static void cancel(struct source *s, struct source_request *rq)
 	loop_post(of(s)->cfg.loop, &a->later);
 }
 
-static void leave(struct ask *a, const char *why)
+static void leave(struct ask *a, int r, const char *why)
 {
-	note_tried(a, a->at, -ETIMEDOUT, why);
+	note_tried(a, a->at, r, why);
 	a->leaving = true;
 	http_cancel(a->x);
 }
@@ -592,7 +594,7 @@ void asks_leave(struct peers *p, const struct partner *w, const char *why)
 		struct ask *a = list_entry(n, struct ask, node);
 
 		if (a->at == w && a->x && !a->cancelled && !a->leaving)
-			leave(a, why);
+			leave(a, -ETIMEDOUT, why);
 	}
 }
 
@@ -642,26 +644,43 @@ bool asks_yield(struct peers *p, const struct blob_key *key, uint32_t chunk,
 		p->yields++;
 		count("yielded");
 		a->as_owner = true;
-		leave(a, "others wait for us");
+		leave(a, -ETIMEDOUT, "others wait for us");
 		any = true;
 	}
 	return any;
 }
 
-/* Somebody else would be asked for it. What a failed note_tried() says more
- * than once is of no importance. */
+/* Whom it would be asked of next is not known to be as bad. */
 static bool has_alternative(struct ask *a)
 {
 	struct partner *w;
-	enum place_verdict v;
 
 	if (a->ntried == ASK_MAX_TRIED)
 		return false;
 	a->tried[a->ntried++] = a->at;
-	v = know_choose(a->p, a->know, a->chunk, a, false,
-			a->rq->as_owner || a->as_owner, &w);
+	(void)know_choose(a->p, a->know, a->chunk, a, false,
+			  a->rq->as_owner || a->as_owner, &w);
 	a->ntried--;
-	return v == PLACE_ASK_HOLDER || v == PLACE_ASK_OWNER;
+	return !w || w->slow_ms <= now_ms();
+}
+
+/* We are to fetch it if nobody has it, and the one who has it crawls: what all
+ * of them take tells nothing then, for they wait for the same one. It costs
+ * upstream one copy at most, since others wait for us. */
+static bool crawls(const struct ask *a, uint64_t age, uint64_t got,
+		   uint64_t len)
+{
+	uint32_t order[PLACE_ORDER];
+	struct member *mb;
+
+	if (!a->as_holder || age < CRAWL_MS || got * CRAWL_PART >= len)
+		return false;
+	if (a->rq->as_owner || a->as_owner)
+		return true;
+	if (know_order(a->p, a->know, a->chunk, order) == 0)
+		return true;
+	mb = members_at(a->p->members, false, order[0]);
+	return !mb; /* ourselves */
 }
 
 void asks_hedge(struct peers *p, uint64_t normal_ms, uint64_t now)
@@ -670,16 +689,19 @@ void asks_hedge(struct peers *p, uint64_t normal_ms, uint64_t now)
 		struct ask *a = list_entry(n, struct ask, node);
 		uint64_t got = a->got - a->got_before;
 		uint64_t len = a->rq->length - a->got_before;
+		uint64_t age = now - a->sent_ms;
 
 		if (a->rq->background || !a->x || a->cancelled || a->leaving ||
-		    a->paused || a->hedges == MAX_HEDGES ||
-		    !place_is_slow(now - a->sent_ms, got, len,
-				   normal_ms * len / CHUNK_SIZE) ||
-		    !has_alternative(a))
+		    a->paused || a->hedges == MAX_HEDGES)
+			continue;
+		if (!crawls(a, age, got, len) &&
+		    !place_is_slow(age, got, len, normal_ms * len / CHUNK_SIZE))
+			continue;
+		if (!has_alternative(a))
 			continue;
 		a->hedges++;
 		count("late");
-		leave(a, "late, and a reader waits");
+		leave(a, -EBUSY, "late, and a reader waits");
 	}
 }
 

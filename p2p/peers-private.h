@@ -154,7 +154,8 @@ struct peers {
 	struct loop_task pump;
 	uv_timer_t tick;
 	bool ticking;
-	struct norm norm_owner; /* of what was asked of owners */
+	/* Of what was asked of owners, and of those who had it. */
+	struct norm norm_owner, norm_holder;
 	uint64_t slot_ms;	/* when the slot of all paces began */
 
 	struct list metas;  /* p2p/meta.c */
@@ -222,8 +223,9 @@ void peers_source_init(struct peers *p);
 void asks_pump(struct peers *p);
 /* What was asked of w is asked elsewhere. */
 void asks_leave(struct peers *p, const struct partner *w, const char *why);
-/* What readers wait for and comes much later than is normal now is asked of
- * somebody else, if there is one. The member is not called slow for it. */
+/* What readers wait for and comes much later than is normal now (0: not known)
+ * is asked of somebody else, if there is one. The member is not called slow for
+ * it. */
 void asks_hedge(struct peers *p, uint64_t normal_ms, uint64_t now);
 /* Whether the chunk comes from a member now: who it is. */
 struct partner *ask_at(struct peers *p, const struct blob_key *key,
@@ -239,8 +241,9 @@ int origin_path(const char *origin, const struct blob_key *key,
 
 /* ---- slow.c ---- */
 
-/* An owner took so long for so many bytes. */
-void slow_note(struct peers *p, uint64_t ms, uint64_t bytes);
+/* A member took so long for so many bytes; had_it: it was thought to have them,
+ * else it was asked as the owner. */
+void slow_note(struct peers *p, bool had_it, uint64_t ms, uint64_t bytes);
 /* What owners take for so many bytes now; 0 = not known yet. */
 uint64_t slow_normal_ms(const struct peers *p, uint64_t bytes);
 /* A Peerd-Slow of those that we have found slow ourselves; NULL if there are

@@ -16,9 +16,12 @@
 
 /* ---- What is normal now ---- */
 
-void slow_note(struct peers *p, uint64_t ms, uint64_t bytes)
+/* Fewer tell nothing. */
+#define NORM_LEAST 3
+
+void slow_note(struct peers *p, bool had_it, uint64_t ms, uint64_t bytes)
 {
-	struct norm *n = &p->norm_owner;
+	struct norm *n = had_it ? &p->norm_holder : &p->norm_owner;
 	uint64_t per_mib = bytes ? ms * CHUNK_SIZE / bytes : 0;
 
 	n->ms[n->n++ % NORM_SAMPLES] = (uint32_t)min_u64(per_mib, UINT32_MAX);
@@ -31,14 +34,21 @@ static int by_value(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
+/* Owners may have to wait for upstream: what holders take is the measure only
+ * as long as there is no other. */
+static const struct norm *norm_of(const struct peers *p)
+{
+	return p->norm_owner.n < NORM_LEAST ? &p->norm_holder : &p->norm_owner;
+}
+
 /* The median: a few slow ones must not become the measure. */
 uint64_t slow_normal_ms(const struct peers *p, uint64_t bytes)
 {
-	const struct norm *n = &p->norm_owner;
+	const struct norm *n = norm_of(p);
 	uint32_t v[NORM_SAMPLES];
 	unsigned int k = n->n < NORM_SAMPLES ? n->n : NORM_SAMPLES;
 
-	if (k < 3)
+	if (k < NORM_LEAST)
 		return 0;
 	memcpy(v, n->ms, sizeof(v));
 	qsort(v, k, sizeof(v[0]), by_value);
@@ -49,12 +59,12 @@ uint64_t slow_normal_ms(const struct peers *p, uint64_t bytes)
  * wait for one thing, all are late and none is. */
 static uint64_t normal_now_ms(const struct peers *p, uint64_t now)
 {
-	const struct norm *n = &p->norm_owner;
+	const struct norm *n = norm_of(p);
 	unsigned int ended = n->n < NORM_SAMPLES ? n->n : NORM_SAMPLES;
 	uint32_t v[2 * NORM_SAMPLES];
 	unsigned int k = ended;
 
-	if (ended < 3)
+	if (ended < NORM_LEAST)
 		return 0;
 	memcpy(v, n->ms, ended * sizeof(v[0]));
 	list_for_each (it, &p->asks) {
@@ -275,7 +285,6 @@ void slow_tick(struct peers *p, uint64_t now)
 		pace.slow++;
 	}
 	pace_tick(p, now);
-	if ((normal = normal_now_ms(p, now)) > 0)
-		asks_hedge(p, normal, now);
+	asks_hedge(p, normal_now_ms(p, now), now);
 	asks_pump(p); /* a member's pause may be over */
 }

@@ -153,7 +153,7 @@ static void flight_run_failed(struct flight *fl, const struct run *run, int r,
 			      const char *why)
 {
 	bool progress = run->pos - run->rq.offset >= PROGRESS_BYTES &&
-			r != -EBADMSG && !run->cancelled;
+			r != -EBADMSG && r != -EBUSY && !run->cancelled;
 
 	if (run->f->stopping) {
 		flight_free(fl);

@@ -70,11 +70,12 @@ struct source_request {
 	/* Exactly once, never from inside start(), resume() or cancel(). 0: all
 	 * bytes were handed over. -ENOENT: does not have it; -EACCES: refused;
 	 * -EKEYEXPIRED: because auth is no good, or not any more; -ESTALE:
-	 * changed upstream; -EBADMSG: the reply was not the range that was
-	 * asked for; -ETIMEDOUT, -ECONNRESET and other connection errors;
-	 * -ECANCELED after cancel(). `why` is a sentence for the log, without
-	 * secrets, valid during the call. Bytes handed over before an error
-	 * may be kept; before -EBADMSG, those of whole chunks. */
+	 * changed upstream; -EBUSY: too slow, the next source may do better;
+	 * -EBADMSG: the reply was not the range that was asked for; -ETIMEDOUT,
+	 * -ECONNRESET and other connection errors; -ECANCELED after cancel().
+	 * `why` is a sentence for the log, without secrets, valid during the
+	 * call. Bytes handed over before an error may be kept; before -EBADMSG,
+	 * those of whole chunks. */
 	void (*done)(struct source_request *rq, int r, const char *why);
 
 	/* For the source. */

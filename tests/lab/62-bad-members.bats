@@ -98,6 +98,20 @@ right_or_broken_off()
 	beside drip
 }
 
+# Long before it can be called slow.
+@test "what a reader waits for at a member that crawls is asked of another" {
+	local late
+	cluster 5
+	new_blob $((24 * MiB + 7))
+	bad_member 5 crawl
+	nodes_start_beside_bad 1 2 3 4
+	all_pull 1 2 3 4
+	was_asked crawl
+	late=$(nodes_metric '1 2 3 4' peerd_peer_requests_total 'result="late"')
+	at_least "$late" 1 'late requests'
+	calm 150 1 2 3 4
+}
+
 @test "a member hangs up, resets, or speaks no HTTP" {
 	local mode
 	for mode in half reset nothttp hugehead; do

@@ -12,6 +12,7 @@ every key that it is asked for as a home. MODE says how it answers for bytes:
   garbage     as many as were asked for, at random
   hang        the head, and then nothing
   drip        a byte a second
+  crawl       40 KiB a second: too slow, and still a sign of life
   mute        nothing at all, while greetings work
   deaf        nothing at all, not even to a greeting
   half        half of them, then it hangs up
@@ -94,6 +95,12 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.flush()
             time.sleep(1)
 
+    def crawl(self, body):
+        for at in range(0, len(body), 4096):
+            self.wfile.write(body[at:at + 4096])
+            self.wfile.flush()
+            time.sleep(0.1)
+
     def reset(self):
         self.close_connection = True
         self.wfile.flush()
@@ -171,6 +178,9 @@ class Handler(BaseHTTPRequestHandler):
         elif mode == "drip":
             self.reply(206, b"", head, len(body))
             self.drip(body)
+        elif mode == "crawl":
+            self.reply(206, b"", head, len(body))
+            self.crawl(body)
         elif mode == "mute":
             self.hang()
         elif mode in ("half", "reset"):

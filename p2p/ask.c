@@ -650,8 +650,8 @@ bool asks_yield(struct peers *p, const struct blob_key *key, uint32_t chunk,
 	return any;
 }
 
-/* Whom it would be asked of next is not known to be as bad. */
-static bool has_alternative(struct ask *a)
+/* There is another member to be asked; upstream is one only `to_upstream`. */
+static bool has_alternative(struct ask *a, bool to_upstream)
 {
 	struct partner *w;
 
@@ -661,7 +661,7 @@ static bool has_alternative(struct ask *a)
 	(void)know_choose(a->p, a->know, a->chunk, a, false,
 			  a->rq->as_owner || a->as_owner, &w);
 	a->ntried--;
-	return !w || w->slow_ms <= now_ms();
+	return w ? w->slow_ms <= now_ms() : to_upstream;
 }
 
 /* We are to fetch it if nobody has it, and the one who has it crawls: what all
@@ -690,14 +690,16 @@ void asks_hedge(struct peers *p, uint64_t normal_ms, uint64_t now)
 		uint64_t got = a->got - a->got_before;
 		uint64_t len = a->rq->length - a->got_before;
 		uint64_t age = now - a->sent_ms;
+		bool crawl;
 
 		if (a->rq->background || !a->x || a->cancelled || a->leaving ||
 		    a->paused || a->hedges == MAX_HEDGES)
 			continue;
-		if (!crawls(a, age, got, len) &&
+		crawl = crawls(a, age, got, len);
+		if (!crawl &&
 		    !place_is_slow(age, got, len, normal_ms * len / CHUNK_SIZE))
 			continue;
-		if (!has_alternative(a))
+		if (!has_alternative(a, crawl))
 			continue;
 		a->hedges++;
 		count("late");

@@ -552,8 +552,6 @@ void serve_blob(const struct serve_config *cfg, struct http_req *rq,
 	s->off = s->ranges[0].off;
 	s->end = s->off + s->ranges[0].len;
 	s->head_due = !s->single;
-	if (s->status == 200 && !how->peer)
-		readahead_expect_all(&s->ra);
 	if (http_req_is_head(rq) || size == 0) {
 		begin(s);
 		finish(s, 0);

@@ -8,9 +8,8 @@
  * padded, never short with success.
  *
  * A slow client holds one piece of memory (at most a chunk) or none. How far
- * is fetched ahead of a range follows what the client has taken, never what it
- * asked for: containerd 2.1 asks for "bytes=N-" and hangs up. Who names no range
- * takes it all: the window is that of a steady reader from the start.
+ * is fetched ahead follows what the client has taken, never what it asked for:
+ * containerd 2.1 asks for "bytes=N-" and hangs up.
  *
  * Source: RFC 9110, sections 13 (conditions) and 14 (ranges). Loop thread. */
 #ifndef REGISTRY_SERVE_H

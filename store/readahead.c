@@ -42,15 +42,6 @@ static uint64_t next_window(const struct readahead_stream *s,
 	return min_u64(window, max_window);
 }
 
-void readahead_expect_all(struct readahead *ra)
-{
-	ra->s[0] = (struct readahead_stream){
-		.next = 1, /* 0 is nobody's; a byte makes no difference */
-		.window = READAHEAD_STEADY / 2,
-		.used = ++ra->clock,
-	};
-}
-
 bool readahead_note(struct readahead *ra, uint64_t off, uint64_t len,
 		    uint64_t size, uint64_t max_window, bool waited,
 		    struct readahead_want *ret)

@@ -41,10 +41,6 @@ struct readahead_want {
 	bool steady;
 };
 
-/* A reader that is about to read the whole file from its beginning: its first
- * read is followed by as much as those of a steady one. *ra: zeroed. */
-void readahead_expect_all(struct readahead *ra);
-
 /* Notes a read of [off, off+len) in a file of `size` bytes; waited: its bytes
  * were not there yet. True: *ret is worth fetching. */
 bool readahead_note(struct readahead *ra, uint64_t off, uint64_t len,

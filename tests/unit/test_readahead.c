@@ -152,34 +152,8 @@ static void test_steady(void)
 	OK(horizon > o + 32 * MIB);
 }
 
-/* Who wants it all gets a whole window with the first read, and no more later
- * than others do. */
-static void test_all(void)
-{
-	struct readahead ra = {0};
-	uint64_t o = 0, ahead = 0;
-
-	readahead_expect_all(&ra);
-	OK(note_of(&ra, 0, MIB, SIZE, false));
-	EQ(off, MIB);
-	EQ(len, READAHEAD_STEADY);
-	OK(steady);
-	for (; o < 512 * MIB; o += MIB)
-		if (note_of(&ra, o, MIB, SIZE, false) && off + len - o > ahead)
-			ahead = off + len - o;
-	OK(ahead <= READAHEAD_STEADY + 2 * MIB);
-	/* One of a few chunks is wanted at once. */
-	ra = (struct readahead){0};
-	readahead_expect_all(&ra);
-	OK(note_of(&ra, 0, MIB, 6 * MIB - 7, false));
-	EQ(off, MIB);
-	EQ(len, 5 * MIB - 7);
-	OK(!note_of(&ra, MIB, MIB, 6 * MIB - 7, true));
-}
-
 int main(void)
 {
-	RUN(test_all);
 	RUN(test_single_read);
 	RUN(test_sequential);
 	RUN(test_random);

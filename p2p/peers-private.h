@@ -244,7 +244,7 @@ int origin_path(const char *origin, const struct blob_key *key,
 /* A member took so long for so many bytes; had_it: it was thought to have them,
  * else it was asked as the owner. */
 void slow_note(struct peers *p, bool had_it, uint64_t ms, uint64_t bytes);
-/* What owners take for so many bytes now; 0 = not known yet. */
+/* What members take for so many bytes now, the median; 0 = not known yet. */
 uint64_t slow_normal_ms(const struct peers *p, uint64_t bytes);
 /* A Peerd-Slow of those that we have found slow ourselves; NULL if there are
  * none, else out. */

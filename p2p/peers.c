@@ -278,16 +278,18 @@ void peers_announce(struct peers *p, const struct blob_key *key, uint64_t size)
 
 void peers_blob_event(struct peers *p, struct blob *b, enum blob_event ev)
 {
-	struct holder_key key = holder_key_of(blob_key(b));
+	struct holder_key key;
 
 	if (ev == BLOB_EV_MISMATCH)
 		mismatch(p, b);
 	if (ev == BLOB_EV_VERIFIED)
 		verified(p, b);
 	if (ev == BLOB_EV_VERIFIED || ev == BLOB_EV_COMMITTED)
-		holders_announce(p->holders, &key, blob_size(b));
-	if (ev == BLOB_EV_EMPTIED)
+		peers_announce(p, blob_key(b), blob_size(b));
+	if (ev == BLOB_EV_EMPTIED) {
+		key = holder_key_of(blob_key(b));
 		holders_withdraw(p->holders, &key);
+	}
 }
 
 /* ---- What is going on ---- */

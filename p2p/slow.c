@@ -27,46 +27,38 @@ void slow_note(struct peers *p, bool had_it, uint64_t ms, uint64_t bytes)
 	n->ms[n->n++ % NORM_SAMPLES] = (uint32_t)min_u64(per_mib, UINT32_MAX);
 }
 
-static int by_value(const void *a, const void *b)
+/* What the latest took, for a MiB; 0: not known yet. Owners may have to wait for
+ * upstream: what holders take is the measure only as long as there is no other.
+ */
+static unsigned int samples(const struct peers *p, uint32_t v[NORM_SAMPLES])
 {
-	uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+	const struct norm *n = p->norm_owner.n < NORM_LEAST ? &p->norm_holder
+							    : &p->norm_owner;
+	unsigned int k = (unsigned int)min_u64(n->n, NORM_SAMPLES);
 
-	return x < y ? -1 : x > y;
+	memcpy(v, n->ms, k * sizeof(v[0]));
+	return k < NORM_LEAST ? 0 : k;
 }
 
-/* Owners may have to wait for upstream: what holders take is the measure only
- * as long as there is no other. */
-static const struct norm *norm_of(const struct peers *p)
-{
-	return p->norm_owner.n < NORM_LEAST ? &p->norm_holder : &p->norm_owner;
-}
-
-/* The median: a few slow ones must not become the measure. */
 uint64_t slow_normal_ms(const struct peers *p, uint64_t bytes)
 {
-	const struct norm *n = norm_of(p);
 	uint32_t v[NORM_SAMPLES];
-	unsigned int k = n->n < NORM_SAMPLES ? n->n : NORM_SAMPLES;
+	unsigned int k = samples(p, v);
 
-	if (k < NORM_LEAST)
+	if (k == 0)
 		return 0;
-	memcpy(v, n->ms, sizeof(v));
-	qsort(v, k, sizeof(v[0]), by_value);
-	return max_u64((uint64_t)v[k / 2] * bytes / CHUNK_SIZE, 1);
+	return max_u64(place_normal_ms(v, k, 0) * bytes / CHUNK_SIZE, 1);
 }
 
 /* Those that are open count as far as they have taken longer by now: when all
  * wait for one thing, all are late and none is. */
 static uint64_t normal_now_ms(const struct peers *p, uint64_t now)
 {
-	const struct norm *n = norm_of(p);
-	unsigned int ended = n->n < NORM_SAMPLES ? n->n : NORM_SAMPLES;
 	uint32_t v[2 * NORM_SAMPLES];
-	unsigned int k = ended;
+	unsigned int ended = samples(p, v), k = ended;
 
-	if (ended < NORM_LEAST)
+	if (ended == 0)
 		return 0;
-	memcpy(v, n->ms, ended * sizeof(v[0]));
 	list_for_each (it, &p->asks) {
 		const struct ask *a = list_entry(it, struct ask, node);
 

@@ -368,7 +368,6 @@ static void punch_seg(struct store *s, struct blob *b, uint32_t k)
 static void tell(struct store *s, struct blob *b, bool fresh)
 {
 	unsigned int dropped;
-
 	bool held, empty;
 
 	store_lock(s);

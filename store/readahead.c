@@ -31,14 +31,16 @@ static struct readahead_stream *find(struct readahead *ra, uint64_t off)
 	return lru;
 }
 
-/* Of a reader that has come half-way to the horizon. */
-static uint64_t next_window(const struct readahead_stream *s,
+/* Of a reader that has gone on by so much since the window was looked at. */
+static uint64_t next_window(const struct readahead_stream *s, uint64_t step,
 			    uint64_t max_window)
 {
-	uint64_t window = max_u64(s->window * 2, CHUNK_SIZE);
+	uint64_t window = s->window;
 
-	if (!s->waited && s->window >= READAHEAD_STEADY)
-		window = max_u64(s->window / 2, READAHEAD_STEADY);
+	if (s->waited || window < READAHEAD_STEADY)
+		window = max_u64(window + 2 * step, CHUNK_SIZE);
+	else
+		window -= min_u64(2 * step, window - READAHEAD_STEADY);
 	return min_u64(window, max_window);
 }
 
@@ -47,12 +49,13 @@ bool readahead_note(struct readahead *ra, uint64_t off, uint64_t len,
 		    struct readahead_want *ret)
 {
 	struct readahead_stream *s = find(ra, off);
-	uint64_t end = min_u64(off + len, size), want;
+	uint64_t end = min_u64(off + len, size), step, want;
 
 	s->used = ++ra->clock;
 	if (!s->next) {
 		*s = (struct readahead_stream){
 			.next = end,
+			.looked = end,
 			.horizon = chunk_up(end),
 			.used = s->used,
 		};
@@ -64,9 +67,12 @@ bool readahead_note(struct readahead *ra, uint64_t off, uint64_t len,
 	s->next = end;
 	if (s->horizon < end)
 		s->horizon = chunk_up(end);
-	if (s->horizon >= size || end + s->window / 2 < s->horizon)
+	step = end - s->looked;
+	if (s->horizon >= size ||
+	    (s->window && step < max_u64(s->window / 8, CHUNK_SIZE)))
 		return false;
-	s->window = next_window(s, max_window);
+	s->window = next_window(s, step, max_window);
+	s->looked = end;
 	ret->steady = s->window >= min_u64(READAHEAD_STEADY, max_window);
 	s->waited = false;
 	want = min_u64(chunk_up(end + s->window), chunk_up(size));

@@ -7,11 +7,15 @@
  * read-ahead does) moves the stream. Anything else starts a new stream with no
  * window at all, so that random access costs just the chunks that it touches.
  *
- * The window doubles from one chunk to READAHEAD_STEADY, and on to max_window
- * as long as the reader has to wait for bytes now and then. When it does not,
- * it is the reader and not the network that is slow, and the window shrinks to
- * READAHEAD_STEADY again: what is far ahead of the reader has left the
- * processor's caches by the time it is read. */
+ * The window begins with one chunk and grows by twice what is read, to
+ * READAHEAD_STEADY, and on to max_window as long as the reader has to wait for
+ * bytes now and then. When it does not, it is the reader and not the network
+ * that is slow, and the window shrinks to READAHEAD_STEADY again: what is far
+ * ahead of the reader has left the processor's caches by the time it is read.
+ *
+ * It moves on in small steps, an eighth of itself: as long as one chunk is late
+ * the reader stands still and so does the window, and all that was asked for
+ * beyond is what keeps the links busy meanwhile. */
 #ifndef STORE_READAHEAD_H
 #define STORE_READAHEAD_H
 
@@ -24,6 +28,7 @@
 struct readahead_stream {
 	uint64_t next;	  /* where the reader is expected next; 0 = unused */
 	uint64_t window;  /* bytes */
+	uint64_t looked;  /* where the reader was when it was looked at last */
 	uint64_t horizon; /* all before it was asked for, or read */
 	uint64_t used;	  /* of readahead.clock, for least recently used */
 	bool waited;	  /* since the window was looked at last */

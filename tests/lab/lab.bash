@@ -22,16 +22,24 @@
 # LAB_DIR is the lab: set by lab_up, or by who wants another one. The holders
 # end with the shell that called lab_up, however it ends (LAB_KEEP=1: not).
 #
-# Each link is one veth pair with a token bucket at both ends, so that a host
-# sends and receives at RATE at once. MTU 1500, of which TCP has 1448 payload
-# in 1514 on the wire: 95.6 %. Bursts are of 256 KiB, so that the kernel's
-# large segments pass in one piece (two processors carry gigabits then), and a
-# full queue is LAB_QUEUE long.
+# Each link is one veth pair, "wire" in the host, with a token bucket at both
+# ends, so that a host sends and receives at RATE at once. MTU 1500, of which TCP
+# has 1448 payload in 1514 on the wire: 95.6 %. Bursts are of 256 KiB, so that
+# the kernel's large segments pass in one piece (two processors carry gigabits
+# then), and a full queue is LAB_QUEUE long.
+#
+# The host's address is on eth0, and what goes there is copied to the wire: a
+# packet that crosses a veth pair still belongs to the socket that sent it (Linux
+# since 4.19), and a socket sends no more while two of its packets wait in a
+# queue, be it in the switch (TCP small queues). A connection that is slow then
+# sends packets of two segments, two of them at a time, and stays slow for ever
+# among fast ones, as on no real network. A copy belongs to nobody.
 
 LAB_QUEUE=${LAB_QUEUE:-30ms}
-# The congestion control; empty: the machine's. (The kernel lets a namespace
-# choose only among net.ipv4.tcp_allowed_congestion_control.)
-LAB_TCP=${LAB_TCP:-}
+# The congestion control: what Linux has unless told otherwise; empty: the
+# machine's. (The kernel lets a namespace choose only among
+# net.ipv4.tcp_allowed_congestion_control.)
+LAB_TCP=${LAB_TCP-cubic}
 # Frames to it end in the bridge.
 lab_nowhere=02:00:00:00:de:ad
 
@@ -168,18 +176,33 @@ shape()
 # Run in the host's namespace.
 set_up_host()
 {
-	local i=$1 rate=$2
+	local i=$1 rate=$2 mac every='protocol all u32 match u32 0 0'
 	set_sysctl /proc/sys/net/ipv6/conf/all/disable_ipv6 1
 	[[ ! $LAB_TCP ]] ||
 		set_sysctl /proc/sys/net/ipv4/tcp_congestion_control "$LAB_TCP"
 	# What the last connection learnt is not to help the next scenario.
 	set_sysctl /proc/sys/net/ipv4/tcp_no_metrics_save 1
+	# A timer's interrupt for every other segment is not what is measured.
+	set_sysctl /proc/sys/net/ipv4/tcp_min_tso_segs 8
+	mac=$(ip -br link show dev wire | awk '{ print $3 }')
 	ip -batch - <<-END
 		link set lo up
+		link set wire up
+		link add eth0 address $mac type veth peer name nowhere
+		link set nowhere up
 		addr add $(host_ip "$i")/16 dev eth0
 		link set eth0 up
 	END
-	shape "$rate" eth0
+	# "trap" is what tc calls: the copy is all there is to be done.
+	tc -batch - <<-END
+		qdisc add dev eth0 clsact
+		qdisc add dev wire clsact
+		filter add dev eth0 egress $every action mirred egress mirror \
+			dev wire trap
+		filter add dev wire ingress $every action mirred ingress \
+			redirect dev eth0
+	END
+	shape "$rate" wire
 }
 
 set_up_switch()
@@ -191,7 +214,7 @@ set_up_switch()
 		echo 'link add br0 type bridge'
 		echo 'link set br0 up'
 		for ((i = 0; i <= n; i++)); do
-			echo "link add h$i type veth peer name eth0" \
+			echo "link add h$i type veth peer name wire" \
 				"netns $(holder_pid "host$i")"
 			echo "link set h$i master br0 up"
 		done
@@ -299,7 +322,7 @@ lab_sweep()
 # lab_rate I RATE [RATE IN]: what it sends, and what it receives if that differs.
 lab_rate()
 {
-	with_lab in_host "$1" shape "$2" eth0
+	with_lab in_host "$1" shape "$2" wire
 	with_lab in_switch shape "${3:-$2}" "h$1"
 }
 
@@ -347,5 +370,5 @@ lab_heal_all()
 
 lab_bytes()
 {
-	in_host "$1" awk '$1 == "eth0:" { print $10, $2 }' /proc/net/dev
+	in_host "$1" awk '$1 == "wire:" { print $10, $2 }' /proc/net/dev
 }

@@ -6,14 +6,24 @@
 #include <curl/curl.h>
 
 #include "http/client.h"
+#include "http/tls-identity.h"
 
 /* -EINVAL for what must not be sent or makes no sense. */
 int client_check(const struct http_request *rq);
 
-/* Sets everything that depends on the request alone; rq is copied. On 0 the
- * caller frees *headers (NULL at first) after easy was reset. -EINVAL or
- * -ENOMEM; *headers may then hold some, too. */
+/* What was loaded of a member's three files, if that could be done; else curl
+ * reads them for each connection, and says what is wrong. */
+struct client_identity {
+	struct tls_identity *tls;
+	char name[40]; /* of this one, as it is now; see set_identity() */
+};
+
+/* Sets everything that depends on the request alone; rq is copied. identity may
+ * be NULL and lives as long as easy is in use. On 0 the caller frees *headers
+ * (NULL at first) after easy was reset. -EINVAL or -ENOMEM; *headers may then
+ * hold some, too. */
 int client_set_up(CURL *easy, const struct http_request *rq,
+		  const struct client_identity *identity,
 		  const char *user_agent, struct curl_slist **headers);
 
 /* Makes easy refuse to connect to addresses of this host or link, and set

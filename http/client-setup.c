@@ -193,20 +193,55 @@ int client_refuse_local(CURL *easy, bool *refused)
 	return code == CURLE_OK ? 0 : -EINVAL;
 }
 
+static CURLcode on_curl_identity(CURL *easy, void *ssl_ctx, void *identity)
+{
+	(void)easy;
+	return tls_identity_use(identity, ssl_ctx) < 0 ? CURLE_OUT_OF_MEMORY
+						       : CURLE_OK;
+}
+
+/* curl has no files to tell by which connections may be used again: it tells by
+ * the name of a directory for CAs, in which nobody ever looks, since the
+ * callback puts the CA in the place of that. */
+static CURLcode set_identity(CURL *easy, const struct client_identity *identity)
+{
+	CURLcode code = CURLE_OK;
+
+	SET(CURLOPT_CAINFO, NULL);
+	SET(CURLOPT_CAPATH, identity->name);
+	SET(CURLOPT_SSL_CTX_FUNCTION, on_curl_identity);
+	SET(CURLOPT_SSL_CTX_DATA, identity->tls);
+	return code;
+}
+
+static CURLcode set_own_files(CURL *easy, const struct http_request *rq)
+{
+	CURLcode code = CURLE_OK;
+
+	if (rq->cert_file)
+		SET(CURLOPT_SSLCERT, rq->cert_file);
+	if (rq->key_file)
+		SET(CURLOPT_SSLKEY, rq->key_file);
+	return code;
+}
+
 /* What counts is that they have a certificate of the CA in use now, and that
- * they see the one that we have now: no file is kept and no session resumed. */
-static CURLcode set_peer_tls(CURL *easy, const struct http_request *rq)
+ * they see the one that we have now: no session is resumed. */
+static CURLcode set_peer_tls(CURL *easy, const struct http_request *rq,
+			     const struct client_identity *identity)
 {
 	CURLcode code = CURLE_OK;
 
 	SET(CURLOPT_SSL_VERIFYPEER, 1L);
 	SET(CURLOPT_SSL_VERIFYHOST, 0L);
 	SET(CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_3);
-	SET(CURLOPT_CAINFO, rq->ca_file);
-	SET(CURLOPT_CAPATH, NULL);
 	SET(CURLOPT_CA_CACHE_TIMEOUT, 0L);
 	SET(CURLOPT_SSL_SESSIONID_CACHE, 0L);
-	return code;
+	if (code == CURLE_OK && identity)
+		return set_identity(easy, identity);
+	SET(CURLOPT_CAINFO, rq->ca_file);
+	SET(CURLOPT_CAPATH, NULL);
+	return code == CURLE_OK ? set_own_files(easy, rq) : code;
 }
 
 /* Without a directory beside it curl keeps the parsed file for all connections
@@ -234,19 +269,16 @@ static CURLcode set_server_tls(CURL *easy, const struct http_request *rq)
 	return code;
 }
 
-static CURLcode set_tls(CURL *easy, const struct http_request *rq)
+static CURLcode set_tls(CURL *easy, const struct http_request *rq,
+			const struct client_identity *identity)
 {
 	CURLcode code;
 
 	if (rq->peer)
-		code = is_https(rq->url) ? set_peer_tls(easy, rq) : CURLE_OK;
-	else
-		code = set_server_tls(easy, rq);
-	if (rq->cert_file)
-		SET(CURLOPT_SSLCERT, rq->cert_file);
-	if (rq->key_file)
-		SET(CURLOPT_SSLKEY, rq->key_file);
-	return code;
+		return is_https(rq->url) ? set_peer_tls(easy, rq, identity)
+					 : CURLE_OK;
+	code = set_server_tls(easy, rq);
+	return code == CURLE_OK ? set_own_files(easy, rq) : code;
 }
 
 static CURLcode set_connection(CURL *easy, const struct http_request *rq)
@@ -283,6 +315,7 @@ static CURLcode set_connection(CURL *easy, const struct http_request *rq)
 }
 
 int client_set_up(CURL *easy, const struct http_request *rq,
+		  const struct client_identity *identity,
 		  const char *user_agent, struct curl_slist **headers)
 {
 	CLEANUP(url_release) struct url u = {0};
@@ -299,7 +332,7 @@ int client_set_up(CURL *easy, const struct http_request *rq,
 		return r;
 	code = set_method(easy, rq);
 	if (code == CURLE_OK)
-		code = set_tls(easy, rq);
+		code = set_tls(easy, rq, identity);
 	if (code == CURLE_OK)
 		code = set_connection(easy, rq);
 	SET(CURLOPT_URL, url.data);

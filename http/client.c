@@ -17,6 +17,8 @@
 #define LOW_SPEED_SECONDS     20
 #define MAX_IDLE_HANDLES      4
 #define MAX_RETRY_AFTER_S     3600
+/* A daemon has one, its tests some more. */
+#define MAX_IDENTITIES 8
 
 /* Life of an exchange: http_start() puts it on `todo`; the task hands it to
  * curl; curl's message, a deadline or a cancel ends it. curl's functions must
@@ -66,6 +68,8 @@ struct http_client {
 	struct list watches;
 	CURL *idle[MAX_IDLE_HANDLES];
 	unsigned int nidle;
+	struct client_identity identities[MAX_IDENTITIES];
+	unsigned int nidentities;
 };
 
 /* A socket of curl's. */
@@ -623,6 +627,8 @@ void http_client_free(struct http_client **cp)
 		curl_easy_cleanup(c->idle[--c->nidle]);
 	(void)curl_multi_cleanup(c->multi);
 	c->multi = NULL;
+	while (c->nidentities > 0)
+		tls_identity_free(&c->identities[--c->nidentities].tls);
 	while (!list_empty(&c->watches))
 		watch_close(list_first(&c->watches, struct watch, node));
 	uv_close((uv_handle_t *)&c->timer, on_timer_closed);
@@ -630,6 +636,37 @@ void http_client_free(struct http_client **cp)
 }
 
 /* --- Exchanges ------------------------------------------------------------ */
+
+/* Of a member's files; NULL: curl is to read them. One that is no good any more
+ * stays what it was: the server's side says so in the log. */
+static const struct client_identity *identity_for(struct http_client *c,
+						  const struct http_request *rq)
+{
+	struct client_identity *id = NULL;
+	struct error err;
+
+	if (!rq->peer || !rq->ca_file || !rq->cert_file || !rq->key_file)
+		return NULL;
+	for (unsigned int i = 0; i < c->nidentities && !id; i++)
+		if (tls_identity_is(c->identities[i].tls, rq->ca_file,
+				    rq->cert_file, rq->key_file))
+			id = &c->identities[i];
+	if (id) {
+		(void)tls_identity_refresh(id->tls, &err);
+	} else {
+		if (c->nidentities == MAX_IDENTITIES)
+			return NULL;
+		id = &c->identities[c->nidentities];
+		if (tls_identity_new(rq->ca_file, rq->cert_file, rq->key_file,
+				     &id->tls, &err) < 0)
+			return NULL;
+		c->nidentities++;
+	}
+	(void)snprintf(id->name, sizeof(id->name), "identity %u.%llu",
+		       (unsigned int)(id - c->identities),
+		       (unsigned long long)tls_identity_generation(id->tls));
+	return id;
+}
 
 static void set_deadline(struct http_exchange *x, const struct http_request *rq)
 {
@@ -688,7 +725,8 @@ int http_start(struct http_client *c, const struct http_request *rq,
 	x->arg = arg;
 	x->start_ns = uv_hrtime();
 	x->easy = c->nidle > 0 ? c->idle[--c->nidle] : curl_easy_init();
-	r = x->easy ? client_set_up(x->easy, rq, c->user_agent, &x->headers)
+	r = x->easy ? client_set_up(x->easy, rq, identity_for(c, rq),
+				    c->user_agent, &x->headers)
 		    : -ENOMEM;
 	if (r == 0)
 		r = set_callbacks(x);

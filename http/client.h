@@ -49,9 +49,9 @@ struct http_request {
 	const char *cert_file, *key_file; /* our own certificate */
 	bool ca_only;			  /* ca_file instead of the system's */
 	/* The other side is a member of our cluster: whatever its host is
-	 * called, a certificate of ca_file, which is read for each new
-	 * connection and must be given with https, is what counts, and TLS is
-	 * 1.3. Proxies are not used. */
+	 * called, a certificate of ca_file, which must be given with https, is
+	 * what counts, and TLS is 1.3. New files are taken up by the next
+	 * connection. Proxies are not used. */
 	bool peer;
 	bool refuse_local; /* done(-EPERM) instead of asking an address of this
 			      host or link (http/local.h), whatever name led

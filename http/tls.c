@@ -1,24 +1,20 @@
 #include "http/tls.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <openssl/bio.h>
 #include <openssl/err.h>
-#include <openssl/pem.h>
 #include <openssl/ssl.h>
 #include <openssl/x509.h>
-#include <openssl/x509v3.h>
 #include <pthread.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "http/tls-identity.h"
 
-#define PEM_MAX	    (1 << 20)
 #define DEPTH_MAX   4	       /* of a client's chain, besides the CA */
 #define REST_MAX    (1U << 20) /* encrypted bytes that wait for the socket */
 #define RECORD_MAX  (16U << 10)
@@ -38,276 +34,20 @@ int tls_add_ca_file(void *ssl_ctx, const char *path)
 	return -ENOENT;
 }
 
-/* ---- Files ---- */
-
-enum tls_file { CA_FILE, CERT_FILE, KEY_FILE, N_FILES };
-
-/* What tells that a file is no longer the one that was read. */
-struct file_id {
-	dev_t dev;
-	ino_t ino;
-	off_t size;
-	struct timespec mtime, ctime;
-};
-
 struct tls_server {
 	SSL_CTX *ctx;
-	char *path[N_FILES];
-	struct file_id seen[N_FILES]; /* what was read last, or tried */
+	struct tls_identity *identity;
 	/* Encrypted bytes of the session that is writing right now. */
 	size_t out_len;
 	unsigned char out[OUT_BYTES];
 	char plain[TLS_PIECE_BYTES];
 };
 
-/* All zero for a file that is not there. */
-static void identify(const char *path, struct file_id *ret)
-{
-	struct stat st;
-
-	memset(ret, 0, sizeof(*ret));
-	if (stat(path, &st) < 0)
-		return;
-	ret->dev = st.st_dev;
-	ret->ino = st.st_ino;
-	ret->size = st.st_size;
-	ret->mtime = st.st_mtim;
-	ret->ctime = st.st_ctim;
-}
-
-static bool same_time(struct timespec a, struct timespec b)
-{
-	return a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec;
-}
-
-static bool same_file(const struct file_id *a, const struct file_id *b)
-{
-	return a->dev == b->dev && a->ino == b->ino && a->size == b->size &&
-	       same_time(a->mtime, b->mtime) && same_time(a->ctime, b->ctime);
-}
-
-static void bio_freep(BIO **b)
-{
-	(void)BIO_free(*b); /* which wipes what was in it */
-}
-
-static void x509_freep(X509 **x)
-{
-	X509_free(*x);
-}
-
-static void pkey_freep(EVP_PKEY **k)
-{
-	EVP_PKEY_free(*k);
-}
-
-static void store_ctx_freep(X509_STORE_CTX **s)
-{
-	X509_STORE_CTX_free(*s);
-}
+/* ---- The context ---- */
 
 static void ctx_freep(SSL_CTX **c)
 {
 	SSL_CTX_free(*c);
-}
-
-static void chain_freep(struct stack_st_X509 **s)
-{
-	sk_X509_pop_free(*s, X509_free);
-}
-
-static int file_error(struct error *err, int r, const char *path)
-{
-	return set_error(err, r, "%s: %s", path, strerror(-r));
-}
-
-/* Never blocks for long: what is not a small regular file is refused. */
-static int read_file(const char *path, BIO **ret, struct error *err)
-{
-	CLEANUP(closep) int fd = -1;
-	CLEANUP(bio_freep) BIO *mem = BIO_new(BIO_s_mem());
-	struct stat st;
-	char buf[4096];
-	size_t left = PEM_MAX;
-	ssize_t n;
-
-	if (!mem)
-		return file_error(err, -ENOMEM, path);
-	fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-	if (fd < 0 || fstat(fd, &st) < 0)
-		return file_error(err, -errno, path);
-	if (!S_ISREG(st.st_mode))
-		return set_error(err, -EBADMSG, "%s: not a regular file", path);
-	while ((n = read(fd, buf, sizeof(buf))) != 0) {
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return file_error(err, -errno, path);
-		if ((size_t)n > left)
-			return set_error(err, -EBADMSG, "%s: larger than 1 MiB",
-					 path);
-		left -= (size_t)n;
-		if (BIO_write(mem, buf, (int)n) != n)
-			return file_error(err, -ENOMEM, path);
-	}
-	OPENSSL_cleanse(buf, sizeof(buf));
-	*ret = steal_ptr(&mem);
-	return 0;
-}
-
-/* Nobody is there to be asked. */
-static int no_passphrase(char *buf, int size, int rwflag, void *arg)
-{
-	(void)buf;
-	(void)size;
-	(void)rwflag;
-	*(bool *)arg = true;
-	return -1;
-}
-
-/* After PEM_read_bio_…() gave nothing: whether that is the end of the file. */
-static bool pem_end(void)
-{
-	bool end = ERR_GET_REASON(ERR_peek_last_error()) == PEM_R_NO_START_LINE;
-
-	ERR_clear_error();
-	return end;
-}
-
-/* One certificate or more. */
-static int read_certs(const char *path, struct stack_st_X509 **ret,
-		      struct error *err)
-{
-	CLEANUP(chain_freep) struct stack_st_X509 *chain = sk_X509_new_null();
-	CLEANUP(bio_freep) BIO *mem = NULL;
-	X509 *x;
-	int r = read_file(path, &mem, err);
-
-	if (r < 0)
-		return r;
-	ERR_clear_error();
-	while (chain && (x = PEM_read_bio_X509(mem, NULL, NULL, NULL))) {
-		if (sk_X509_push(chain, x) <= 0) {
-			X509_free(x);
-			return file_error(err, -ENOMEM, path);
-		}
-	}
-	if (!chain)
-		return file_error(err, -ENOMEM, path);
-	if (!pem_end())
-		return set_error(err, -EBADMSG, "%s: a damaged certificate",
-				 path);
-	if (sk_X509_num(chain) == 0)
-		return set_error(err, -EBADMSG,
-				 "%s: no certificate in PEM form in it", path);
-	*ret = steal_ptr(&chain);
-	return 0;
-}
-
-static int read_key(const char *path, EVP_PKEY **ret, struct error *err)
-{
-	CLEANUP(bio_freep) BIO *mem = NULL;
-	bool encrypted = false;
-	int r = read_file(path, &mem, err);
-
-	if (r < 0)
-		return r;
-	ERR_clear_error();
-	*ret = PEM_read_bio_PrivateKey(mem, NULL, no_passphrase, &encrypted);
-	if (*ret)
-		return 0;
-	if (encrypted) {
-		ERR_clear_error();
-		return set_error(err, -EBADMSG,
-				 "%s: the key has a passphrase; peerd needs "
-				 "one without",
-				 path);
-	}
-	return set_error(err, -EBADMSG,
-			 pem_end() ? "%s: no private key in PEM form in it"
-				   : "%s: a damaged private key",
-			 path);
-}
-
-/* ---- The context ---- */
-
-static int set_ca(SSL_CTX *ctx, const char *path, struct error *err)
-{
-	CLEANUP(chain_freep) struct stack_st_X509 *certs = NULL;
-	X509_STORE *store = SSL_CTX_get_cert_store(ctx);
-	int r = read_certs(path, &certs, err);
-
-	if (r < 0)
-		return r;
-	for (int i = 0; i < sk_X509_num(certs); i++) {
-		X509 *x = sk_X509_value(certs, i);
-
-		if (X509_check_ca(x) == 0)
-			return set_error(err, -EBADMSG,
-					 "%s: holds a certificate that is not "
-					 "a CA's",
-					 path);
-		if (X509_cmp_current_time(X509_get0_notAfter(x)) < 0)
-			log_warn("a CA's certificate has expired",
-				 LS("file", path));
-		if (X509_STORE_add_cert(store, x) != 1)
-			return file_error(err, -ENOMEM, path);
-	}
-	/* One that another CA has issued is as good as one that has issued
-	 * itself; libcurl holds it the same way. */
-	(void)X509_STORE_set_flags(store, X509_V_FLAG_PARTIAL_CHAIN);
-	return 0;
-}
-
-/* What others are going to find wrong with it. */
-static void warn_of_own(SSL_CTX *ctx, X509 *own, struct stack_st_X509 *chain,
-			const char *path)
-{
-	CLEANUP(store_ctx_freep) X509_STORE_CTX *v = X509_STORE_CTX_new();
-	bool ok;
-
-	if (!v ||
-	    X509_STORE_CTX_init(v, SSL_CTX_get_cert_store(ctx), own, chain) !=
-		    1 ||
-	    X509_STORE_CTX_set_default(v, "ssl_server") != 1)
-		return;
-	ok = X509_verify_cert(v) == 1;
-	if (!ok)
-		log_warn("other nodes will refuse our certificate",
-			 LS("file", path),
-			 LS("cause", X509_verify_cert_error_string(
-					     X509_STORE_CTX_get_error(v))));
-	ERR_clear_error();
-}
-
-static int set_own(SSL_CTX *ctx, const char *cert_path, const char *key_path,
-		   struct error *err)
-{
-	CLEANUP(chain_freep) struct stack_st_X509 *chain = NULL;
-	CLEANUP(x509_freep) X509 *own = NULL;
-	CLEANUP(pkey_freep) EVP_PKEY *key = NULL;
-	int r = read_certs(cert_path, &chain, err);
-
-	if (r == 0)
-		r = read_key(key_path, &key, err);
-	if (r < 0)
-		return r;
-	own = sk_X509_shift(chain);
-	if (X509_check_private_key(own, key) != 1) {
-		ERR_clear_error();
-		return set_error(err, -EKEYREJECTED,
-				 "%s: not the key of the certificate in %s",
-				 key_path, cert_path);
-	}
-	if (SSL_CTX_use_cert_and_key(ctx, own, key, chain, 1) != 1) {
-		const char *why = ERR_reason_error_string(ERR_peek_error());
-
-		ERR_clear_error();
-		return set_error(err, -EBADMSG, "%s: not usable: %s", cert_path,
-				 why ? why : "unknown error");
-	}
-	warn_of_own(ctx, own, chain, cert_path);
-	return 0;
 }
 
 static int set_protocol(SSL_CTX *ctx)
@@ -338,7 +78,7 @@ static int set_protocol(SSL_CTX *ctx)
 	return 0;
 }
 
-static int load(struct tls_server *s, SSL_CTX **ret, struct error *err)
+static int make_context(struct tls_server *s, struct error *err)
 {
 	CLEANUP(ctx_freep) SSL_CTX *ctx = NULL;
 	int r;
@@ -352,12 +92,13 @@ static int load(struct tls_server *s, SSL_CTX **ret, struct error *err)
 		ERR_clear_error();
 		return set_error(err, r, "OpenSSL has no TLS 1.3");
 	}
-	r = set_ca(ctx, s->path[CA_FILE], err);
-	if (r == 0)
-		r = set_own(ctx, s->path[CERT_FILE], s->path[KEY_FILE], err);
+	r = tls_identity_use(s->identity, ctx);
 	if (r < 0)
-		return r;
-	*ret = steal_ptr(&ctx);
+		return set_error(err, r, "no TLS context");
+	/* Sessions hold on to the one they were made from. */
+	SSL_CTX_free(s->ctx);
+	s->ctx = steal_ptr(&ctx);
+	tls_identity_warn(s->identity);
 	return 0;
 }
 
@@ -365,19 +106,14 @@ int tls_server_new(const char *ca_file, const char *cert_file,
 		   const char *key_file, struct tls_server **ret,
 		   struct error *err)
 {
-	const char *const path[] = {ca_file, cert_file, key_file};
 	CLEANUP(tls_server_free) struct tls_server *s = calloc(1, sizeof(*s));
 	int r;
 
 	if (!s)
 		return set_error(err, -ENOMEM, "out of memory");
-	for (int i = 0; i < N_FILES; i++) {
-		s->path[i] = strdup(path[i]);
-		if (!s->path[i])
-			return set_error(err, -ENOMEM, "out of memory");
-		identify(path[i], &s->seen[i]);
-	}
-	r = load(s, &s->ctx, err);
+	r = tls_identity_new(ca_file, cert_file, key_file, &s->identity, err);
+	if (r == 0)
+		r = make_context(s, err);
 	if (r < 0)
 		return r;
 	*ret = steal_ptr(&s);
@@ -391,41 +127,29 @@ void tls_server_free(struct tls_server **sp)
 	if (!s)
 		return;
 	SSL_CTX_free(s->ctx);
-	for (int i = 0; i < N_FILES; i++)
-		free(s->path[i]);
+	tls_identity_free(&s->identity);
 	free(s);
 	*sp = NULL;
 }
 
 int tls_server_reload_if_changed(struct tls_server *s)
 {
-	SSL_CTX *ctx = NULL;
 	struct error err = {""};
-	bool changed = false;
-	int r;
+	int r = tls_identity_refresh(s->identity, &err);
 
-	/* Before they are read: what changes meanwhile is seen next time. */
-	for (int i = 0; i < N_FILES; i++) {
-		struct file_id now;
-
-		identify(s->path[i], &now);
-		changed |= !same_file(&now, &s->seen[i]);
-		s->seen[i] = now;
+	if (r > 0) {
+		r = make_context(s, &err);
+		if (r == 0)
+			r = 1;
 	}
-	if (!changed)
-		return 0;
-	r = load(s, &ctx, &err);
-	if (r < 0) {
+	if (r < 0)
 		log_warn("the new certificates are no good, the old ones stay "
 			 "in use",
 			 LS("cause", err.text));
-		return r;
-	}
-	/* Sessions hold on to the one they were made from. */
-	SSL_CTX_free(s->ctx);
-	s->ctx = ctx;
-	log_info("new certificates are in use", LS("file", s->path[CERT_FILE]));
-	return 1;
+	if (r > 0)
+		log_info("new certificates are in use",
+			 LS("file", tls_identity_cert_file(s->identity)));
+	return r;
 }
 
 /* ---- Sessions ---- */

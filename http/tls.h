@@ -1,7 +1,7 @@
 /* TLS as members of a cluster speak it to each other: version 1.3, and both
  * sides show a certificate of the cluster's CA; which node it names is for the
  * caller to look at. Besides that, what libcurl cannot set by itself in an
- * OpenSSL context. OpenSSL is used in tls.c and nowhere else on this floor.
+ * OpenSSL context. OpenSSL is used in tls*.c and nowhere else on this floor.
  *
  * Sources: RFC 8446; the manual pages of OpenSSL 3.0.
  *
@@ -28,16 +28,9 @@ int tls_add_ca_file(void *ssl_ctx, const char *path);
  * that stand keep those with which they were made. */
 struct tls_server;
 
-/* Reads three PEM files (regular, at most 1 MiB each; the paths are copied).
- * ca_file: one or more CA certificates; the client's must be issued by one of
- * them. cert_file: our certificate, then what leads from it to the CA, if
- * anything does. key_file: its key, without a passphrase.
- *
- * -ENOENT, -EACCES and the like for a file that cannot be read, -EBADMSG for
- * one that is not what it should be, -EKEYREJECTED when key and certificate
- * do not belong together; *err names the file. A certificate that has expired,
- * is not valid yet or is of another CA is only warned of in the log: others
- * refuse it, but clocks and files may still be put right. */
+/* From three files, as tls_identity_new() (http/tls-identity.h). A certificate
+ * that has expired, is not valid yet or is of another CA is only warned of in
+ * the log: others refuse it, but clocks and files may still be put right. */
 int tls_server_new(const char *ca_file, const char *cert_file,
 		   const char *key_file, struct tls_server **ret,
 		   struct error *err);
@@ -45,10 +38,8 @@ int tls_server_new(const char *ca_file, const char *cert_file,
  * NULLs; NULL allowed. */
 void tls_server_free(struct tls_server **s);
 
-/* Looks whether a file was changed or replaced (three stat(2) when not) and if
- * so reads all three: for a timer of, say, 10 s. 1: new connections use the new
- * set. 0: nothing changed. Negative, as for tls_server_new(): the new set is no
- * good, which the log says once; the old one stays until the next change. */
+/* tls_identity_refresh(), for a timer of, say, 10 s. 1: new connections use the
+ * new set. Negative: the new set is no good, which the log says once. */
 int tls_server_reload_if_changed(struct tls_server *s);
 
 /* ---- One connection ---- */

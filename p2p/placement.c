@@ -183,8 +183,7 @@ enum place_verdict place_choose(const struct place_ask *ask,
 #define SLOW_MIN_MS 250
 #define SLOW_AGE    2
 #define SLOW_REST   2
-/* So much more load than a receiver's is worth a round trip. */
-#define MARGIN 4
+#define MARGIN_MAX  7
 /* A receiver that takes so many times longer than the fastest is slow. */
 #define PACE 3
 /* A node of many gives a chunk to so many. */
@@ -230,6 +229,13 @@ uint32_t place_fanout(uint32_t nchunks, uint32_t nmembers)
 	return nmembers > 32 || nmembers > nchunks ? FANOUT : UINT32_MAX;
 }
 
+uint32_t place_margin(uint32_t nmembers)
+{
+	uint32_t half = nmembers / 2;
+
+	return half < 2 ? 1 : half > MARGIN_MAX ? MARGIN_MAX : half - 1;
+}
+
 uint32_t place_redirect(const struct place_given *given)
 {
 	uint32_t fastest = UINT32_MAX, best = PLACE_NONE, least = UINT32_MAX;
@@ -257,7 +263,8 @@ uint32_t place_redirect(const struct place_given *given)
 	}
 	if (best == PLACE_NONE || given->times >= given->fanout)
 		return best;
-	return given->load > (uint64_t)least + MARGIN ? best : PLACE_NONE;
+	return given->load > (uint64_t)least + given->margin ? best
+							     : PLACE_NONE;
 }
 
 uint32_t place_upstream_runs(uint32_t nmembers)

@@ -1,8 +1,8 @@
 /* Who fetches what, and whom to ask next. Pure: no I/O, no clock, no lock, no
  * memory but what the caller gives; the daemon and the simulation
- * (tests/sim) run the same code, but for the rule of who is slow: the simulation
- * judges single requests (below, "Who is slow"), the daemon what a member
- * delivers in all (p2p/slow.c), for it also sees silence.
+ * (tests/sim) run the same code, but for the rule of who is slow: the
+ * simulation judges single requests (below, "Who is slow"), the daemon what a
+ * member delivers in all (p2p/slow.c), for it also sees silence.
  *
  * A blob is cut into stripes of a few chunks. In every round of as many
  * stripes as there are members each member owns exactly one, chosen by
@@ -142,6 +142,11 @@ struct place_receiver {
 	bool unfit; /* slow, benched, gone, or the asker itself */
 };
 
+/* How much more load than a receiver's is worth a round trip: in a small
+ * cluster each may give to each, but one that is the last to have something is
+ * not to send all of it to all; in a large one all are busy. */
+uint32_t place_margin(uint32_t nmembers);
+
 struct place_given {
 	const struct place_receiver *to;
 	uint32_t n;
@@ -149,6 +154,7 @@ struct place_given {
 	uint32_t load;	 /* requests that we serve, of all blobs */
 	uint32_t times;	 /* so many were given this chunk */
 	uint32_t fanout; /* place_fanout() */
+	uint32_t margin; /* place_margin() */
 	/* The asker was sent on once for this chunk and came back: those that
 	 * are sent on for ever may wait for each other in a circle. Heeded
 	 * while times is below twice the fanout. */

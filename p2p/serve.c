@@ -130,8 +130,8 @@ static struct partner *given_pick(const struct serving *s, struct given *g)
 {
 	const struct peers *p = s->p;
 	uint32_t slots = p->cfg.upload_slots ? p->cfg.upload_slots : 64;
-	uint32_t fanout = place_fanout(blob_chunks(s->blob),
-				       members_alive(p->members) + 1);
+	uint32_t nmembers = members_alive(p->members) + 1;
+	uint32_t fanout = place_fanout(blob_chunks(s->blob), nmembers);
 	struct place_receiver to[GIVEN_MEMBERS];
 	uint64_t now = now_ms();
 	struct place_given given = {
@@ -141,6 +141,7 @@ static struct partner *given_pick(const struct serving *s, struct given *g)
 		.load = p->nserves - 1, /* without this one */
 		.times = g->times,
 		.fanout = p->nserves > slots && !s->insist ? 0 : fanout,
+		.margin = place_margin(nmembers),
 		.insist = s->insist,
 	};
 	uint32_t i;

@@ -426,6 +426,7 @@ static bool redirect(struct sim *s, struct flow *f)
 				    .load = n->load,
 				    .times = k->times,
 				    .fanout = s->fanout,
+				    .margin = place_margin(s->cfg.nodes),
 				    .insist = f->must};
 	uint32_t i;
 

@@ -510,12 +510,18 @@ static void test_slow(void)
 static void test_redirect(void)
 {
 	struct place_receiver to[3] = {{.load = 3}, {.load = 1}, {.load = 2}};
-	struct place_given g = {
-		.to = to, .n = 3, .load = 20, .times = 3, .fanout = UINT32_MAX};
+	struct place_given g = {.to = to,
+				.n = 3,
+				.load = 20,
+				.times = 3,
+				.fanout = UINT32_MAX,
+				.margin = 2};
 
 	EQ(place_redirect(&g), 1);
+	g.load = 4;
+	EQ(place_redirect(&g), 1);
 	/* We have little to do. */
-	g.load = 2;
+	g.load = 3;
 	EQ(place_redirect(&g), PLACE_NONE);
 	/* But have given it to many. */
 	g.fanout = 3;
@@ -555,7 +561,12 @@ static void test_limits(void)
 	EQ(place_fanout(128, 1), UINT32_MAX);
 	OK(place_fanout(6, 8) < 64);
 	OK(place_fanout(128, 1000) < 64);
+	/* The last of four that has something does not give it to all three,
+	 * two requests of each; nor do sixteen send each other round for a
+	 * little. */
+	OK(place_margin(4) == 1 && place_margin(16) >= 5);
 	for (uint32_t n = 1; n < 20000; n = n * 3 + 1) {
+		OK(place_margin(n) >= 1 && place_margin(n) <= 8);
 		OK(place_fanout(128, n) >= 2);
 		OK(place_upstream_runs(n) >= 1 && place_upstream_runs(n) <= 4);
 	}

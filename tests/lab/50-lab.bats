@@ -69,6 +69,22 @@ listen()
 	at_least "$(mbits 2)" 160 'Mbit/s of 200, beside a slow one'
 }
 
+@test "a kernel that cannot copy packets" {
+	mkdir "$BATS_TEST_TMPDIR/bin"
+	cat >"$BATS_TEST_TMPDIR/bin/tc" <<-END
+		#!/bin/bash
+		[[ \$1 != -batch ]] || exit 1
+		exec $(command -v tc) "\$@"
+	END
+	chmod 755 "$BATS_TEST_TMPDIR/bin/tc"
+	PATH=$BATS_TEST_TMPDIR/bin:$PATH lab_up 2 200mbit \
+		2>"$BATS_TEST_TMPDIR/said"
+	equal "$(grep -c 'no act_mirred' "$BATS_TEST_TMPDIR/said")" 3
+	meter 1 2 1
+	at_least "$(mbits 1)" 100 'Mbit/s of 200'
+	at_most "$(mbits 1)" 195 'Mbit/s of 200'
+}
+
 @test "cut, heal, partition" {
 	lab_up 4
 	listen 0 1 2 3 4

@@ -173,10 +173,42 @@ shape()
 	fi
 }
 
+# "trap" is what tc calls: with the copy all is done.
+copy_to_wire()
+{
+	local every='protocol all u32 match u32 0 0' mac
+	mac=$(ip -br link show dev wire | awk '{ print $3 }')
+	ip link set dev eth0 address "$mac"
+	tc -batch - 2>/dev/null <<-END
+		qdisc add dev eth0 clsact
+		qdisc add dev wire clsact
+		filter add dev wire ingress $every action mirred ingress \
+			redirect dev eth0
+		filter add dev eth0 egress $every action mirred egress mirror \
+			dev wire trap
+	END
+}
+
+# For kernels that cannot copy: all as it should be but for the queues.
+bridge_to_wire()
+{
+	echo 'lab: no act_mirred here: connections share links unevenly' >&2
+	tc qdisc del dev eth0 clsact 2>/dev/null || true
+	tc qdisc del dev wire clsact 2>/dev/null || true
+	ip -batch - <<-END
+		link set dev eth0 address 02:$(od -An -N5 -tx1 /dev/urandom |
+			sed 's/^ //; s/ /:/g')
+		link add yard type bridge
+		link set edge master yard
+		link set wire master yard
+		link set yard up
+	END
+}
+
 # Run in the host's namespace.
 set_up_host()
 {
-	local i=$1 rate=$2 mac every='protocol all u32 match u32 0 0'
+	local i=$1 rate=$2
 	set_sysctl /proc/sys/net/ipv6/conf/all/disable_ipv6 1
 	[[ ! $LAB_TCP ]] ||
 		set_sysctl /proc/sys/net/ipv4/tcp_congestion_control "$LAB_TCP"
@@ -184,24 +216,15 @@ set_up_host()
 	set_sysctl /proc/sys/net/ipv4/tcp_no_metrics_save 1
 	# A timer's interrupt for every other segment is not what is measured.
 	set_sysctl /proc/sys/net/ipv4/tcp_min_tso_segs 8
-	mac=$(ip -br link show dev wire | awk '{ print $3 }')
 	ip -batch - <<-END
 		link set lo up
 		link set wire up
-		link add eth0 address $mac type veth peer name nowhere
-		link set nowhere up
-		addr add $(host_ip "$i")/16 dev eth0
+		link add eth0 type veth peer name edge
+		link set edge up
 		link set eth0 up
 	END
-	# "trap" is what tc calls: the copy is all there is to be done.
-	tc -batch - <<-END
-		qdisc add dev eth0 clsact
-		qdisc add dev wire clsact
-		filter add dev eth0 egress $every action mirred egress mirror \
-			dev wire trap
-		filter add dev wire ingress $every action mirred ingress \
-			redirect dev eth0
-	END
+	copy_to_wire || bridge_to_wire
+	ip addr add "$(host_ip "$i")/16" dev eth0
 	shape "$rate" wire
 }
 

@@ -637,8 +637,9 @@ void http_client_free(struct http_client **cp)
 
 /* --- Exchanges ------------------------------------------------------------ */
 
-/* Of a member's files; NULL: curl is to read them. One that is no good any more
- * stays what it was: the server's side says so in the log. */
+/* Of a member's files; NULL: curl is to read them. When new ones are no good it
+ * stays what it was; our server, which reads the same, says so in the log (and
+ * not here, where half of a renewal may be seen). */
 static const struct client_identity *identity_for(struct http_client *c,
 						  const struct http_request *rq)
 {

@@ -51,7 +51,8 @@ struct http_request {
 	/* The other side is a member of our cluster: whatever its host is
 	 * called, a certificate of ca_file, which must be given with https, is
 	 * what counts, and TLS is 1.3. New files are taken up by the next
-	 * connection. Proxies are not used. */
+	 * request, and connections made with others not used again; when they
+	 * are no good the old ones stay in use. Proxies are not used. */
 	bool peer;
 	bool refuse_local; /* done(-EPERM) instead of asking an address of this
 			      host or link (http/local.h), whatever name led

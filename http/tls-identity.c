@@ -359,6 +359,9 @@ int tls_identity_refresh(struct tls_identity *t, struct error *err)
 	if (!changed)
 		return 0;
 	r = load(t, err);
+	/* That is no fault of the files: again at the next call. */
+	if (r == -EMFILE || r == -ENFILE || r == -ENOMEM || r == -EIO)
+		memset(t->seen, 0, sizeof(t->seen));
 	return r < 0 ? r : 1;
 }
 

@@ -32,7 +32,8 @@ void tls_identity_free(struct tls_identity **t);
 /* Looks whether a file was changed or replaced (three stat(2) when not) and if
  * so reads all three. 1: they are what is used from now on. 0: nothing changed.
  * Negative, as above: the new ones are no good; the old ones stay until the
- * next change. */
+ * next change, or the next call when it was for want of memory or descriptors.
+ */
 int tls_identity_refresh(struct tls_identity *t, struct error *err);
 /* Rises with each that is taken up; from 1. */
 uint64_t tls_identity_generation(const struct tls_identity *t);

@@ -37,6 +37,7 @@ int tls_add_ca_file(void *ssl_ctx, const char *path)
 struct tls_server {
 	SSL_CTX *ctx;
 	struct tls_identity *identity;
+	uint64_t generation; /* of the identity that ctx was made of */
 	/* Encrypted bytes of the session that is writing right now. */
 	size_t out_len;
 	unsigned char out[OUT_BYTES];
@@ -98,6 +99,7 @@ static int make_context(struct tls_server *s, struct error *err)
 	/* Sessions hold on to the one they were made from. */
 	SSL_CTX_free(s->ctx);
 	s->ctx = steal_ptr(&ctx);
+	s->generation = tls_identity_generation(s->identity);
 	tls_identity_warn(s->identity);
 	return 0;
 }
@@ -137,7 +139,7 @@ int tls_server_reload_if_changed(struct tls_server *s)
 	struct error err = {""};
 	int r = tls_identity_refresh(s->identity, &err);
 
-	if (r > 0) {
+	if (r >= 0 && s->generation != tls_identity_generation(s->identity)) {
 		r = make_context(s, &err);
 		if (r == 0)
 			r = 1;

@@ -36,12 +36,13 @@ static uint64_t next_window(const struct readahead_stream *s, uint64_t step,
 			    uint64_t max_window)
 {
 	uint64_t window = s->window;
+	bool waits = s->next - s->waited <= window / 2;
 
-	if (s->waited || window < READAHEAD_STEADY)
+	if (waits || window < READAHEAD_STEADY)
 		window = max_u64(window + 2 * step, CHUNK_SIZE);
 	else
 		window -= min_u64(2 * step, window - READAHEAD_STEADY);
-	return min_u64(window, max_window);
+	return min_u64(window, max_u64(max_window, CHUNK_SIZE));
 }
 
 bool readahead_note(struct readahead *ra, uint64_t off, uint64_t len,
@@ -61,7 +62,8 @@ bool readahead_note(struct readahead *ra, uint64_t off, uint64_t len,
 		};
 		return false;
 	}
-	s->waited |= waited;
+	if (waited)
+		s->waited = max_u64(s->next, end);
 	if (end <= s->next) /* out of order, or read again */
 		return false;
 	s->next = end;
@@ -74,7 +76,6 @@ bool readahead_note(struct readahead *ra, uint64_t off, uint64_t len,
 	s->window = next_window(s, step, max_window);
 	s->looked = end;
 	ret->steady = s->window >= min_u64(READAHEAD_STEADY, max_window);
-	s->waited = false;
 	want = min_u64(chunk_up(end + s->window), chunk_up(size));
 	if (want <= s->horizon)
 		return false;

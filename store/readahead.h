@@ -9,9 +9,10 @@
  *
  * The window begins with one chunk and grows by twice what is read, to
  * READAHEAD_STEADY, and on to max_window as long as the reader has to wait for
- * bytes now and then. When it does not, it is the reader and not the network
- * that is slow, and the window shrinks to READAHEAD_STEADY again: what is far
- * ahead of the reader has left the processor's caches by the time it is read.
+ * bytes now and then, within half a window. When it does not, it is the reader
+ * and not the network that is slow, and the window shrinks to READAHEAD_STEADY
+ * again: what is far ahead of the reader has left the processor's caches by the
+ * time it is read.
  *
  * It moves on in small steps, an eighth of itself: as long as one chunk is late
  * the reader stands still and so does the window, and all that was asked for
@@ -31,7 +32,7 @@ struct readahead_stream {
 	uint64_t looked;  /* where the reader was when it was looked at last */
 	uint64_t horizon; /* all before it was asked for, or read */
 	uint64_t used;	  /* of readahead.clock, for least recently used */
-	bool waited;	  /* since the window was looked at last */
+	uint64_t waited;  /* where it had to wait last */
 };
 
 struct readahead { /* zeroed at first */

@@ -258,7 +258,7 @@ with_lab()
 		go+=("$1")
 		shift
 	fi
-	"${go[@]}" bash -c '. "$0"; "$@"' "${BASH_SOURCE[0]}" "$@"
+	"${go[@]}" bash -ec '. "$0"; "$@"' "${BASH_SOURCE[0]}" "$@"
 }
 
 lab_up()

@@ -566,7 +566,7 @@ static void test_limits(void)
 	 * little. */
 	OK(place_margin(4) == 1 && place_margin(16) >= 5);
 	for (uint32_t n = 1; n < 20000; n = n * 3 + 1) {
-		OK(place_margin(n) >= 1 && place_margin(n) <= 8);
+		OK(place_margin(n) >= 1 && place_margin(n) <= 7);
 		OK(place_fanout(128, n) >= 2);
 		OK(place_upstream_runs(n) >= 1 && place_upstream_runs(n) <= 4);
 	}

@@ -36,7 +36,7 @@ static void test_single_read(void)
 	OK(!note(&ra, 700 * MIB, 4096));
 }
 
-/* A sequential reader's window doubles up to the limit, and the ranges follow
+/* A sequential reader's window grows up to the limit, and the ranges follow
  * one another without a gap or an overlap. */
 static void test_sequential(void)
 {
@@ -159,12 +159,31 @@ static void test_steady(void)
 		OK(steady);
 		OK(horizon - o <= READAHEAD_STEADY + 2 * MIB);
 	}
+	/* It waits now and then. */
+	for (; o < 700 * MIB; o += MIB)
+		if (note_of(&ra, o, MIB, SIZE, o % (8 * MIB) == 0))
+			horizon = off + len;
+	OK(horizon > o + 48 * MIB);
 	/* The network has become slower. */
 	for (; o < 900 * MIB; o += MIB)
 		if (note_of(&ra, o, MIB, SIZE, true)) {
 			horizon = off + len;
 		}
 	OK(horizon > o + 32 * MIB);
+}
+
+/* A cache of little more than a chunk. */
+static void test_small_window(void)
+{
+	struct readahead ra = {0};
+	struct readahead_want want;
+	uint64_t ahead = 0;
+
+	for (uint64_t o = 0; o < 64 * MIB; o += 128 << 10)
+		if (readahead_note(&ra, o, 128 << 10, SIZE, MIB / 4, true,
+				   &want))
+			ahead += want.len;
+	OK(ahead >= 60 * MIB);
 }
 
 int main(void)
@@ -177,5 +196,6 @@ int main(void)
 	RUN(test_file_end);
 	RUN(test_small_steps);
 	RUN(test_steady);
+	RUN(test_small_window);
 	return tap_done();
 }

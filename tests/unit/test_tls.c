@@ -220,7 +220,8 @@ static struct http_request peer_request(const char *as)
 static void sink_start(struct rig *rig, struct sink *s, struct http_request rq,
 		       const char *target)
 {
-	static const struct http_callbacks cb = {.head = sink_head, .data = sink_data, .done = sink_done};
+	static const struct http_callbacks cb = {
+		.head = sink_head, .data = sink_data, .done = sink_done};
 	char url[256];
 
 	memset(s, 0, sizeof(*s));
@@ -858,7 +859,8 @@ static void test_old_tls(void)
 
 static void test_peer_needs_ca(void)
 {
-	static const struct http_callbacks cb = {.head = sink_head, .data = sink_data, .done = sink_done};
+	static const struct http_callbacks cb = {
+		.head = sink_head, .data = sink_data, .done = sink_done};
 	struct http_request rq = {.peer = true, .url = "https://127.0.0.1/"};
 	struct http_exchange *x;
 	struct rig rig;
@@ -1098,7 +1100,7 @@ static void test_ca_rollover(void)
 	stop_tls();
 }
 
-/* The client reads its files for each new connection. */
+/* A client's next request takes new files up, if they are any good. */
 static void test_client_renews(void)
 {
 	struct http_request rq;
@@ -1112,7 +1114,9 @@ static void test_client_renews(void)
 	EQ(get_with(&rig, &s, rq, "/name"), 0);
 	STREQ(s.body, "node a");
 	use("it", &node_b);
-	/* The connection that stands is used, and a new one beside it. */
+	/* The connection that stands idle is not used again. */
+	EQ(get_with(&rig, &s, rq, "/name"), 0);
+	STREQ(s.body, "node b");
 	sink_start(&rig, &s, rq, "/big");
 	sink_start(&rig, &s2, rq, "/name");
 	rig_run(&rig);
@@ -1120,6 +1124,31 @@ static void test_client_renews(void)
 	STREQ(s2.body, "node b");
 	sha256_free(&s.hash);
 	sha256_free(&s2.hash);
+	EQ(truncate(rq.cert_file, 100), 0);
+	EQ(get_with(&rig, &s, rq, "/name"), 0);
+	STREQ(s.body, "node b");
+	use("it", &node_a);
+	EQ(get_with(&rig, &s, rq, "/name"), 0);
+	STREQ(s.body, "node a");
+	rig_release(&rig);
+	stop_tls();
+}
+
+/* More than a client keeps loaded. */
+static void test_many_identities(void)
+{
+	struct sink s;
+	struct rig rig;
+	char name[16];
+
+	start_tls((struct http_server_config){0}, "a");
+	rig_init(&rig);
+	for (int i = 0; i < 12; i++) {
+		(void)snprintf(name, sizeof(name), "many%d", i);
+		use(name, i % 2 ? &node_b : &node_a);
+		EQ(get_with(&rig, &s, peer_request(name), "/name"), 0);
+		STREQ(s.body, i % 2 ? "node b" : "node a");
+	}
 	rig_release(&rig);
 	stop_tls();
 }
@@ -1361,6 +1390,7 @@ int main(void)
 	RUN(test_reload_keeps_old);
 	RUN(test_ca_rollover);
 	RUN(test_client_renews);
+	RUN(test_many_identities);
 	RUN(test_client_sees_new_ca);
 	RUN(test_certificates_are_not_shared);
 	RUN(test_bad_files);

@@ -78,11 +78,6 @@ static void store_ctx_freep(X509_STORE_CTX **s)
 	X509_STORE_CTX_free(*s);
 }
 
-static void ctx_freep(SSL_CTX **c)
-{
-	SSL_CTX_free(*c);
-}
-
 static void store_freep(X509_STORE **s)
 {
 	X509_STORE_free(*s);
@@ -271,12 +266,15 @@ static bool use(const struct material *m, SSL_CTX *ctx)
 static int try_out(const struct material *m, const char *path,
 		   struct error *err)
 {
-	CLEANUP(ctx_freep) SSL_CTX *ctx = SSL_CTX_new(TLS_method());
+	SSL_CTX *ctx = SSL_CTX_new(TLS_method());
 	const char *why;
+	bool ok;
 
 	if (!ctx)
 		return set_error(err, -ENOMEM, "no TLS context");
-	if (use(m, ctx))
+	ok = use(m, ctx);
+	SSL_CTX_free(ctx);
+	if (ok)
 		return 0;
 	why = ERR_reason_error_string(ERR_peek_error());
 	ERR_clear_error();

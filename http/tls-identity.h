@@ -1,7 +1,7 @@
 /* What a node shows and trusts in TLS: a CA, its own certificate and the key of
  * that, read from three files once and again when one of them changes. To load
- * them costs two milliseconds of the processor with OpenSSL 3, as much as a
- * handshake, so servers and clients share what was loaded among connections.
+ * them costs two milliseconds of the processor with OpenSSL 3, as much as one
+ * side of a handshake, so it is done once for many connections.
  *
  * Sources: the manual pages of OpenSSL 3.0. An identity belongs to one thread,
  * but for tls_identity_new() and tls_identity_free(). */

@@ -615,15 +615,28 @@ struct partner *ask_at(struct peers *p, const struct blob_key *key,
 	return NULL;
 }
 
+/* Of the request that is open. */
+struct progress {
+	uint64_t age_ms, got, len;
+};
+
+static struct progress progress_of(const struct ask *a, uint64_t now)
+{
+	return (struct progress){
+		.age_ms = now - a->sent_ms,
+		.got = a->got - a->got_before,
+		.len = a->rq->length - a->got_before,
+	};
+}
+
 /* Whether it would take much longer than a fresh one does now. */
 static bool drags(const struct ask *a, uint64_t now)
 {
-	uint64_t got = a->got - a->got_before, age = now - a->sent_ms;
-	uint64_t len = a->rq->length - a->got_before;
-	uint64_t normal = slow_normal_ms(a->p, len);
+	struct progress g = progress_of(a, now);
+	uint64_t normal = slow_normal_ms(a->p, g.len);
 
-	return normal ? place_is_slow(age, got, len, normal)
-		      : age >= YIELD_MS && got < HEARD_LEAST;
+	return normal ? place_is_slow(g.age_ms, g.got, g.len, normal)
+		      : g.age_ms >= YIELD_MS && g.got < HEARD_LEAST;
 }
 
 bool asks_yield(struct peers *p, const struct blob_key *key, uint32_t chunk,
@@ -667,13 +680,13 @@ static bool has_alternative(struct ask *a, bool to_upstream)
 /* We are to fetch it if nobody has it, and the one who has it crawls: what all
  * of them take tells nothing then, for they wait for the same one. It costs
  * upstream one copy at most, since others wait for us. */
-static bool crawls(const struct ask *a, uint64_t age, uint64_t got,
-		   uint64_t len)
+static bool crawls(const struct ask *a, const struct progress *g)
 {
 	uint32_t order[PLACE_ORDER];
 	struct member *mb;
 
-	if (!a->as_holder || age < CRAWL_MS || got * CRAWL_PART >= len)
+	if (!a->as_holder || g->age_ms < CRAWL_MS ||
+	    g->got * CRAWL_PART >= g->len)
 		return false;
 	if (a->rq->as_owner || a->as_owner)
 		return true;
@@ -687,17 +700,15 @@ void asks_hedge(struct peers *p, uint64_t normal_ms, uint64_t now)
 {
 	list_for_each_safe (n, &p->asks) {
 		struct ask *a = list_entry(n, struct ask, node);
-		uint64_t got = a->got - a->got_before;
-		uint64_t len = a->rq->length - a->got_before;
-		uint64_t age = now - a->sent_ms;
+		struct progress g = progress_of(a, now);
 		bool crawl;
 
 		if (a->rq->background || !a->x || a->cancelled || a->leaving ||
 		    a->paused || a->hedges == MAX_HEDGES)
 			continue;
-		crawl = crawls(a, age, got, len);
-		if (!crawl &&
-		    !place_is_slow(age, got, len, normal_ms * len / CHUNK_SIZE))
+		crawl = crawls(a, &g);
+		if (!crawl && !place_is_slow(g.age_ms, g.got, g.len,
+					     normal_ms * g.len / CHUNK_SIZE))
 			continue;
 		if (!has_alternative(a, crawl))
 			continue;

@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/util.h"
+
 /* The finalizer of splitmix64 (Steele, Lea and Flood, "Fast splittable
  * pseudorandom number generators", 2014; constants of Stafford's variant 13).
  * A bijection, so that distinct members never draw. */
@@ -231,9 +233,9 @@ uint32_t place_fanout(uint32_t nchunks, uint32_t nmembers)
 
 uint32_t place_margin(uint32_t nmembers)
 {
-	uint32_t half = nmembers / 2;
+	uint64_t half = max_u64(nmembers / 2, 2);
 
-	return half < 2 ? 1 : half > MARGIN_MAX ? MARGIN_MAX : half - 1;
+	return (uint32_t)min_u64(half - 1, MARGIN_MAX);
 }
 
 uint32_t place_redirect(const struct place_given *given)

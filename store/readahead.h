@@ -48,7 +48,8 @@ struct readahead_want {
 };
 
 /* Notes a read of [off, off+len) in a file of `size` bytes; waited: its bytes
- * were not there yet. True: *ret is worth fetching. */
+ * were not there yet. A max_window of less than a chunk is one. True: *ret is
+ * worth fetching. */
 bool readahead_note(struct readahead *ra, uint64_t off, uint64_t len,
 		    uint64_t size, uint64_t max_window, bool waited,
 		    struct readahead_want *ret);

@@ -174,17 +174,17 @@ static void guess_ahead(struct fs *fs, struct node *n, uint64_t off,
 			size_t size, bool waits)
 {
 	struct readahead_want want;
-	bool more;
 
 	if (!fs->cfg.max_window || blob_missing(n->blob) == 0)
 		return;
 	(void)pthread_mutex_lock(&n->ra_mu);
-	more = readahead_note(&n->ra, off, size, blob_size(n->blob),
-			      fs->cfg.max_window, waits, &want);
-	(void)pthread_mutex_unlock(&n->ra_mu);
-	if (more)
+	/* Posted with the lock held: whom it made believe that those chunks
+	 * were asked for does not come before they were. */
+	if (readahead_note(&n->ra, off, size, blob_size(n->blob),
+			   fs->cfg.max_window, waits, &want))
 		fetch_prefetch_post(fs->cfg.fetch, n->blob, want.off, want.len,
 				    want.steady);
+	(void)pthread_mutex_unlock(&n->ra_mu);
 }
 
 static void read_blob(struct fs *fs, fuse_req_t req, struct node *n, size_t len,

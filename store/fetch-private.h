@@ -25,14 +25,14 @@
 /* The longest range in one request. */
 #define RUN_MAX_BYTES (UINT64_C(32) << 20)
 /* …unless it is a stream, see store/run.c. */
-#define STREAM_MAX_CHUNKS 4096
+#define STREAM_CHUNKS 64
 /* One that is held back for so long is given up. */
 #define STREAM_IDLE_MS 5000
-/* One that readers wait for, and that was not held back for so long, is slower
- * than they are: several requests side by side are better. */
+/* Streams that readers wait for, and that were not held back for so long, are
+ * slower than they are: several requests side by side are better. */
 #define STREAM_SLOW_BYTES (UINT64_C(64) << 20)
-#define TICK_MS	       50
-#define WHY_MAX	       1024
+#define TICK_MS		  50
+#define WHY_MAX		  1024
 
 /* CHUNK_SIZE bytes of memory, pooled by the engine. */
 struct chunk_buf {
@@ -90,13 +90,15 @@ struct flight {
 struct blob_fetch {
 	struct list node; /* in f->blobs */
 	struct fetch *f;
-	struct blob *blob;	 /* a reference */
-	unsigned int users;	 /* flights, and those who are looking at it */
-	unsigned int nwriting;	 /* flights of it that are */
-	struct list gated;	 /* waits for the digest's check */
-	struct run *stream;	 /* NULL: none */
-	bool no_streams;	 /* one connection is too slow for its reader */
-	unsigned int mismatches; /* since the blob was last right */
+	struct blob *blob;     /* a reference */
+	unsigned int users;    /* flights, and those who are looking at it */
+	unsigned int nwriting; /* flights of it that are */
+	struct list gated;     /* waits for the digest's check */
+	struct run *stream;    /* that flights may join; NULL: none */
+	uint32_t streamed;     /* chunk behind the last stream's request */
+	uint64_t held_pos;     /* where streams in a row were held back last */
+	bool no_streams;       /* one connection is too slow for its reader */
+	unsigned int mismatches;       /* since the blob was last right */
 	unsigned int peers_mismatches; /* of bytes of other nodes, likewise */
 	bool checking;		       /* blob_on_verified() is due */
 	int check_result;
@@ -120,7 +122,6 @@ struct run {
 	uint64_t progress_ms; /* when bytes came last, or it went on */
 	bool paused;	      /* for want of memory */
 	bool held;	      /* a stream, until somebody wants more of it */
-	uint64_t held_pos;    /* where it was held back last */
 	bool background;      /* counts against its source's limit */
 	bool cancelled;
 };

@@ -75,23 +75,60 @@ static void readers_of_it(void)
 	OK(a->paused);
 
 	memset(&far, 0, sizeof(far));
-	start_read(&rig, &far, &c, 6 * MIB, 100);
+	start_read(&rig, &far, &c, 16 * MIB, 100);
 	turns(&rig);
 	EQ(asks(&rig.fakes[0]), 2);
 	OK(a->paused);
-	fetch_prefetch_steady(rig.fetch, c.b, 4 * MIB, 8 * MIB);
+	fetch_prefetch_steady(rig.fetch, c.b, 4 * MIB, 15 * MIB);
 	turns(&rig);
 	OK(!a->paused);
 	flow(&rig, a);
-	OK(a->sent > 6 * MIB - 100003);
+	OK(a->sent > 16 * MIB - 100003);
 	UNTIL(&rig, a->canceled);
 	rig.fakes[0].behave = honest;
 	UNTIL(&rig, idle(&rig));
-	for (uint32_t i = 0; i < 12; i++)
+	for (uint32_t i = 0; i < 19; i++)
 		OK(blob_has(c.b, i));
 	fetch_stats(rig.fetch, &st);
 	EQ(st.failed_runs, 0);
 	OK(far.r == 0 && far.calls == 1);
+	rig_release(&rig);
+}
+
+/* Reads come in any order: one that is a little ahead of all others has what
+ * is between come too, and nothing is asked for twice. So does prefetch for
+ * another reader, which is in no hurry. */
+static void leaps(void)
+{
+	struct content c;
+	struct reader ahead = {0}, behind = {0};
+	struct rig rig;
+	struct ask *a = stream_of(&rig, &c, 30 * MIB, 2 * MIB);
+
+	flow(&rig, a);
+	OK(a->paused);
+	start_read(&rig, &ahead, &c, 5 * MIB + 5, 100);
+	turns(&rig);
+	start_read(&rig, &behind, &c, 3 * MIB, 100);
+	turns(&rig);
+	OK(!a->paused);
+	flow(&rig, a);
+	UNTIL(&rig, ahead.calls == 1 && behind.calls == 1);
+	OK(ahead.r == 0 && behind.r == 0);
+
+	fetch_prefetch_steady(rig.fetch, c.b, 6 * MIB, 12 * MIB);
+	fetch_prefetch(rig.fetch, c.b, 18 * MIB, MIB);
+	turns(&rig);
+	EQ(asks(&rig.fakes[0]), 1);
+	fetch_prefetch_steady(rig.fetch, c.b, 19 * MIB, 11 * MIB);
+	turns(&rig);
+	flow(&rig, a);
+	OK(all_given(a));
+	answer(a, 0);
+	UNTIL(&rig, idle(&rig));
+	EQ(blob_missing(c.b), 0);
+	EQ(rig.fakes[0].starts, 1);
+	EQ(rig.fakes[0].sent, c.size);
 	rig_release(&rig);
 }
 
@@ -157,29 +194,42 @@ static void breaks_off(void)
 	rig_release(&rig);
 }
 
-/* Readers wait although it was never held back: several requests side by side
- * are better. */
+/* Readers wait although none was ever held back: several requests side by side
+ * are better. What was asked for until then is not asked for again. */
 static void too_slow(void)
 {
 	struct content c;
 	struct reader r = {0};
 	struct rig rig;
-	struct ask *a = stream_of(&rig, &c, 200 * MIB, 80 * MIB);
+	struct ask *a = stream_of(&rig, &c, 300 * MIB, 30 * MIB), *b;
 
-	while (a->sent < 70 * MIB) {
-		OK(give(a, 300007));
+	EQ(a->rq->length, 64 * MIB);
+	fetch_prefetch_steady(rig.fetch, c.b, 30 * MIB, 44 * MIB);
+	turns(&rig);
+	EQ(asks(&rig.fakes[0]), 2); /* the next one is on its way */
+	b = ask_of(&rig.fakes[0], 1);
+	EQ(b->rq->offset, 64 * MIB);
+	EQ(b->rq->length, 64 * MIB);
+	flow(&rig, a);
+	OK(all_given(a));
+	answer(a, 0);
+	while (b->sent < 5 * MIB) {
+		OK(give(b, 300007));
 		turn_wait(&rig, false);
 	}
-	start_read(&rig, &r, &c, a->sent + MIB, 100);
+	start_read(&rig, &r, &c, 70 * MIB, 100);
 	turns(&rig);
-	fetch_prefetch_steady(rig.fetch, c.b, 80 * MIB, 64 * MIB);
-	turns(&rig);
+	for (uint64_t at = 74 * MIB; at < 200 * MIB; at += 2 * MIB) {
+		fetch_prefetch_steady(rig.fetch, c.b, at, 2 * MIB);
+		turns(&rig);
+	}
+	EQ(b->rq->length, 64 * MIB);
 	OK(asks(&rig.fakes[0]) >= 3);
 	rig.fakes[0].behave = honest;
 	UNTIL(&rig, idle(&rig));
-	EQ(blob_next_missing(c.b, 0), 144);
+	EQ(blob_next_missing(c.b, 0), 200);
 	EQ(r.r, 0);
-	OK(rig.fakes[0].sent <= 144 * MIB);
+	EQ(rig.fakes[0].sent, 200 * MIB);
 	rig_release(&rig);
 }
 
@@ -188,6 +238,7 @@ int main(void)
 	rig_begin("test_fetch_streams");
 	RUN(one_request);
 	RUN(readers_of_it);
+	RUN(leaps);
 	RUN(ends_when_forgotten);
 	RUN(breaks_off);
 	RUN(too_slow);

@@ -46,8 +46,11 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
 		conn->want |= FUSE_CAP_PARALLEL_DIROPS;
 	conn->max_read = CHUNK_SIZE;
 	conn->max_readahead = 16 << 20; /* the kernel lowers it */
-	conn->max_background = 64;
-	conn->congestion_threshold = 48;
+	/* Of all files together: those that wait for a registry that hangs must
+	 * not be all there may be. The kernel leaves read-ahead out from the
+	 * second number on. */
+	conn->max_background = 1024;
+	conn->congestion_threshold = 768;
 }
 
 static void op_forget(fuse_req_t req, fuse_ino_t ino, uint64_t nlookup)

@@ -10,7 +10,8 @@
 #include "http/head.h"
 #include "http/local.h"
 
-#define MAX_CONNECTIONS	      64
+#define MAX_CONNECTIONS	      1024
+#define MAX_IDLE_CONNECTIONS  64
 #define MAX_HOST_CONNECTIONS  16
 #define FIRST_BYTE_TIMEOUT_MS 30000
 #define LOW_SPEED_BYTES	      1024
@@ -572,7 +573,9 @@ static int init_multi(struct http_client *c,
 				on_curl_timer);
 	(void)curl_multi_setopt(c->multi, CURLMOPT_TIMERDATA, c);
 	(void)curl_multi_setopt(c->multi, CURLMOPT_MAX_TOTAL_CONNECTIONS, n);
-	(void)curl_multi_setopt(c->multi, CURLMOPT_MAXCONNECTS, n);
+	(void)curl_multi_setopt(c->multi, CURLMOPT_MAXCONNECTS,
+				cfg->max_connections ? n
+						     : MAX_IDLE_CONNECTIONS);
 	(void)curl_multi_setopt(c->multi, CURLMOPT_MAX_HOST_CONNECTIONS, host);
 	return 0;
 }

@@ -21,8 +21,10 @@ struct http_client;
 struct http_exchange;
 
 struct http_client_config {
-	const char *user_agent;	       /* copied */
-	uint32_t max_connections;      /* in all; 0 = 64 */
+	const char *user_agent; /* copied */
+	/* In all, used or idle; 0 = 1024, of which 64 idle: so many hosts that
+	 * hang hold up nobody else. */
+	uint32_t max_connections;
 	uint32_t max_host_connections; /* 0 = 16 */
 };
 

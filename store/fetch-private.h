@@ -22,17 +22,10 @@
 #define QUIET_MS 2000
 /* Queued prefetch beyond this is not worth remembering. */
 #define MAX_QUEUED_FLIGHTS 8192
-/* The longest range in one request. */
+/* The longest range in one request that is no stream (store/stream.c). */
 #define RUN_MAX_BYTES (UINT64_C(32) << 20)
-/* …unless it is a stream, see store/run.c. */
-#define STREAM_CHUNKS 64
-/* One that is held back for so long is given up. */
-#define STREAM_IDLE_MS 5000
-/* Streams that readers wait for, and that were not held back for so long, are
- * slower than they are: several requests side by side are better. */
-#define STREAM_SLOW_BYTES (UINT64_C(64) << 20)
-#define TICK_MS		  50
-#define WHY_MAX		  1024
+#define TICK_MS	      50
+#define WHY_MAX	      1024
 
 /* CHUNK_SIZE bytes of memory, pooled by the engine. */
 struct chunk_buf {
@@ -236,9 +229,36 @@ void runs_tick(struct fetch *f, uint64_t now);
 void run_cancel(struct run *run);
 /* Somebody waits for a chunk of it, as an owner perhaps. */
 void run_hurry(struct run *run, bool as_owner);
+/* The chunk of its next byte. */
+static inline uint32_t run_chunk(const struct run *run)
+{
+	return (uint32_t)(run->pos / CHUNK_SIZE);
+}
+
+/* Of its flights: a stream's request is longer. */
+static inline uint64_t run_left(const struct run *run)
+{
+	uint64_t end = (uint64_t)run->end * CHUNK_SIZE;
+
+	return min_u64(end, blob_size(run->rq.blob)) - run->pos;
+}
+
+/* ---- stream.c ---- */
+
+/* Makes a run that is about to start a stream, if it may be one; last: its
+ * last flight. */
+void stream_begin(struct run *run, const struct flight *last);
 /* True: the flight, which nobody was asked for yet, is part of its blob's
  * stream now. */
 bool stream_join(struct flight *fl);
+/* Somebody waits for a chunk of the run, which may be a stream. */
+void stream_hurry(const struct run *run);
+/* No flight joins it any more. */
+void stream_end(struct run *run);
+/* It is held back, and for nothing. */
+bool stream_over(const struct run *run, uint64_t now);
+/* Has brought what was wanted of it, and is not to bring more. */
+void stream_stop(struct run *run);
 /* Nobody reads the blob any more. */
 void stream_forget(struct blob_fetch *bf);
 

@@ -157,7 +157,7 @@ void fetch_prefetch(struct fetch *f, struct blob *b, uint64_t off,
 		    uint64_t len);
 /* The same for a reader that will want what follows too, in time: the request
  * may be longer than what is wanted now, and its connection is held back until
- * more of it is (see "Streams" in store/run.c). */
+ * more of it is (see store/stream.c). */
 void fetch_prefetch_steady(struct fetch *f, struct blob *b, uint64_t off,
 			   uint64_t len);
 /* Either, for a reader with a credential (NULL: without), which is referenced

@@ -176,19 +176,6 @@ static void flight_run_failed(struct flight *fl, const struct run *run, int r,
 
 /* ---- One run ---- */
 
-static uint32_t run_chunk(const struct run *run)
-{
-	return (uint32_t)(run->pos / CHUNK_SIZE);
-}
-
-/* Of its flights: a stream's request is longer. */
-static uint64_t run_left(const struct run *run)
-{
-	uint64_t end = (uint64_t)run->end * CHUNK_SIZE;
-
-	return min_u64(end, blob_size(run->rq.blob)) - run->pos;
-}
-
 static bool run_wanted(const struct run *run)
 {
 	for (uint32_t c = run_chunk(run); run_left(run) > 0 && c < run->end;
@@ -225,9 +212,7 @@ void run_hurry(struct run *run, bool as_owner)
 {
 	struct source_request *rq = &run->rq;
 
-	if (run->bf->stream == run &&
-	    run->pos - run->bf->held_pos >= STREAM_SLOW_BYTES)
-		run->bf->no_streams = true;
+	stream_hurry(run);
 	if (run->cancelled || (!rq->background && rq->as_owner >= as_owner))
 		return;
 	rq->background = false;
@@ -236,12 +221,15 @@ void run_hurry(struct run *run, bool as_owner)
 		run->source->ops->hurry(run->source, rq);
 }
 
-static void stream_end(struct run *run)
+/* It counts no more among those of its source. */
+static void give_turn(struct run *run)
 {
-	if (run->bf->stream != run)
+	if (!run->background)
 		return;
-	run->bf->stream = NULL;
-	run->f->nstreams--;
+	run->background = false;
+	run->f->wanted_bytes -= run_left(run);
+	if (run->source)
+		run->source->background_runs--;
 }
 
 static void run_free(struct run *run)
@@ -254,11 +242,7 @@ static void run_free(struct run *run)
 	source_auth_unref(&run->rq.auth);
 	list_del(&run->node);
 	f->nruns--;
-	if (run->background) {
-		f->wanted_bytes -= run_left(run);
-		if (run->source)
-			run->source->background_runs--;
-	}
+	give_turn(run);
 	free(run);
 	blob_fetch_put(bf);
 	kick(f);
@@ -478,143 +462,6 @@ static const struct flight *run_fill(struct run *run, struct flight *fl,
 	return last;
 }
 
-/* ---- Streams ----
- *
- * Each request costs the registry and us some time and a gap between two
- * answers. A reader that goes on and on gets long requests: flights join them
- * as the reader's window moves on, and where there are none yet the bytes are
- * left in the connection, so that TCP's flow control holds the registry back.
- * One ends before its time when nobody wants more of it for a while, or where
- * somebody else has been faster; what was sent meanwhile, up to some MiB in the
- * two systems' buffers, was then sent for nothing. So its length is such that
- * it is worth while, and when the network is slow, which several requests side
- * by side may mend, it comes to its end first. Only where there is nobody but
- * upstream to ask: what others own is not ours to fetch. */
-
-/* Catches up so soon that another request would come later. */
-#define STREAM_NEAR (UINT64_C(8) << 20)
-
-static void stream_begin(struct run *run, const struct flight *last)
-{
-	const struct blob *b = run->rq.blob;
-	struct blob_fetch *bf = run->bf;
-	struct fetch *f = run->f;
-	uint32_t end = (uint32_t)min_u64(
-		blob_chunks(b), (uint64_t)run_chunk(run) + STREAM_CHUNKS);
-
-	if (!last->steady || !run->background || bf->stream || bf->no_streams ||
-	    f->nsources > 1 || f->nstreams >= f->cfg.workers)
-		return;
-	while (run->limit < end && !blob_has(b, run->limit)) {
-		const struct flight *fl = flight_find(bf, run->limit);
-
-		if (fl && fl->state != FLIGHT_QUEUED)
-			break;
-		run->limit++;
-	}
-	if (run->limit == run->end)
-		return;
-	run->rq.length =
-		min_u64((uint64_t)run->limit * CHUNK_SIZE, blob_size(b)) -
-		run->rq.offset;
-	bf->stream = run;
-	if (run_chunk(run) != bf->streamed)
-		bf->held_pos = run->pos;
-	bf->streamed = run->limit;
-	f->nstreams++;
-	/* It lasts as long as the reader does: it takes no turn of others. */
-	run->background = false;
-}
-
-static bool stream_takes(const struct run *run, struct flight *fl)
-{
-	if (fl->have > 0 || fl->source > 0 || fl->as_owner ||
-	    (fl->state != FLIGHT_QUEUED && fl->state != FLIGHT_WANTED))
-		return false;
-	flight_choose_auth(fl);
-	return source_auth_same(fl->auth, run->rq.auth);
-}
-
-/* Reads that overtook others, or the window. */
-static bool stream_fills(const struct run *run, uint32_t until)
-{
-	for (uint32_t c = run->end; c < until; c++) {
-		struct flight *fl = flight_find(run->bf, c);
-
-		if (fl ? !stream_takes(run, fl) : blob_has(run->rq.blob, c))
-			return false;
-	}
-	return true;
-}
-
-static void stream_take(struct run *run, struct flight *fl)
-{
-	fl->run = run;
-	flight_move(fl, FLIGHT_RUNNING);
-	run->end++;
-	if (!list_empty(&fl->waits))
-		run_hurry(run, false);
-	/* Now it goes on by itself, and another may begin where it ends. */
-	if (run->end == run->limit)
-		stream_end(run);
-	if (run->held) {
-		run->held = false;
-		run->progress_ms = now_ms();
-		run->source->ops->resume(run->source, &run->rq);
-	}
-}
-
-bool stream_join(struct flight *fl)
-{
-	struct run *run = fl->bf->stream;
-	uint32_t chunk = fl->chunk;
-	bool near;
-
-	if (!run || run->cancelled || chunk < run->end || chunk >= run->limit ||
-	    !stream_takes(run, fl))
-		return false;
-	near = (uint64_t)chunk * CHUNK_SIZE - run->pos < STREAM_NEAR;
-	if (!near &&
-	    (chunk > run->end || (!fl->steady && !list_empty(&fl->waits))))
-		return false;
-	if (!stream_fills(run, chunk))
-		return false;
-	while (run->end < chunk) {
-		struct flight *before = flight_find(run->bf, run->end);
-
-		if (!before)
-			before = flight_new(run->bf, run->end);
-		if (!before)
-			return false;
-		if (!before->auth)
-			before->auth = source_auth_ref(run->rq.auth);
-		stream_take(run, before);
-	}
-	stream_take(run, fl);
-	return true;
-}
-
-/* Has brought what was wanted of it, and is not to bring more. */
-static void stream_stop(struct run *run)
-{
-	stream_end(run);
-	run_cancel(run);
-}
-
-void stream_forget(struct blob_fetch *bf)
-{
-	if (bf->stream && bf->stream->held)
-		stream_stop(bf->stream);
-}
-
-static bool stream_is_over(const struct run *run, uint64_t now)
-{
-	return run->held && !run->cancelled &&
-	       (now - run->progress_ms >= STREAM_IDLE_MS ||
-		blob_has(run->rq.blob, run->end) ||
-		flight_find(run->bf, run->end));
-}
-
 /* Starts a run with the flight, and with those queued around it. False: it
  * has to wait until its source has less to do. */
 static bool run_start(struct flight *fl, bool background)
@@ -772,15 +619,28 @@ static bool is_stalled(const struct run *run, uint64_t now)
 	       now - run->progress_ms >= f->cfg.read_timeout_ms;
 }
 
+/* A registry that hangs must not have all turns until it is given up. Others
+ * than upstream are for waiting at. */
+static bool is_idle(const struct run *run, uint64_t now)
+{
+	const struct fetch *f = run->f;
+
+	return run->background && !run->paused && !run->cancelled &&
+	       run->source_index + 1 == f->nsources &&
+	       now - run->progress_ms >= f->cfg.stall_ms / 2;
+}
+
 void runs_tick(struct fetch *f, uint64_t now)
 {
 	list_for_each (n, &f->runs) {
 		struct run *run = list_entry(n, struct run, node);
 
-		if (stream_is_over(run, now))
+		if (stream_over(run, now))
 			stream_stop(run);
 		else if (is_stalled(run, now))
 			run_cancel(run);
+		else if (is_idle(run, now))
+			give_turn(run);
 	}
 	list_for_each_safe (n, &f->in[FLIGHT_RETRY]) {
 		struct flight *fl = list_entry(n, struct flight, node);

@@ -34,6 +34,7 @@ that what is learnt of one never helps another. How it is served:
     drip           a byte a second
     garbage        not HTTP
     hugehead       a header of 4 MiB
+The same at 127.0.0.2 to 127.0.0.8, which to its clients are other registries.
 Below manifests/ the reference decides:
     good           the blob as layer "blob.bin"
     broken huge deep many badlength baddigest negative schema1 names nul
@@ -449,6 +450,9 @@ def main():
     args = p.parse_args()
     log_file = open(args.log, "a", encoding="utf-8")
     server = Server(("127.0.0.1", 0), Handler)
+    for i in range(2, 9):
+        other = Server((f"127.0.0.{i}", server.server_address[1]), Handler)
+        threading.Thread(target=other.serve_forever, daemon=True).start()
     with open(args.port_file, "w", encoding="utf-8") as f:
         f.write(f"{server.server_address[1]}\n")
     server.serve_forever()

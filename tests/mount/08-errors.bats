@@ -26,6 +26,12 @@ fails_with()
 	at_most "$(since_ms "$began")" "${3:-15000}" 'milliseconds'
 }
 
+# hanging N: so many requests hang at the liar.
+hanging()
+{
+	(($(grep -c '"method": "GET".*/mute/blobs/' "$LIAR_DIR/requests.log") >= $1))
+}
+
 @test "unknown registry, repository, tag and digest: no such file" {
 	start_peerd
 	fails_with 'No such file' "$(repo_dir no/such)/manifests/v1"
@@ -71,6 +77,33 @@ fails_with()
 	fails_with 'Input/output error' "$file" 20000
 	# Log line: which source, and why.
 	logged '"level":"error".*sha256'
+}
+
+@test "registries that hang hold nobody else up" {
+	start_liar
+	start_peerd
+	expect_errors sha256
+	# More requests than there may be connections to one, at five.
+	cat >"$BATS_TEST_TMPDIR/hang.py" <<-'END'
+		import sys, threading
+		def read(path):
+		    with open(path, "rb") as f:
+		        f.read(1)
+		for path in sys.argv[1:]:
+		    threading.Thread(target=read, args=(path,)).start()
+	END
+	paths=()
+	for name in {1..100}; do
+		paths+=("$(blob_path "$name/mute" "$(liar digest "$name/mute")" \
+			"127.0.0.$((name % 5 + 1)):${LIAR#*:}")")
+	done
+	background "$BATS_TEST_TMPDIR/hang" python3 \
+		"$BATS_TEST_TMPDIR/hang.py" "${paths[@]}"
+	wait_for "$PATIENCE" hanging 64
+	began=$(now_ms)
+	cmp "$(blob_path some/data "$DIGEST")" "$FILE"
+	at_most "$(since_ms "$began")" 20000 milliseconds
+	finish "$BATS_TEST_TMPDIR/hang" KILL || true
 }
 
 @test "odd names are refused, without a request" {

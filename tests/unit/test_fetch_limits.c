@@ -278,6 +278,40 @@ static void prefetch_forgotten(void)
 	rig_release(&rig);
 }
 
+/* A registry that hangs keeps neither the only turn nor the memory that was
+ * meant for what it does not send. */
+static void prefetch_beside_a_hanging_one(void)
+{
+	struct content c, d;
+	struct fake *f;
+	struct rig rig;
+
+	rig_init(&rig,
+		 (struct fetch_config){.workers = 1,
+				       .memory_bytes = 4 * MIB,
+				       .stall_ms = 300},
+		 (struct store_config){0});
+	content_init(&rig, &c, BLOB_URL, 1, 40 * MIB);
+	content_init(&rig, &d, BLOB_URL, 2, 2 * MIB);
+	f = &rig.fakes[0];
+	fetch_prefetch(rig.fetch, c.b, 0, 20 * MIB);
+	fetch_prefetch(rig.fetch, d.b, 0, d.size);
+	turns(&rig);
+	EQ(asks(f), 1);
+	OK(give(ask_of(f, 0), MIB));
+	UNTIL(&rig, asks(f) == 2);
+	OK(ask_of(f, 1)->c == &d);
+	EQ(f->cancels, 0);
+	deliver(ask_of(f, 1));
+	UNTIL(&rig, blob_missing(d.b) == 0);
+	/* It was not given up. */
+	f->behave = honest;
+	UNTIL(&rig, blob_missing(c.b) == 20);
+	UNTIL(&rig, idle(&rig));
+	EQ(f->starts, 2);
+	rig_release(&rig);
+}
+
 /* ---- Cancel and stop ---- */
 
 static void canceled(void)
@@ -557,6 +591,7 @@ int main(void)
 	RUN(larger_than_memory);
 	RUN(prefetch_and_promotion);
 	RUN(prefetch_forgotten);
+	RUN(prefetch_beside_a_hanging_one);
 	RUN(canceled);
 	RUN(readers_do_not_starve_the_loop);
 	RUN(stop_with_all_under_way);

@@ -366,6 +366,12 @@ knows()
 	[[ $(peers_in_state "$1" alive) == "$2" ]]
 }
 
+# misses I N: node I has given up so many members.
+misses()
+{
+	[[ $(peers_in_state "$1" gone) == "$2" ]]
+}
+
 nodes_meet()
 {
 	local i n=$#

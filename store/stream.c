@@ -140,6 +140,7 @@ bool stream_join(struct flight *fl)
 void stream_stop(struct run *run)
 {
 	stream_end(run);
+	run->bf->streamed = UINT32_MAX; /* nothing follows it in a row */
 	run_cancel(run);
 }
 

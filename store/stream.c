@@ -12,6 +12,7 @@
  * upstream to ask: what others own is not ours to fetch. */
 #include "store/fetch-private.h"
 
+/* The longest. */
 #define STREAM_CHUNKS 64
 /* One that is held back for so long is given up. */
 #define STREAM_IDLE_MS 5000
@@ -125,12 +126,12 @@ bool stream_join(struct flight *fl)
 	while (run->end < chunk) {
 		struct flight *before = flight_find(run->bf, run->end);
 
-		if (!before)
+		if (!before) {
 			before = flight_new(run->bf, run->end);
-		if (!before)
-			return false;
-		if (!before->auth)
+			if (!before)
+				return false;
 			before->auth = source_auth_ref(run->rq.auth);
+		}
 		stream_take(run, before);
 	}
 	stream_take(run, fl);

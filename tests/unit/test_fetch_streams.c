@@ -24,6 +24,17 @@ static struct ask *stream_of(struct rig *rig, struct content *c, uint64_t size,
 	return ask_of(&rig->fakes[0], 0);
 }
 
+/* One request brought the blob, and nothing twice. */
+static void ends_whole(struct rig *rig, const struct content *c, struct ask *a)
+{
+	OK(all_given(a));
+	answer(a, 0);
+	UNTIL(rig, idle(rig));
+	EQ(blob_missing(c->b), 0);
+	EQ(rig->fakes[0].starts, 1);
+	EQ(rig->fakes[0].sent, c->size);
+}
+
 /* One request for all; what nobody wants yet is left where it is. */
 static void one_request(void)
 {
@@ -44,12 +55,7 @@ static void one_request(void)
 		OK(!a->paused);
 		flow(&rig, a);
 	}
-	OK(all_given(a));
-	answer(a, 0);
-	UNTIL(&rig, idle(&rig));
-	EQ(blob_missing(c.b), 0);
-	EQ(rig.fakes[0].starts, 1);
-	EQ(rig.fakes[0].sent, c.size);
+	ends_whole(&rig, &c, a);
 	EQ(read_now(&rig, &c, 20 * MIB - 5, 22), 0);
 	rig_release(&rig);
 }
@@ -123,12 +129,7 @@ static void leaps(void)
 	fetch_prefetch_steady(rig.fetch, c.b, 19 * MIB, 11 * MIB);
 	turns(&rig);
 	flow(&rig, a);
-	OK(all_given(a));
-	answer(a, 0);
-	UNTIL(&rig, idle(&rig));
-	EQ(blob_missing(c.b), 0);
-	EQ(rig.fakes[0].starts, 1);
-	EQ(rig.fakes[0].sent, c.size);
+	ends_whole(&rig, &c, a);
 	rig_release(&rig);
 }
 

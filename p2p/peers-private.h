@@ -41,6 +41,7 @@ struct partner {
 	uint64_t slow_ms;     /* judged slow until then */
 	uint32_t slow_times;  /* in a row */
 	bool slow_seen;	      /* by ourselves, not only by others */
+	bool lived;	      /* when the members changed last */
 	struct {
 		const struct partner *who; /* to be compared only */
 		uint64_t ms;
@@ -253,6 +254,10 @@ char *slow_text(const struct peers *p, char out[SLOW_TEXT_SIZE]);
 void slow_read(struct peers *p, const struct partner *w, const char *text);
 /* Every TICK_MS while there are asks: takes over what is slow. */
 void slow_tick(struct peers *p, uint64_t now);
+/* The living are others than before. Who left comes back, if it does, without a
+ * record. Those that were found slow may have been waiting for it: they are
+ * tried again, once. */
+void slow_members_changed(struct peers *p);
 
 /* ---- serve.c ---- */
 

@@ -59,6 +59,7 @@ struct partner *partner_of(struct peers *p, struct member *mb)
 	w->p = p;
 	w->mb = mb;
 	w->refs = 1;
+	w->lived = partner_alive(w);
 	w->store_id = store_peer_id(p->cfg.store, mb->id);
 	list_add_tail(&p->partners, &w->node);
 	mb->user = w;
@@ -78,6 +79,7 @@ static void on_changed(void *arg)
 {
 	struct peers *p = arg;
 
+	slow_members_changed(p);
 	holders_members_changed(p->holders);
 	if (p->cfg.changed)
 		p->cfg.changed(p->cfg.arg, members_alive(p->members));

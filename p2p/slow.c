@@ -256,6 +256,43 @@ static void take_over(struct peers *p, struct partner *w, double median,
 	asks_leave(p, w, "slower than the others");
 }
 
+static void forgive(struct partner *w, uint64_t now)
+{
+	w->slow_ms = 0;
+	memset(w->doubts, 0, sizeof(w->doubts));
+	w->heard_ms = now;
+}
+
+void slow_members_changed(struct peers *p)
+{
+	uint64_t now = now_ms();
+	bool left = false;
+
+	list_for_each (n, &p->partners) {
+		struct partner *w = list_entry(n, struct partner, node);
+		bool lives = partner_alive(w);
+
+		if (w->lived && !lives) {
+			left = true;
+			w->slow_times = 0;
+			forgive(w, now);
+		}
+		w->lived = lives;
+	}
+	list_for_each (n, &p->partners) {
+		struct partner *w = list_entry(n, struct partner, node);
+
+		/* Twice in a row, with nothing delivered in between: it is slow
+		 * itself. */
+		if (!left || w->slow_times > 1 || w->slow_ms <= now)
+			continue;
+		forgive(w, now);
+		log_info("a slow member is tried again: it may have waited for "
+			 "one that is gone",
+			 LS("member", partner_name(w)));
+	}
+}
+
 void slow_tick(struct peers *p, uint64_t now)
 {
 	struct paces pace = pace_now(p, now);

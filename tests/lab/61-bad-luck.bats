@@ -79,6 +79,32 @@ setup()
 	calm 110 1 2 3 4
 }
 
+# found_slow I NAME: by node I.
+found_slow()
+{
+	node_logged "$1" "a member is slow.*\"member\":\"$2\""
+}
+
+# Who waits for a member that is gone says nothing meanwhile, and is taken for
+# slow. Here one is stopped instead, which looks the same, and another goes.
+@test "who was found slow is asked again when a member goes" {
+	cluster 3 100mbit
+	new_blob $((64 * MiB))
+	nodes_start 1 2 3
+	begin_pull 1
+	wait_for "$PATIENCE" got_at_least 1 $((2 * MiB))
+	kill -STOP "$(node_pid 2)"
+	wait_for "$PATIENCE" found_slow 1 h2
+	kill -CONT "$(node_pid 2)"
+	node_kill 3
+	end_pull 1
+	wait_for "$PATIENCE" misses 1 1
+	wait_for "$PATIENCE" misses 2 1
+	new_blob $((16 * MiB))
+	all_pull 1 2
+	calm 125 1 2
+}
+
 @test "members join and leave during a pull" {
 	local i
 	cluster 5 100mbit

@@ -41,6 +41,7 @@ struct partner {
 	uint64_t slow_ms;     /* judged slow until then */
 	uint32_t slow_times;  /* in a row */
 	bool slow_seen;	      /* by ourselves, not only by others */
+	uint64_t seems_slow_ms; /* to us since then; 0: it does not */
 	bool lived;	      /* when the members changed last */
 	struct {
 		const struct partner *who; /* to be compared only */
@@ -247,7 +248,7 @@ int origin_path(const char *origin, const struct blob_key *key,
 void slow_note(struct peers *p, bool had_it, uint64_t ms, uint64_t bytes);
 /* What members take for so many bytes now, the median; 0 = not known yet. */
 uint64_t slow_normal_ms(const struct peers *p, uint64_t bytes);
-/* A Peerd-Slow of those that we have found slow ourselves; NULL if there are
+/* A Peerd-Slow of those that are or seem slow to ourselves; NULL if there are
  * none, else out. */
 char *slow_text(const struct peers *p, char out[SLOW_TEXT_SIZE]);
 /* From one of w's; what is malformed tells nothing. NULL allowed. */

@@ -117,12 +117,11 @@ static void on_tick(uv_timer_t *t)
 	struct peers *p = t->data;
 
 	serve_tick(p, now_ms());
+	slow_tick(p, now_ms());
 	if (list_empty(&p->asks) && list_empty(&p->serves)) {
 		(void)uv_timer_stop(t);
 		p->ticking = false;
-		return;
 	}
-	slow_tick(p, now_ms());
 }
 
 void arm_peers_tick(struct peers *p)

@@ -21,7 +21,7 @@
  *   Peerd-Fetch: 1         fetch it if you lack it; else only what is there
  *   Peerd-Insist: 1        no 307, if it can be helped
  *   Peerd-Load: <n>        requests that the sender serves; on answers too
- *   Peerd-Slow: <id>,…     members that it has found slow; on answers too
+ *   Peerd-Slow: <id>,…     members that are or seem slow to it; on answers too
  *   Peerd-Have: all, or <first chunk>:<hex>
  *                          whole chunks that the sender has, bit 0 of the
  *                          first byte first; on replies too, 404 included

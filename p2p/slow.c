@@ -130,10 +130,12 @@ static struct paces pace_now(struct peers *p, uint64_t now)
 	return r;
 }
 
-/* Delivers less than this part of what the others do. */
+/* Delivers less than this part of what the others do; it certainly does, if
+ * less than that one. */
 #define SLOW_PART  5
+#define SURE_PART  10
 #define SLOW_SLOTS 12 /* in which we waited for it */
-/* What others found counts for so long, if so many of them say it, and a
+/* What seems slow to others counts for so long, if so many of them say it, and a
  * quarter of all: one alone must not be able to have another one shunned. */
 #define DOUBT_MS   5000
 #define DOUBTS_MIN 2
@@ -157,7 +159,8 @@ char *slow_text(const struct peers *p, char out[SLOW_TEXT_SIZE])
 	list_for_each (it, &p->partners) {
 		const struct partner *w = list_entry(it, struct partner, node);
 
-		if (w->slow_ms <= now || !w->slow_seen || !partner_alive(w))
+		if (!partner_alive(w) ||
+		    !(w->seems_slow_ms || (w->slow_ms > now && w->slow_seen)))
 			continue;
 		len += (size_t)snprintf(out + len, SLOW_TEXT_SIZE - len, "%s%s",
 					n ? "," : "", w->mb->id);
@@ -211,19 +214,43 @@ static unsigned int doubts(const struct partner *w, uint64_t now)
 
 /* ---- The verdict ---- */
 
-static bool is_slow(const struct partner *w, const struct paces *now_pace,
+static uint64_t patience_ms(uint64_t normal_ms)
+{
+	return min_u64(max_u64(SILENT_MS, 4 * normal_ms), SILENT_MAX_MS);
+}
+
+/* It brings less than a part of what the others do, as far as we see. */
+static bool lags(const struct partner *w, const struct paces *pace,
+		 uint64_t normal_ms, unsigned int part, unsigned int nslots)
+{
+	double rate = pace_rate(&w->pace, nslots);
+
+	return w->active > 0 && rate >= 0 && normal_ms > 0 &&
+	       pace->median >= PACE_LEAST && rate * part < pace->median;
+}
+
+/* What one alone sees is often chance, or that upstream is late for one of the
+ * member's chunks; what another one sees as well, or it sees for long, or is too
+ * clear for that, is not. */
+static bool is_slow(struct partner *w, const struct paces *pace,
 		    uint64_t normal_ms, uint64_t now)
 {
+	uint64_t patience = patience_ms(normal_ms);
 	bool doubted = doubts(w, now) > 0;
-	double pace = pace_rate(&w->pace, doubted ? DOUBTED_SLOTS : SLOW_SLOTS);
-	uint64_t silent = now - w->heard_ms;
+	unsigned int part = doubted ? DOUBTED_PART : SLOW_PART;
+	unsigned int nslots = doubted ? DOUBTED_SLOTS : SLOW_SLOTS;
 
+	if (w->slow_ms > now || !lags(w, pace, normal_ms, part, nslots))
+		w->seems_slow_ms = 0;
+	else if (!w->seems_slow_ms)
+		w->seems_slow_ms = now;
 	if (w->active == 0 || w->slow_ms > now)
 		return false;
-	if (silent >= min_u64(max_u64(SILENT_MS, 4 * normal_ms), SILENT_MAX_MS))
+	if (now - w->heard_ms >= patience)
 		return true;
-	return pace >= 0 && normal_ms > 0 && now_pace->median >= PACE_LEAST &&
-	       pace * (doubted ? DOUBTED_PART : SLOW_PART) < now_pace->median;
+	return w->seems_slow_ms &&
+	       (doubted || now - w->seems_slow_ms >= patience ||
+		lags(w, pace, normal_ms, SURE_PART, nslots));
 }
 
 static bool is_doubted(const struct partner *w, const struct paces *pace,
@@ -246,6 +273,7 @@ static void take_over(struct peers *p, struct partner *w, double median,
 
 	w->slow_times++;
 	w->slow_seen = seen;
+	w->seems_slow_ms = 0;
 	w->slow_ms = now + min_u64((uint64_t)SLOW_MS << shift, SLOW_MAX_MS);
 	p->takeovers++;
 	log_info("a member is slow: others are asked",
@@ -260,6 +288,7 @@ static void forgive(struct partner *w, uint64_t now)
 {
 	w->slow_ms = 0;
 	memset(w->doubts, 0, sizeof(w->doubts));
+	memset(&w->pace, 0, sizeof(w->pace));
 	w->heard_ms = now;
 }
 
@@ -283,8 +312,9 @@ void slow_members_changed(struct peers *p)
 		struct partner *w = list_entry(n, struct partner, node);
 
 		/* Twice in a row, with nothing delivered in between: it is slow
-		 * itself. */
-		if (!left || w->slow_times > 1 || w->slow_ms <= now)
+		 * itself. A suspect may be about to go as well. */
+		if (!left || w->slow_times > 1 || w->slow_ms <= now ||
+		    !w->mb || w->mb->state != MEMBER_ALIVE)
 			continue;
 		forgive(w, now);
 		log_info("a slow member is tried again: it may have waited for "

@@ -43,10 +43,12 @@ struct partner {
 	bool slow_seen;	      /* by ourselves, not only by others */
 	uint64_t seems_slow_ms; /* to us since then; 0: it does not */
 	bool lived;	      /* when the members changed last */
+	bool pardon;	      /* to be tried again once it is not suspect */
+	uint64_t pardoned_ms; /* what others say counts from then on */
 	struct {
 		const struct partner *who; /* to be compared only */
 		uint64_t ms;
-	} doubts[DOUBTERS];  /* who found it slow, and said so when */
+	} doubts[DOUBTERS];  /* whom it seems slow to, and when they said so */
 	uint64_t benched_ms; /* its bytes were wrong: not asked until then */
 	/* Requests that it serves, as it said last (Peerd-Load), and those that
 	 * we sent on to it since. */
@@ -253,11 +255,14 @@ uint64_t slow_normal_ms(const struct peers *p, uint64_t bytes);
 char *slow_text(const struct peers *p, char out[SLOW_TEXT_SIZE]);
 /* From one of w's; what is malformed tells nothing. NULL allowed. */
 void slow_read(struct peers *p, const struct partner *w, const char *text);
-/* Every TICK_MS while there are asks: takes over what is slow. */
+/* Ticks begin, after a pause or not. */
+void slow_begin(struct peers *p, uint64_t now);
+/* Every TICK_MS while there are asks or serves, and once when there are none any
+ * more: takes over what is slow. */
 void slow_tick(struct peers *p, uint64_t now);
 /* The living are others than before. Who left comes back, if it does, without a
  * record. Those that were found slow may have been waiting for it: they are
- * tried again, once. */
+ * tried again, unless they were found so twice with no range in between. */
 void slow_members_changed(struct peers *p);
 
 /* ---- serve.c ---- */

@@ -129,7 +129,7 @@ void arm_peers_tick(struct peers *p)
 	if (p->ticking)
 		return;
 	p->ticking = true;
-	p->slot_ms = now_ms();
+	slow_begin(p, now_ms());
 	(void)uv_timer_start(&p->tick, on_tick, TICK_MS, TICK_MS);
 }
 

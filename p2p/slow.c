@@ -144,11 +144,21 @@ static struct paces pace_now(struct peers *p, uint64_t now)
 #define DOUBTED_SLOTS 8
 /* A few bytes more or less say nothing. */
 #define PACE_LEAST (160u << 10)
+/* What was seen before so long a pause tells nothing of today. */
+#define FRESH_MS 2000
 /* Nothing worth the name for so long. */
 #define SILENT_MS     2000
 #define SILENT_MAX_MS 6000
 
 /* ---- What others say ---- */
+
+/* To be told: that it is slow, or else that it seems so. */
+static bool is_told(const struct partner *w, bool verdict, uint64_t now)
+{
+	return partner_alive(w) &&
+	       (verdict ? w->slow_ms > now && w->slow_seen
+			: w->seems_slow_ms > 0);
+}
 
 char *slow_text(const struct peers *p, char out[SLOW_TEXT_SIZE])
 {
@@ -156,16 +166,19 @@ char *slow_text(const struct peers *p, char out[SLOW_TEXT_SIZE])
 	unsigned int n = 0;
 	size_t len = 0;
 
-	list_for_each (it, &p->partners) {
-		const struct partner *w = list_entry(it, struct partner, node);
+	/* Verdicts first: there may be many impressions. */
+	for (int verdict = 1; verdict >= 0; verdict--) {
+		list_for_each (it, &p->partners) {
+			const struct partner *w =
+				list_entry(it, struct partner, node);
 
-		if (!partner_alive(w) ||
-		    !(w->seems_slow_ms || (w->slow_ms > now && w->slow_seen)))
-			continue;
-		len += (size_t)snprintf(out + len, SLOW_TEXT_SIZE - len, "%s%s",
-					n ? "," : "", w->mb->id);
-		if (++n == SLOW_MAX_IDS)
-			break;
+			if (n == SLOW_MAX_IDS || !is_told(w, verdict, now))
+				continue;
+			len += (size_t)snprintf(out + len, SLOW_TEXT_SIZE - len,
+						"%s%s", n ? "," : "",
+						w->mb->id);
+			n++;
+		}
 	}
 	return n ? out : NULL;
 }
@@ -181,7 +194,7 @@ static void doubt(void *arg, const char *id)
 	struct partner *w = partner_find(h->p, id);
 	unsigned int at = 0;
 
-	if (!w || w == h->from)
+	if (!w || w == h->from || now_ms() < w->pardoned_ms)
 		return;
 	for (unsigned int i = 0; i < DOUBTERS; i++) {
 		if (w->doubts[i].who == h->from) {
@@ -230,27 +243,29 @@ static bool lags(const struct partner *w, const struct paces *pace,
 }
 
 /* What one alone sees is often chance, or that upstream is late for one of the
- * member's chunks; what another one sees as well, or it sees for long, or is too
- * clear for that, is not. */
+ * member's chunks; what another one says as well, or lasts, or is too clear for
+ * that, is not. What others say must not make it seem slow to us, or two would
+ * confirm each other's impression. */
 static bool is_slow(struct partner *w, const struct paces *pace,
 		    uint64_t normal_ms, uint64_t now)
 {
 	uint64_t patience = patience_ms(normal_ms);
-	bool doubted = doubts(w, now) > 0;
-	unsigned int part = doubted ? DOUBTED_PART : SLOW_PART;
-	unsigned int nslots = doubted ? DOUBTED_SLOTS : SLOW_SLOTS;
 
-	if (w->slow_ms > now || !lags(w, pace, normal_ms, part, nslots))
+	if (w->slow_ms > now ||
+	    !lags(w, pace, normal_ms, SLOW_PART, SLOW_SLOTS))
 		w->seems_slow_ms = 0;
 	else if (!w->seems_slow_ms)
 		w->seems_slow_ms = now;
-	if (w->active == 0 || w->slow_ms > now)
+	if (w->slow_ms > now)
 		return false;
-	if (now - w->heard_ms >= patience)
+	if (w->active > 0 && now - w->heard_ms >= patience)
+		return true;
+	if (doubts(w, now) > 0 &&
+	    lags(w, pace, normal_ms, DOUBTED_PART, DOUBTED_SLOTS))
 		return true;
 	return w->seems_slow_ms &&
-	       (doubted || now - w->seems_slow_ms >= patience ||
-		lags(w, pace, normal_ms, SURE_PART, nslots));
+	       (now - w->seems_slow_ms >= patience ||
+		lags(w, pace, normal_ms, SURE_PART, SLOW_SLOTS));
 }
 
 static bool is_doubted(const struct partner *w, const struct paces *pace,
@@ -272,6 +287,7 @@ static void take_over(struct peers *p, struct partner *w, double median,
 	double pace = pace_rate(&w->pace, 1);
 
 	w->slow_times++;
+	w->pardon = false;
 	w->slow_seen = seen;
 	w->seems_slow_ms = 0;
 	w->slow_ms = now + min_u64((uint64_t)SLOW_MS << shift, SLOW_MAX_MS);
@@ -284,8 +300,17 @@ static void take_over(struct peers *p, struct partner *w, double median,
 	asks_leave(p, w, "slower than the others");
 }
 
+/* What others say of it for a while still may be the old verdict. */
+#define PARDON_MS 10000
+
 static void forgive(struct partner *w, uint64_t now)
 {
+	if (w->pardon)
+		log_info("a slow member is tried again: it may have waited for "
+			 "one that is gone",
+			 LS("member", partner_name(w)));
+	w->pardon = false;
+	w->pardoned_ms = now + PARDON_MS;
 	w->slow_ms = 0;
 	memset(w->doubts, 0, sizeof(w->doubts));
 	memset(&w->pace, 0, sizeof(w->pace));
@@ -304,6 +329,7 @@ void slow_members_changed(struct peers *p)
 		if (w->lived && !lives) {
 			left = true;
 			w->slow_times = 0;
+			w->pardon = false;
 			forgive(w, now);
 		}
 		w->lived = lives;
@@ -312,14 +338,28 @@ void slow_members_changed(struct peers *p)
 		struct partner *w = list_entry(n, struct partner, node);
 
 		/* Twice in a row, with nothing delivered in between: it is slow
-		 * itself. A suspect may be about to go as well. */
-		if (!left || w->slow_times > 1 || w->slow_ms <= now ||
-		    !w->mb || w->mb->state != MEMBER_ALIVE)
+		 * itself. */
+		if (!left || w->slow_times > 1 || w->slow_ms <= now)
 			continue;
-		forgive(w, now);
-		log_info("a slow member is tried again: it may have waited for "
-			 "one that is gone",
-			 LS("member", partner_name(w)));
+		w->pardon = true;
+		/* A suspect may be about to go as well: slow_tick(). */
+		if (w->mb && w->mb->state == MEMBER_ALIVE)
+			forgive(w, now);
+	}
+}
+
+void slow_begin(struct peers *p, uint64_t now)
+{
+	bool fresh = now - p->slot_ms > FRESH_MS;
+
+	p->slot_ms = now;
+	if (!fresh)
+		return;
+	list_for_each (n, &p->partners) {
+		struct partner *w = list_entry(n, struct partner, node);
+
+		memset(&w->pace, 0, sizeof(w->pace));
+		w->seems_slow_ms = 0;
 	}
 }
 
@@ -330,8 +370,11 @@ void slow_tick(struct peers *p, uint64_t now)
 
 	list_for_each_safe (n, &p->partners) {
 		struct partner *w = list_entry(n, struct partner, node);
-		bool seen = is_slow(w, &pace, normal, now);
+		bool seen;
 
+		if (w->pardon && w->mb && w->mb->state == MEMBER_ALIVE)
+			forgive(w, now);
+		seen = is_slow(w, &pace, normal, now);
 		if (!seen && (w->slow_ms > now || !partner_alive(w) ||
 			      !is_doubted(w, &pace, now)))
 			continue;

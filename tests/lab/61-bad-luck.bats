@@ -103,6 +103,7 @@ found_slow()
 	new_blob $((16 * MiB))
 	all_pull 1 2
 	calm 125 1 2
+	node_logged 1 'a slow member is tried again.*"member":"h2"'
 }
 
 @test "members join and leave during a pull" {

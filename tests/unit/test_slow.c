@@ -95,6 +95,46 @@ static void test_two_that_see_it_do_not(void)
 	OK(is_slow(0));
 }
 
+/* Or two would confirm each other's impression for ever. */
+static void test_what_is_heard_is_not_passed_on(void)
+{
+	set_up();
+	slots(7, CROWD * 23 / 100);
+	partners[0].doubts[0].who = &partners[3];
+	partners[0].doubts[0].ms = now;
+	for (int i = 0; i < 8; i++) {
+		partners[0].slow_ms = 0;
+		OK(!told("m0"));
+		slots(1, CROWD * 23 / 100);
+	}
+	/* With what we see ourselves, it makes a verdict. */
+	OK(is_slow(0));
+}
+
+static void test_verdicts_are_told_first(void)
+{
+	char text[SLOW_TEXT_SIZE];
+
+	set_up();
+	for (unsigned int i = 0; i < MEMBERS; i++)
+		partners[i].seems_slow_ms = now;
+	partners[7].slow_ms = now + 10000;
+	partners[7].slow_seen = true;
+	OK(slow_text(&p, text) && strncmp(text, "m7,m0,m1", 8) == 0);
+}
+
+static void test_an_old_pace_tells_nothing(void)
+{
+	set_up();
+	slots(14, CROWD / 7);
+	OK(told("m0"));
+	now += 60000;
+	slow_begin(&p, now);
+	slots(1, CROWD / 7);
+	OK(!is_slow(0));
+	OK(!told("m0"));
+}
+
 static void test_what_passes_is_nothing(void)
 {
 	set_up();
@@ -152,6 +192,9 @@ static void test_a_suspect_is_not_forgiven(void)
 	members[5].state = MEMBER_GONE;
 	slow_members_changed(&p);
 	OK(is_slow(0));
+	members[0].state = MEMBER_ALIVE;
+	slow_tick(&p, now);
+	OK(!is_slow(0));
 }
 
 static void test_who_comes_back_has_no_record(void)
@@ -170,6 +213,9 @@ int main(void)
 	RUN(test_one_alone_waits);
 	RUN(test_what_is_clear_is_clear);
 	RUN(test_two_that_see_it_do_not);
+	RUN(test_what_is_heard_is_not_passed_on);
+	RUN(test_verdicts_are_told_first);
+	RUN(test_an_old_pace_tells_nothing);
 	RUN(test_what_passes_is_nothing);
 	RUN(test_silence_needs_nobody_else);
 	RUN(test_forgiven_when_another_goes);

@@ -136,7 +136,8 @@ static struct paces pace_now(struct peers *p, uint64_t now)
 #define SURE_PART  10
 #define SLOW_SLOTS 12 /* in which we waited for it */
 /* What seems slow to others counts for so long, if so many of them say it, and a
- * quarter of all: one alone must not be able to have another one shunned. */
+ * quarter of all: the error of one must not have another one shunned. (Malice
+ * may: Peerd-From is not bound to the certificate.) */
 #define DOUBT_MS   5000
 #define DOUBTS_MIN 2
 /* If a single one says it: less than this part, over so many slots. */
@@ -227,11 +228,6 @@ static unsigned int doubts(const struct partner *w, uint64_t now)
 
 /* ---- The verdict ---- */
 
-static uint64_t patience_ms(uint64_t normal_ms)
-{
-	return min_u64(max_u64(SILENT_MS, 4 * normal_ms), SILENT_MAX_MS);
-}
-
 /* It brings less than a part of what the others do, as far as we see. */
 static bool lags(const struct partner *w, const struct paces *pace,
 		 uint64_t normal_ms, unsigned int part, unsigned int nslots)
@@ -249,15 +245,15 @@ static bool lags(const struct partner *w, const struct paces *pace,
 static bool is_slow(struct partner *w, const struct paces *pace,
 		    uint64_t normal_ms, uint64_t now)
 {
-	uint64_t patience = patience_ms(normal_ms);
+	uint64_t patience = min_u64(max_u64(SILENT_MS, 4 * normal_ms),
+				    SILENT_MAX_MS);
 
-	if (w->slow_ms > now ||
-	    !lags(w, pace, normal_ms, SLOW_PART, SLOW_SLOTS))
+	if (w->slow_ms > now)
+		return false;
+	if (!lags(w, pace, normal_ms, SLOW_PART, SLOW_SLOTS))
 		w->seems_slow_ms = 0;
 	else if (!w->seems_slow_ms)
 		w->seems_slow_ms = now;
-	if (w->slow_ms > now)
-		return false;
 	if (w->active > 0 && now - w->heard_ms >= patience)
 		return true;
 	if (doubts(w, now) > 0 &&
@@ -303,18 +299,31 @@ static void take_over(struct peers *p, struct partner *w, double median,
 /* What others say of it for a while still may be the old verdict. */
 #define PARDON_MS 10000
 
-static void forgive(struct partner *w, uint64_t now)
+static void see_anew(struct partner *w)
 {
-	if (w->pardon)
-		log_info("a slow member is tried again: it may have waited for "
-			 "one that is gone",
-			 LS("member", partner_name(w)));
+	memset(&w->pace, 0, sizeof(w->pace));
+	w->seems_slow_ms = 0;
+}
+
+static void forget(struct partner *w, uint64_t now)
+{
 	w->pardon = false;
 	w->pardoned_ms = now + PARDON_MS;
 	w->slow_ms = 0;
 	memset(w->doubts, 0, sizeof(w->doubts));
-	memset(&w->pace, 0, sizeof(w->pace));
 	w->heard_ms = now;
+	see_anew(w);
+}
+
+/* A suspect may be about to go as well: it waits until it is none. */
+static void pardon(struct partner *w, uint64_t now)
+{
+	if (!w->pardon || !w->mb || w->mb->state != MEMBER_ALIVE)
+		return;
+	forget(w, now);
+	log_info("a slow member is tried again: it may have waited for one "
+		 "that is gone",
+		 LS("member", partner_name(w)));
 }
 
 void slow_members_changed(struct peers *p)
@@ -329,8 +338,7 @@ void slow_members_changed(struct peers *p)
 		if (w->lived && !lives) {
 			left = true;
 			w->slow_times = 0;
-			w->pardon = false;
-			forgive(w, now);
+			forget(w, now);
 		}
 		w->lived = lives;
 	}
@@ -342,9 +350,7 @@ void slow_members_changed(struct peers *p)
 		if (!left || w->slow_times > 1 || w->slow_ms <= now)
 			continue;
 		w->pardon = true;
-		/* A suspect may be about to go as well: slow_tick(). */
-		if (w->mb && w->mb->state == MEMBER_ALIVE)
-			forgive(w, now);
+		pardon(w, now);
 	}
 }
 
@@ -355,12 +361,8 @@ void slow_begin(struct peers *p, uint64_t now)
 	p->slot_ms = now;
 	if (!fresh)
 		return;
-	list_for_each (n, &p->partners) {
-		struct partner *w = list_entry(n, struct partner, node);
-
-		memset(&w->pace, 0, sizeof(w->pace));
-		w->seems_slow_ms = 0;
-	}
+	list_for_each (n, &p->partners)
+		see_anew(list_entry(n, struct partner, node));
 }
 
 void slow_tick(struct peers *p, uint64_t now)
@@ -372,8 +374,7 @@ void slow_tick(struct peers *p, uint64_t now)
 		struct partner *w = list_entry(n, struct partner, node);
 		bool seen;
 
-		if (w->pardon && w->mb && w->mb->state == MEMBER_ALIVE)
-			forgive(w, now);
+		pardon(w, now);
 		seen = is_slow(w, &pace, normal, now);
 		if (!seen && (w->slow_ms > now || !partner_alive(w) ||
 			      !is_doubted(w, &pace, now)))

@@ -39,10 +39,10 @@ PREFIX   ?= /usr/local
 DESTDIR  ?=
 FUZZ_SECONDS ?= 20
 
-FLOORS   := base store http registry p2p fs mount
+FLOORS   := base store http fetch registry containerd p2p fs mount daemon
 SRC      := $(foreach f,$(FLOORS),$(wildcard $(f)/*.c))
-MAINSRC  := $(wildcard *.c)
-HEADERS  := $(foreach f,$(FLOORS),$(wildcard $(f)/*.h)) $(wildcard *.h)
+MAINSRC  := $(wildcard cmd/*.c)
+HEADERS  := $(foreach f,$(FLOORS) cmd,$(wildcard $(f)/*.h))
 UNIT     := $(wildcard tests/unit/test_*.c)
 FUZZ     := $(wildcard tests/fuzz/fuzz_*.c)
 HELPERS  := $(wildcard tests/lib/*.c) $(wildcard tests/bench/*.c)
@@ -80,7 +80,7 @@ Q := @
 say = @printf '  %-4s %s\n' $(1) $(2)
 endif
 
-PROTO   := $(wildcard registry/*.proto)
+PROTO   := $(wildcard containerd/*.proto)
 OBJ     := $(SRC:%.c=$(BUILD)/%.o) $(PROTO:%.proto=$(BUILD)/%.pb-c.o)
 MAINOBJ := $(MAINSRC:%.c=$(BUILD)/%.o)
 LIB     := $(BUILD)/libpeerd.a
@@ -146,9 +146,6 @@ $(BIN)/swagger.yml: docs/swagger.yml
 $(BUILD)/tests/unit/%: $(BUILD)/tests/unit/%.o $(LIB)
 	$(call say,LD,$@)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
-# What it tests stands above the floors.
-$(BUILD)/tests/unit/test_events: $(BUILD)/events.o
-$(BUILD)/tests/unit/test_events: LIBS := $(LIB) $(LIBS)
 $(BUILD)/tests/lib/%: $(BUILD)/tests/lib/%.o $(LIB)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
 $(BUILD)/tests/bench/%: $(BUILD)/tests/bench/%.o $(LIB)

@@ -31,11 +31,11 @@ static inline void closep(int *fd)
 	errno = saved;
 }
 
-#define steal_ptr(pp)                          \
-	({                                     \
-		__typeof__(*(pp)) ptr_ = *(pp); \
-		*(pp) = NULL;                  \
-		ptr_;                          \
+#define steal_ptr(pp)                                                          \
+	({                                                                     \
+		__typeof__(*(pp)) ptr_ = *(pp);                                \
+		*(pp) = NULL;                                                  \
+		ptr_;                                                          \
 	})
 
 static inline int steal_fd(int *fd)

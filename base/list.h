@@ -1,5 +1,6 @@
 /* Intrusive doubly linked list, as in the Linux kernel's <linux/list.h>.
- * Not thread-safe; whoever owns the head says which lock or thread guards it. */
+ * Not thread-safe; whoever owns the head says which lock or thread guards it.
+ */
 #ifndef BASE_LIST_H
 #define BASE_LIST_H
 
@@ -48,12 +49,12 @@ static inline void list_del(struct list *n)
 
 #define list_first(head, type, member) list_entry((head)->next, type, member)
 
-#define list_for_each(it, head) \
+#define list_for_each(it, head)                                                \
 	for (struct list *it = (head)->next; it != (head); it = it->next)
 
 /* it may be deleted in the body; its neighbours may not. */
-#define list_for_each_safe(it, head)                                  \
-	for (struct list *it = (head)->next, *it##_n = it->next;      \
-	     it != (head); it = it##_n, it##_n = it->next)
+#define list_for_each_safe(it, head)                                           \
+	for (struct list *it = (head)->next, *it##_n = it->next; it != (head); \
+	     it = it##_n, it##_n = it->next)
 
 #endif

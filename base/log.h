@@ -21,8 +21,15 @@ enum log_level { LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG };
 
 enum log_format { LOG_FORMAT_AUTO, LOG_FORMAT_JSON, LOG_FORMAT_TEXT };
 
-enum log_field_type { LOG_END, LOG_T_STR, LOG_T_U64, LOG_T_I64, LOG_T_F64,
-		      LOG_T_BOOL, LOG_T_ERR };
+enum log_field_type {
+	LOG_END,
+	LOG_T_STR,
+	LOG_T_U64,
+	LOG_T_I64,
+	LOG_T_F64,
+	LOG_T_BOOL,
+	LOG_T_ERR
+};
 
 struct log_field {
 	enum log_field_type type;
@@ -49,14 +56,15 @@ struct log_field {
 #define log_debug(msg, ...) LOG_AT(LOG_DEBUG, msg, ##__VA_ARGS__)
 
 /* The fields are evaluated only if the level is on. */
-#define LOG_AT(level, msg, ...)                                            \
-	do {                                                               \
-		if (log_on(level))                                         \
-			log_write(level, msg,                              \
-				  (const struct log_field[]){              \
-					  {LOG_END, 0, {0}}, ##__VA_ARGS__, \
-					  {LOG_END, 0, {0}}} +             \
-					  1);                              \
+#define LOG_AT(level, msg, ...)                                                \
+	do {                                                                   \
+		if (log_on(level))                                             \
+			log_write(level, msg,                                  \
+				  (const struct log_field[]){                  \
+					  {LOG_END, 0, {0}},                   \
+					  ##__VA_ARGS__,                       \
+					  {LOG_END, 0, {0}}} +                 \
+					  1);                                  \
 	} while (0)
 
 /* Before the first thread is started. node and version are copied (cut at 255

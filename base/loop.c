@@ -10,11 +10,11 @@ struct loop {
 	uv_loop_t uv;
 	uv_async_t wake;
 	pthread_mutex_t mu;
-	struct list posted;  /* guarded by: mu */
-	bool stopping;	     /* guarded by: mu */
-	unsigned int jobs;   /* loop thread only */
-	pthread_t thread;    /* set by loop_run() */
-	bool running;	     /* atomic */
+	struct list posted; /* guarded by: mu */
+	bool stopping;	    /* guarded by: mu */
+	unsigned int jobs;  /* loop thread only */
+	pthread_t thread;   /* set by loop_run() */
+	bool running;	    /* atomic */
 };
 
 /* uv_async_send() coalesces: one call may stand for many posts, so the whole
@@ -39,8 +39,8 @@ static void on_wake(uv_async_t *h)
 	(void)pthread_mutex_unlock(&l->mu);
 
 	while (!list_empty(&batch)) {
-		struct loop_task *t = list_first(&batch, struct loop_task,
-						 node);
+		struct loop_task *t =
+			list_first(&batch, struct loop_task, node);
 
 		list_del(&t->node);
 		t->run(t);

@@ -106,7 +106,8 @@ static int parse_descriptor(const json_t *o, const char *what,
 	if (!digest || digest_parse(digest, &d->digest) < 0)
 		return set_error(err, -EINVAL,
 				 "%s has no digest, or a malformed one", what);
-	if (json_get_u64(o, "size", &d->size) < 0 || d->size > DESCRIPTOR_MAX_SIZE)
+	if (json_get_u64(o, "size", &d->size) < 0 ||
+	    d->size > DESCRIPTOR_MAX_SIZE)
 		return set_error(err, -EINVAL,
 				 "%s has no size, or an impossible one", what);
 	if (type && !type_valid(type))

@@ -46,10 +46,10 @@ void metric_register(struct metric_family *f);
 struct metric_series *metric_get(struct metric_family *f,
 				 const char *const values[]);
 
-void metric_add(struct metric_series *s, double delta); /* counter, gauge */
-void metric_set(struct metric_series *s, double value); /* gauge */
+void metric_add(struct metric_series *s, double delta);	    /* counter, gauge */
+void metric_set(struct metric_series *s, double value);	    /* gauge */
 void metric_observe(struct metric_series *s, double value); /* histogram */
-double metric_value(const struct metric_series *s); /* a histogram's sum */
+double metric_value(const struct metric_series *s);   /* a histogram's sum */
 uint64_t metric_count(const struct metric_series *s); /* a histogram's count */
 
 /* The sum of the values of a counter's or gauge's series, or of those whose

@@ -507,8 +507,8 @@ static int set_json(const struct option *o, void *config, json_t *v,
 static int apply_file(const struct option *table, size_t n, void *config,
 		      const char *path, struct error *err)
 {
-	const struct option *self = find_option(table, n, CONFIG_OPTION,
-						strlen(CONFIG_OPTION));
+	const struct option *self =
+		find_option(table, n, CONFIG_OPTION, strlen(CONFIG_OPTION));
 	bool shared = self && self->shared;
 	CLEANUP(json_decrefp) json_t *root = NULL;
 	const char *key;

@@ -33,14 +33,14 @@ enum option_type {
 struct option {
 	const char *name; /* without the dashes */
 	enum option_type type;
-	size_t offset; /* of the field in the caller's struct */
+	size_t offset;		/* of the field in the caller's struct */
 	const char *value_name; /* "SIZE", "DIR"; in --help */
-	const char *def; /* default, as text; NULL = none, 0 or false */
+	const char *def;	/* default, as text; NULL = none, 0 or false */
 	uint64_t min, max; /* OPT_UINT, OPT_SIZE, OPT_DURATION; max 0 = none */
 	const char *choices; /* OPT_ENUM: "error|warn|info|debug" */
 	const char *section; /* heading in --help */
-	const char *help; /* one sentence, no full stop */
-	bool hidden; /* not in --help */
+	const char *help;    /* one sentence, no full stop */
+	bool hidden;	     /* not in --help */
 	bool shared; /* of "config": the file is for other commands as well, so
 			what this table lacks there is none of its business */
 };

@@ -12,7 +12,7 @@
 
 #define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
 
-#define container_of(ptr, type, member) \
+#define container_of(ptr, type, member)                                        \
 	((type *)(void *)((char *)(ptr)-offsetof(type, member)))
 
 #define PRINTF(fmt, args) __attribute__((format(printf, fmt, args)))
@@ -34,13 +34,13 @@ static inline uint64_t div_up_u64(uint64_t a, uint64_t b)
 
 /* An invariant of our own was broken: print where and abort. Always compiled.
  * Never reachable from network or disk input. */
-#define BUG_ON(x)                                                         \
-	do {                                                              \
-		if (__builtin_expect(!!(x), 0)) {                         \
-			(void)fprintf(stderr, "<2>%s:%d: BUG: %s\n",      \
-				      __FILE__, __LINE__, #x);            \
-			abort();                                          \
-		}                                                         \
+#define BUG_ON(x)                                                              \
+	do {                                                                   \
+		if (__builtin_expect(!!(x), 0)) {                              \
+			(void)fprintf(stderr, "<2>%s:%d: BUG: %s\n", __FILE__, \
+				      __LINE__, #x);                           \
+			abort();                                               \
+		}                                                              \
 	} while (0)
 
 /* CLOCK_MONOTONIC in milliseconds. */

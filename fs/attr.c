@@ -23,8 +23,8 @@ void node_stat(struct fs *fs, const struct node *n, struct stat *st)
 	st->st_nlink = 1;
 	if (n->blob) {
 		st->st_size = (off_t)blob_size(n->blob);
-		st->st_blocks = (blkcnt_t)div_up_u64(blob_cached_bytes(n->blob),
-						     512);
+		st->st_blocks =
+			(blkcnt_t)div_up_u64(blob_cached_bytes(n->blob), 512);
 	} else {
 		st->st_size = (off_t)n->len;
 		st->st_blocks = (blkcnt_t)div_up_u64(n->len, 512);
@@ -94,9 +94,9 @@ static int xattr_value(const struct node *n, const char *name, struct buf *out)
 	    blob_key(n->blob)->kind == BLOB_SHA256)
 		return buf_str(out, digest_str(&blob_key(n->blob)->id, s));
 	if (strcmp(name, "user.peerd.cached") == 0)
-		return buf_printf(out, "%llu",
-				  (unsigned long long)
-					  blob_cached_bytes(n->blob));
+		return buf_printf(
+			out, "%llu",
+			(unsigned long long)blob_cached_bytes(n->blob));
 	if (strcmp(name, "user.peerd.verified") == 0)
 		return buf_str(out, verified[blob_get_state(n->blob)]);
 	if (strcmp(name, "user.peerd.sources") == 0) {
@@ -165,8 +165,8 @@ void fs_op_statfs(fuse_req_t req, fuse_ino_t ino)
 {
 	struct fs *fs = fs_of(req);
 	struct store_stats st;
-	struct statvfs v = {.f_bsize = 4096, .f_frsize = 4096,
-			    .f_namemax = 255};
+	struct statvfs v = {
+		.f_bsize = 4096, .f_frsize = 4096, .f_namemax = 255};
 
 	(void)ino;
 	fs_count(fs, FS_STATFS);
@@ -174,8 +174,8 @@ void fs_op_statfs(fuse_req_t req, fuse_ino_t ino)
 	v.f_blocks = (st.max_bytes ? st.max_bytes
 				   : st.cached_bytes + st.fs_free_bytes) /
 		     4096;
-	v.f_bfree = v.f_bavail = v.f_blocks -
-				 min_u64(v.f_blocks, st.cached_bytes / 4096);
+	v.f_bfree = v.f_bavail =
+		v.f_blocks - min_u64(v.f_blocks, st.cached_bytes / 4096);
 	v.f_files = st.blobs;
 	(void)fuse_reply_statfs(req, &v);
 }

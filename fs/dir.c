@@ -34,8 +34,7 @@ uint64_t dir_open(struct fs *fs, struct string_list *names)
 
 static struct dir *dir_find_locked(struct fs *fs, uint64_t id)
 {
-	list_for_each(n, &fs->dirs)
-	{
+	list_for_each (n, &fs->dirs) {
 		struct dir *d = list_entry(n, struct dir, node);
 
 		if (d->id == id)
@@ -107,8 +106,8 @@ static int add_components(struct string_list *out,
 			continue;
 		p += plen + (plen > 0);
 		slash = strchr(p, '/');
-		if (!*p || (slash ? (size_t)(slash - p) : strlen(p)) >=
-				   sizeof(part))
+		if (!*p ||
+		    (slash ? (size_t)(slash - p) : strlen(p)) >= sizeof(part))
 			continue;
 		(void)snprintf(part, sizeof(part), "%.*s",
 			       slash ? (int)(slash - p) : 255, p);
@@ -133,10 +132,11 @@ static int list_repos(struct fs *fs, const struct node *n,
 		r = store_repo_list(fs->cfg.store, prefix, &paths);
 	if (r == 0)
 		r = add_components(out, &paths, prefix, true);
-	for (size_t i = 0; r == 0 && n->type == NODE_NAME && *n->name &&
-			   i < paths.n; i++)
+	for (size_t i = 0;
+	     r == 0 && n->type == NODE_NAME && *n->name && i < paths.n; i++)
 		if (strcmp(paths.v[i], prefix) == 0)
-			r = add(out, "blobs", true) | add(out, "manifests", true) |
+			r = add(out, "blobs", true) |
+			    add(out, "manifests", true) |
 			    add(out, "tags", true);
 	return r < 0 ? -ENOMEM : 0;
 }
@@ -253,9 +253,9 @@ static void on_tags(void *arg, int r, const struct string_list *tags,
 
 static void run_tags(struct fs_op *op)
 {
-	struct catalog *c = op->fs->cfg.catalog;
+	struct registry *reg = op->fs->cfg.registry;
 
-	c->ops->list_tags(c, op->node->host, op->node->name, on_tags, op);
+	registry_list_tags(reg, op->node->host, op->node->name, on_tags, op);
 }
 
 static void on_tag_image(void *arg, int r, struct image *img)
@@ -372,8 +372,7 @@ void fs_op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
 	(void)fuse_reply_buf(req, buf, used);
 }
 
-void fs_op_releasedir(fuse_req_t req, fuse_ino_t ino,
-		      struct fuse_file_info *fi)
+void fs_op_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct fs *fs = fs_of(req);
 	struct dir *d;

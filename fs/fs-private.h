@@ -7,8 +7,8 @@
 #include "base/list.h"
 #include "base/log.h"
 #include "base/metrics.h"
+#include "fetch/readahead.h"
 #include "fs/fs.h"
-#include "store/readahead.h"
 
 enum node_type {
 	NODE_ROOT,
@@ -33,8 +33,8 @@ enum node_type {
 
 /* An image: a manifest with layers, and the index that led to it if any. */
 struct image {
-	unsigned int refs; /* atomic */
-	struct digest top; /* of what the tag names */
+	unsigned int refs;    /* atomic */
+	struct digest top;    /* of what the tag names */
 	struct digest digest; /* of the manifest with layers */
 	struct manifest *manifest;
 	/* The bytes of both. */
@@ -59,8 +59,8 @@ struct node {
 	void *bytes;	      /* MANIFEST */
 	size_t len;
 	pthread_mutex_t ra_mu;
-	struct readahead ra;	/* guarded by: ra_mu */
-	unsigned int opens;	/* atomic */
+	struct readahead ra; /* guarded by: ra_mu */
+	unsigned int opens;  /* atomic */
 };
 
 #define NODE_BUCKETS 4096
@@ -78,8 +78,16 @@ struct fs {
 	struct metric_series *m_read_seconds;
 };
 
-enum fs_metric { FS_LOOKUP, FS_GETATTR, FS_OPEN, FS_READ, FS_OPENDIR,
-		 FS_READDIR, FS_XATTR, FS_STATFS };
+enum fs_metric {
+	FS_LOOKUP,
+	FS_GETATTR,
+	FS_OPEN,
+	FS_READ,
+	FS_OPENDIR,
+	FS_READDIR,
+	FS_XATTR,
+	FS_STATFS
+};
 
 /* ---- node.c: any thread ---- */
 
@@ -130,7 +138,7 @@ void fs_op_statfs(fuse_req_t req, fuse_ino_t ino);
 struct fs_op {
 	struct loop_task task, cancel;
 	struct fs *fs;
-	fuse_req_t req; /* NULL once replied; loop thread */
+	fuse_req_t req;	   /* NULL once replied; loop thread */
 	struct node *node; /* a use */
 	char *name;
 	struct fuse_file_info fi;

@@ -33,11 +33,10 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
 	/* A digest never changes its bytes, so pages are dropped only when we
 	 * say so; automatic invalidation would drop them whenever st_blocks
 	 * makes the kernel look again. */
-	conn->want &= ~(unsigned int)(FUSE_CAP_AUTO_INVAL_DATA |
-				      FUSE_CAP_READDIRPLUS |
-				      FUSE_CAP_READDIRPLUS_AUTO |
-				      FUSE_CAP_SPLICE_WRITE |
-				      FUSE_CAP_SPLICE_READ);
+	conn->want &= ~(
+		unsigned int)(FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_READDIRPLUS |
+			      FUSE_CAP_READDIRPLUS_AUTO |
+			      FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_READ);
 	if (conn->capable & FUSE_CAP_EXPLICIT_INVAL_DATA)
 		conn->want |= FUSE_CAP_EXPLICIT_INVAL_DATA;
 	if (conn->capable & FUSE_CAP_ASYNC_READ)
@@ -104,10 +103,10 @@ int fs_new(const struct fs_config *cfg, struct fs **ret)
 	if (r < 0)
 		return r;
 	for (size_t i = 0; i < ARRAY_SIZE(ops); i++)
-		fs->m_ops[i] = metric_get(&m_ops,
-					  (const char *const[]){ops[i]});
-	fs->m_read_bytes = metric_get(&m_bytes,
-				      (const char *const[]){"requested"});
+		fs->m_ops[i] =
+			metric_get(&m_ops, (const char *const[]){ops[i]});
+	fs->m_read_bytes =
+		metric_get(&m_bytes, (const char *const[]){"requested"});
 	fs->m_hit_bytes = metric_get(&m_bytes, (const char *const[]){"hit"});
 	fs->m_read_seconds = metric_get(&m_wait, NULL);
 	*ret = steal_ptr(&fs);

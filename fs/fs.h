@@ -4,9 +4,8 @@
  *   registry/<host>/<name…>/blobs/<digest>    any blob of a repository
  *   registry/<host>/<name…>/manifests/<ref>   manifest bytes, by tag or digest
  *   registry/<host>/<name…>/tags/<tag>/       manifest.json, index.json (of a
- *                                             multi-platform image), config.json,
- *                                             layers/NN-<short digest>,
- *                                             files/<title…>
+ *                                             multi-platform image),
+ * config.json, layers/NN-<short digest>, files/<title…>
  *   url/<scheme>/<host[:port]>/<path…>        a file that serves ranges
  *   .peerd/status.json                        what the daemon is doing
  *
@@ -19,7 +18,8 @@
  *
  * Threads: libfuse's threads answer what is in the store or in memory; the
  * rest is posted to the loop thread. Each request gets exactly one reply. An
- * interrupted request is answered EINTR at once; the fetch behind it goes on. */
+ * interrupted request is answered EINTR at once; the fetch behind it goes on.
+ */
 #ifndef FS_FS_H
 #define FS_FS_H
 
@@ -27,8 +27,8 @@
 
 #include "base/buf.h"
 #include "base/loop.h"
-#include "store/catalog.h"
-#include "store/fetch.h"
+#include "fetch/fetch.h"
+#include "registry/registry.h"
 #include "store/store.h"
 
 struct fs;
@@ -37,7 +37,7 @@ struct fs_config {
 	struct loop *loop; /* all borrowed */
 	struct store *store;
 	struct fetch *fetch;
-	struct catalog *catalog;
+	struct registry *registry;
 	/* Writes .peerd/status.json; on the loop thread. */
 	int (*status)(void *arg, struct buf *out);
 	void *status_arg;

@@ -97,10 +97,8 @@ static void on_top(void *arg, int r, const struct manifest_result *res)
 		resolve_end(rs, r < 0 ? r : -ENOENT);
 		return;
 	}
-	rs->fs->cfg.catalog->ops->get_manifest(rs->fs->cfg.catalog, rs->host,
-					       rs->name,
-					       digest_str(&d->digest, s),
-					       on_child, rs);
+	registry_get_manifest(rs->fs->cfg.registry, rs->host, rs->name,
+			      digest_str(&d->digest, s), on_child, rs);
 }
 
 void image_resolve(struct fs *fs, const char *host, const char *name,
@@ -123,6 +121,6 @@ void image_resolve(struct fs *fs, const char *host, const char *name,
 	rs->img = img;
 	rs->cb = cb;
 	rs->arg = arg;
-	fs->cfg.catalog->ops->get_manifest(fs->cfg.catalog, host, name,
-					   reference, on_top, rs);
+	registry_get_manifest(fs->cfg.registry, host, name, reference, on_top,
+			      rs);
 }

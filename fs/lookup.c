@@ -75,14 +75,14 @@ static void lookup_known_blob(struct fs *fs, fuse_req_t req, const char *name)
 
 static void run_repo_blob(struct fs_op *op)
 {
-	struct catalog *c = op->fs->cfg.catalog;
+	struct registry *reg = op->fs->cfg.registry;
 	struct digest d;
 
 	if (digest_parse(op->name, &d) < 0) {
 		fs_op_reply_err(op, -ENOENT);
 		return;
 	}
-	c->ops->get_blob(c, op->node->host, op->node->name, &d, on_blob, op);
+	registry_get_blob(reg, op->node->host, op->node->name, &d, on_blob, op);
 }
 
 static void on_manifest(void *arg, int r, const struct manifest_result *res)
@@ -114,15 +114,15 @@ static void on_manifest(void *arg, int r, const struct manifest_result *res)
 
 static void run_manifest(struct fs_op *op)
 {
-	struct catalog *c = op->fs->cfg.catalog;
+	struct registry *reg = op->fs->cfg.registry;
 	struct digest d;
 
 	if (digest_parse(op->name, &d) < 0 && !ref_tag_valid(op->name)) {
 		fs_op_reply_err(op, -ENOENT);
 		return;
 	}
-	c->ops->get_manifest(c, op->node->host, op->node->name, op->name,
-			     on_manifest, op);
+	registry_get_manifest(reg, op->node->host, op->node->name, op->name,
+			      on_manifest, op);
 }
 
 static void on_tag(void *arg, int r, struct image *img)
@@ -178,7 +178,7 @@ static void on_tag_child(void *arg, int r, struct image *img)
 	struct fs_op *op = arg;
 	struct fs *fs = op->fs;
 	const char *host = op->node->host, *name = op->node->name;
-	struct catalog *c = fs->cfg.catalog;
+	struct registry *reg = fs->cfg.registry;
 	struct node *n = NULL;
 
 	if (r < 0) {
@@ -191,8 +191,8 @@ static void on_tag_child(void *arg, int r, struct image *img)
 		n = bytes_node(fs, &img->top, img->index_bytes, img->index_len);
 	} else if (strcmp(op->name, "config.json") == 0 &&
 		   img->manifest->has_config) {
-		c->ops->get_blob(c, host, name, &img->manifest->config.digest,
-				 on_blob, op);
+		registry_get_blob(reg, host, name,
+				  &img->manifest->config.digest, on_blob, op);
 		return;
 	} else if (strcmp(op->name, "layers") == 0 ||
 		   strcmp(op->name, "files") == 0) {
@@ -223,15 +223,15 @@ void layer_name(const struct manifest *m, uint32_t i, char out[LAYER_NAME_SIZE])
 
 static void run_layer(struct fs_op *op)
 {
-	struct catalog *c = op->fs->cfg.catalog;
+	struct registry *reg = op->fs->cfg.registry;
 	const struct manifest *m = op->node->image->manifest;
 	char name[LAYER_NAME_SIZE];
 
 	for (uint32_t i = 0; i < m->nentries; i++) {
 		layer_name(m, i, name);
 		if (strcmp(name, op->name) == 0) {
-			c->ops->get_blob(c, op->node->host, op->node->name,
-					 &m->entries[i].digest, on_blob, op);
+			registry_get_blob(reg, op->node->host, op->node->name,
+					  &m->entries[i].digest, on_blob, op);
 			return;
 		}
 	}
@@ -240,7 +240,7 @@ static void run_layer(struct fs_op *op)
 
 static void run_title(struct fs_op *op)
 {
-	struct catalog *c = op->fs->cfg.catalog;
+	struct registry *reg = op->fs->cfg.registry;
 	const struct manifest *m = op->node->image->manifest;
 	CLEANUP(freep) char *path = join(op->node->sub, op->name);
 	size_t len = path ? strlen(path) : 0;
@@ -256,14 +256,14 @@ static void run_title(struct fs_op *op)
 		if (!title || strncmp(title, path, len) != 0)
 			continue;
 		if (title[len] == '\0') {
-			c->ops->get_blob(c, op->node->host, op->node->name,
-					 &m->entries[i].digest, on_blob, op);
+			registry_get_blob(reg, op->node->host, op->node->name,
+					  &m->entries[i].digest, on_blob, op);
 			return;
 		}
 		if (title[len] != '/')
 			continue;
-		n = node_get(op->fs, NODE_FILES, op->node->host,
-			     op->node->name, path, &op->node->digest);
+		n = node_get(op->fs, NODE_FILES, op->node->host, op->node->name,
+			     path, &op->node->digest);
 		if (n)
 			node_set_image(op->fs, n, op->node->image);
 		fs_op_reply_entry(op, &n);
@@ -389,7 +389,7 @@ static void on_url(void *arg, int r, struct blob *b)
 
 static void run_url(struct fs_op *op)
 {
-	struct catalog *c = op->fs->cfg.catalog;
+	struct registry *reg = op->fs->cfg.registry;
 	CLEANUP(buf_release) struct buf url = BUF_INIT(8192);
 
 	/* Bytes that have a meaning in a URL are encoded; what stands encoded
@@ -409,7 +409,7 @@ static void run_url(struct fs_op *op)
 			return;
 		}
 	}
-	c->ops->get_url(c, url.data, on_url, op);
+	registry_get_url(reg, url.data, on_url, op);
 }
 
 /* ---- All ---- */
@@ -491,7 +491,7 @@ static void lookup_sync(struct fs *fs, fuse_req_t req, struct node *dir,
 
 void fs_op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
-	static void (*const async[])(struct fs_op *op) = {
+	static void (*const async[])(struct fs_op * op) = {
 		[NODE_REPO_BLOBS] = run_repo_blob,
 		[NODE_REPO_MANIFESTS] = run_manifest,
 		[NODE_REPO_TAGS] = run_tag,

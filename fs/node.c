@@ -46,8 +46,7 @@ static bool same(const char *a, const char *b)
 
 static struct node *find_locked(struct fs *fs, uint64_t ino)
 {
-	list_for_each(n, bucket(fs, ino))
-	{
+	list_for_each (n, bucket(fs, ino)) {
 		struct node *node = list_entry(n, struct node, hash);
 
 		if (node->ino == ino)
@@ -136,7 +135,8 @@ struct node *node_get_blob(struct fs *fs, struct blob **b)
 {
 	const struct blob_key *key = blob_key(*b);
 	struct node *n = node_alloc(NODE_BLOB, key->kind == BLOB_URL ? "u" : "",
-				    NULL, NULL, &key->id), *in;
+				    NULL, NULL, &key->id),
+		    *in;
 
 	if (!n) {
 		blob_unref(b);
@@ -241,8 +241,8 @@ void nodes_release(struct fs *fs)
 {
 	for (int i = 0; i < NODE_BUCKETS; i++) {
 		while (!list_empty(&fs->buckets[i])) {
-			struct node *n = list_first(&fs->buckets[i],
-						    struct node, hash);
+			struct node *n =
+				list_first(&fs->buckets[i], struct node, hash);
 
 			list_del(&n->hash);
 			node_free(n);

@@ -475,7 +475,7 @@ void asks_pump(struct peers *p)
 	pump_later(p);
 }
 
-/* ---- store/source.h ---- */
+/* ---- fetch/source.h ---- */
 
 static struct peers *of(struct source *s)
 {

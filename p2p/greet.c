@@ -262,7 +262,7 @@ static bool is_stranger(const struct addr *a)
 
 /* Whoever greets us can make us greet ports of its own host, at a rate that
  * does not matter, and no other host's. */
-static bool may_learn(struct members *m, const struct lookup_addr *at)
+static bool may_learn(struct members *m, const struct resolve_addr *at)
 {
 	unsigned int all = 0, here = 0;
 
@@ -280,10 +280,10 @@ static bool may_learn(struct members *m, const struct lookup_addr *at)
 	return all < MAX_STRANGERS && here < MAX_STRANGERS_OF_HOST;
 }
 
-static void learn(struct members *m, const struct lookup_addr *at)
+static void learn(struct members *m, const struct resolve_addr *at)
 {
-	char text[LOOKUP_TEXT_MAX];
-	struct addr *a = addr_find(m, lookup_addr_text(at, text));
+	char text[RESOLVE_TEXT_MAX];
+	struct addr *a = addr_find(m, resolve_addr_text(at, text));
 	uint64_t now = now_ms();
 
 	if (!a && may_learn(m, at))
@@ -299,7 +299,7 @@ static void learn(struct members *m, const struct lookup_addr *at)
 
 /* "10.0.0.1:1234", "[::1]:1234" → the address, with another port. */
 static int client_addr(const char *client, uint16_t port,
-		       struct lookup_addr *ret)
+		       struct resolve_addr *ret)
 {
 	const char *end = strrchr(client, ':');
 	char ip[INET6_ADDRSTRLEN];
@@ -314,13 +314,13 @@ static int client_addr(const char *client, uint16_t port,
 		return -EINVAL;
 	memcpy(ip, client, (size_t)(end - client));
 	ip[end - client] = '\0';
-	return lookup_addr_parse(ip, port, ret);
+	return resolve_addr_parse(ip, port, ret);
 }
 
 static void learn_from(struct members *m, const struct http_req *rq)
 {
 	const char *listen = http_req_header(rq, "Peerd-Listen");
-	struct lookup_addr at;
+	struct resolve_addr at;
 	uint64_t port;
 
 	if (listen && strlen(listen) <= 5 && parse_u64(listen, &port) == 0 &&

@@ -27,12 +27,12 @@ static struct metric_family m_lookups = {
 };
 
 /* While it is asked, and for a while after that. */
-struct ask {
+struct search {
 	struct key_node node;
 	struct holders *h;
 	struct list state;   /* in holders->asking or known */
 	struct list tell;    /* in holders->telling, or empty */
-	struct list waiters; /* struct waiter */
+	struct list waiters; /* struct search_waiter */
 	bool is_known;
 	bool telling; /* its waiters are being called */
 
@@ -51,7 +51,7 @@ struct ask {
 	struct member *v[HOLDERS_PER_KEY];
 };
 
-struct waiter {
+struct search_waiter {
 	struct list node; /* in ask->waiters, holders->failing */
 	struct list all;  /* in holders->waiters */
 	holders_cb *cb;
@@ -61,7 +61,7 @@ struct waiter {
 
 /* ---- Answers ---- */
 
-static bool ask_has(const struct ask *a, const struct member *mb)
+static bool ask_has(const struct search *a, const struct member *mb)
 {
 	for (unsigned int i = 0; i < a->n; i++)
 		if (a->v[i] == mb)
@@ -71,7 +71,7 @@ static bool ask_has(const struct ask *a, const struct member *mb)
 
 /* -EBADMSG for what is no answer. Who is not known here, gone or ourselves is
  * left out. */
-static int read_answer(struct ask *a)
+static int read_answer(struct search *a)
 {
 	CLEANUP(holders_answer_release) struct holders_answer answer = {0};
 	struct members *m = a->h->cfg.members;
@@ -93,7 +93,7 @@ static int read_answer(struct ask *a)
 	return 0;
 }
 
-static void ask_end(struct ask *a)
+static void ask_end(struct search *a)
 {
 	struct holders *h = a->h;
 	uint64_t keep = a->n > 0 ? h->cfg.found_ms : h->cfg.none_ms;
@@ -122,12 +122,12 @@ static void ask_end(struct ask *a)
 
 /* ---- One home after the other ---- */
 
-static void ask_next(struct ask *a);
+static void ask_next(struct search *a);
 
 static int on_head(void *arg, struct http_exchange *x,
 		   const struct http_response *res)
 {
-	struct ask *a = arg;
+	struct search *a = arg;
 
 	(void)x;
 	a->call.status = res->status;
@@ -137,7 +137,7 @@ static int on_head(void *arg, struct http_exchange *x,
 static int on_data(void *arg, struct http_exchange *x, const void *bytes,
 		   size_t len)
 {
-	struct ask *a = arg;
+	struct search *a = arg;
 
 	(void)x;
 	return buf_add(&a->body, bytes, len);
@@ -145,7 +145,7 @@ static int on_data(void *arg, struct http_exchange *x, const void *bytes,
 
 static void on_done(void *arg, struct http_exchange *x, int r, const char *why)
 {
-	struct ask *a = arg;
+	struct search *a = arg;
 	struct holders *h = a->h;
 	int answer;
 
@@ -188,7 +188,7 @@ static uint32_t first_byte_ms(const struct member *mb)
 	return ms > FIRST_BYTE_MAX_MS ? FIRST_BYTE_MAX_MS : (uint32_t)ms;
 }
 
-static int ask_member(struct ask *a, struct member *mb)
+static int ask_member(struct search *a, struct member *mb)
 {
 	CLEANUP(buf_release) struct buf url = BUF_INIT(1024);
 	char key[HOLDER_KEY_SIZE],
@@ -219,7 +219,7 @@ static int ask_member(struct ask *a, struct member *mb)
 	return 0;
 }
 
-static void ask_next(struct ask *a)
+static void ask_next(struct search *a)
 {
 	while (a->next < a->nhomes) {
 		struct member *mb = a->homes[a->next++];
@@ -237,7 +237,7 @@ static void ask_next(struct ask *a)
 }
 
 /* Those in doubt come last: they may cost a deadline each. */
-static void add_homes(struct ask *a, const uint32_t *v, uint32_t n,
+static void add_homes(struct search *a, const uint32_t *v, uint32_t n,
 		      enum member_state state)
 {
 	for (uint32_t i = 0; i < n; i++) {
@@ -251,7 +251,7 @@ static void add_homes(struct ask *a, const uint32_t *v, uint32_t n,
 }
 
 /* What we know ourselves costs nothing, home or not. */
-static void ask_begin(struct ask *a)
+static void ask_begin(struct search *a)
 {
 	const struct place_view *all = members_view(a->h->cfg.members, true);
 	uint32_t v[PLACE_HOMES];
@@ -273,7 +273,7 @@ static void ask_begin(struct ask *a)
 
 /* ---- What is remembered ---- */
 
-static bool is_fresh(const struct ask *a)
+static bool is_fresh(const struct search *a)
 {
 	if (!a->is_known || a->telling || !list_empty(&a->tell))
 		return true;
@@ -287,7 +287,7 @@ static bool is_fresh(const struct ask *a)
 
 static void ask_free(struct key_node *n)
 {
-	struct ask *a = key_entry(n, struct ask);
+	struct search *a = key_entry(n, struct search);
 
 	buf_release(&a->body);
 	free(a);
@@ -295,7 +295,7 @@ static void ask_free(struct key_node *n)
 
 static void forget_one(struct holders *h)
 {
-	struct ask *a = list_first(&h->known, struct ask, state);
+	struct search *a = list_first(&h->known, struct search, state);
 
 	/* One that still has to be told is no older than this turn. */
 	if (a->telling || !list_empty(&a->tell))
@@ -305,9 +305,9 @@ static void forget_one(struct holders *h)
 	ask_free(&a->node);
 }
 
-static struct ask *ask_new(struct holders *h, const struct holder_key *key)
+static struct search *ask_new(struct holders *h, const struct holder_key *key)
 {
-	struct ask *a;
+	struct search *a;
 
 	if (h->asks.n - h->nasking >= MAX_KNOWN)
 		forget_one(h);
@@ -324,7 +324,7 @@ static struct ask *ask_new(struct holders *h, const struct holder_key *key)
 	return a;
 }
 
-static void waiter_fail(struct holders *h, struct waiter *w, int r)
+static void waiter_fail(struct holders *h, struct search_waiter *w, int r)
 {
 	w->r = r;
 	list_del(&w->node);
@@ -332,7 +332,7 @@ static void waiter_fail(struct holders *h, struct waiter *w, int r)
 	holders_kick(h);
 }
 
-static void ask_wait(struct ask *a, struct waiter *w)
+static void ask_wait(struct search *a, struct search_waiter *w)
 {
 	struct holders *h = a->h;
 
@@ -351,13 +351,13 @@ int holders_find(struct holders *h, const struct holder_key *key,
 		 holders_cb *cb, void *arg)
 {
 	struct key_node *n = key_table_find(&h->asks, key);
-	struct ask *a = n ? key_entry(n, struct ask) : NULL;
+	struct search *a = n ? key_entry(n, struct search) : NULL;
 	bool begin = !a || !is_fresh(a);
-	struct waiter *w = malloc(sizeof(*w));
+	struct search_waiter *w = malloc(sizeof(*w));
 
 	if (!w)
 		return -ENOMEM;
-	*w = (struct waiter){.cb = cb, .arg = arg};
+	*w = (struct search_waiter){.cb = cb, .arg = arg};
 	list_init(&w->node);
 	list_add_tail(&h->waiters, &w->all);
 	h->stats.finds++;
@@ -385,7 +385,8 @@ int holders_find(struct holders *h, const struct holder_key *key,
 
 /* ---- Telling ---- */
 
-static void tell(struct holders *h, struct waiter *w, const struct ask *a)
+static void tell(struct holders *h, struct search_waiter *w,
+		 const struct search *a)
 {
 	struct member *v[HOLDERS_PER_KEY];
 	unsigned int n = 0;
@@ -409,7 +410,7 @@ static void tell(struct holders *h, struct waiter *w, const struct ask *a)
 
 /* A callback may find, cancel and even end all; what is asked in there waits
  * for the next turn. */
-static void tell_all(struct ask *a)
+static void tell_all(struct search *a)
 {
 	struct list l;
 
@@ -417,7 +418,7 @@ static void tell_all(struct ask *a)
 	list_take(&a->waiters, &l);
 	a->telling = true;
 	while (!list_empty(&l))
-		tell(a->h, list_first(&l, struct waiter, node), a);
+		tell(a->h, list_first(&l, struct search_waiter, node), a);
 	a->telling = false;
 }
 
@@ -430,19 +431,20 @@ void find_work(struct holders *h)
 	list_take(&h->telling, &asks);
 	list_take(&h->failing, &failing);
 	while (!list_empty(&asks)) {
-		struct ask *a = list_first(&asks, struct ask, tell);
+		struct search *a = list_first(&asks, struct search, tell);
 
 		list_del(&a->tell);
 		tell_all(a);
 	}
 	while (!list_empty(&failing))
-		tell(h, list_first(&failing, struct waiter, node), NULL);
+		tell(h, list_first(&failing, struct search_waiter, node), NULL);
 }
 
 void holders_cancel(struct holders *h, void *arg)
 {
 	list_for_each_safe (it, &h->waiters) {
-		struct waiter *w = list_entry(it, struct waiter, all);
+		struct search_waiter *w =
+			list_entry(it, struct search_waiter, all);
 
 		if (w->arg != arg)
 			continue;
@@ -457,7 +459,7 @@ void holders_cancel(struct holders *h, void *arg)
 static void forget_in(struct list *asks, const struct member *mb)
 {
 	list_for_each (it, asks) {
-		struct ask *a = list_entry(it, struct ask, state);
+		struct search *a = list_entry(it, struct search, state);
 
 		for (unsigned int i = a->n; i-- > 0;)
 			if (a->v[i] == mb)
@@ -482,13 +484,14 @@ void find_forget(struct holders *h, struct member *mb)
 void find_stop(struct holders *h)
 {
 	list_for_each (it, &h->asking) {
-		struct ask *a = list_entry(it, struct ask, state);
+		struct search *a = list_entry(it, struct search, state);
 
 		if (a->call.x)
 			http_cancel(a->call.x);
 	}
 	list_for_each (it, &h->waiters)
-		waiter_fail(h, list_entry(it, struct waiter, all), -ECANCELED);
+		waiter_fail(h, list_entry(it, struct search_waiter, all),
+			    -ECANCELED);
 }
 
 int find_init(struct holders *h)

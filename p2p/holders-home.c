@@ -4,8 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/json.h"
 #include "base/cleanup.h"
+#include "base/json.h"
 #include "base/metrics.h"
 #include "p2p/holders-msg.h"
 #include "p2p/holders-private.h"
@@ -33,7 +33,7 @@ struct holder {
 	uint64_t until_ms;
 };
 
-struct entry {
+struct home_entry {
 	struct key_node node;
 	uint64_t size;
 	uint64_t heard_ms;
@@ -91,21 +91,22 @@ static void show_keys(const struct holder_home *t)
 	metric_set(t->m_keys, (double)t->keys.n);
 }
 
-static struct entry *entry_find(const struct holder_home *t,
-				const struct holder_key *key)
+static struct home_entry *entry_find(const struct holder_home *t,
+				     const struct holder_key *key)
 {
 	struct key_node *n = key_table_find(&t->keys, key);
 
-	return n ? key_entry(n, struct entry) : NULL;
+	return n ? key_entry(n, struct home_entry) : NULL;
 }
 
-static void entry_drop(struct holder_home *t, struct entry *e, unsigned int i)
+static void entry_drop(struct holder_home *t, struct home_entry *e,
+		       unsigned int i)
 {
 	name_put(t, e->v[i].name);
 	e->v[i] = e->v[--e->n];
 }
 
-static void entry_del(struct holder_home *t, struct entry *e)
+static void entry_del(struct holder_home *t, struct home_entry *e)
 {
 	while (e->n > 0)
 		entry_drop(t, e, e->n - 1);
@@ -114,7 +115,8 @@ static void entry_del(struct holder_home *t, struct entry *e)
 	free(e);
 }
 
-static void entry_expire(struct holder_home *t, struct entry *e, uint64_t now)
+static void entry_expire(struct holder_home *t, struct home_entry *e,
+			 uint64_t now)
 {
 	for (unsigned int i = e->n; i-- > 0;)
 		if (e->v[i].until_ms <= now)
@@ -122,7 +124,7 @@ static void entry_expire(struct holder_home *t, struct entry *e, uint64_t now)
 }
 
 /* A new holder's place; that of one who is gone, when there is none left. */
-static int entry_room(struct holder_home *t, struct entry *e)
+static int entry_room(struct holder_home *t, struct home_entry *e)
 {
 	unsigned int cap = e->cap ? e->cap * 2 : 1;
 	struct holder *v;
@@ -146,17 +148,17 @@ static int entry_room(struct holder_home *t, struct entry *e)
 	return 0;
 }
 
-static struct entry *entry_get(struct holder_home *t,
-			       const struct holder_key *key)
+static struct home_entry *entry_get(struct holder_home *t,
+				    const struct holder_key *key)
 {
-	struct entry *e = entry_find(t, key);
+	struct home_entry *e = entry_find(t, key);
 
 	if (e) {
 		key_table_touch(&t->keys, &e->node);
 		return e;
 	}
 	if (t->keys.n >= t->max_keys)
-		entry_del(t, key_first(&t->keys, struct entry));
+		entry_del(t, key_first(&t->keys, struct home_entry));
 	e = calloc(1, sizeof(*e));
 	if (!e)
 		return NULL;
@@ -170,7 +172,7 @@ int home_put(struct holder_home *t, const struct holder_key *key, uint64_t size,
 {
 	struct holder_name *name = name_get(t, id);
 	uint64_t now = now_ms();
-	struct entry *e = name ? entry_get(t, key) : NULL;
+	struct home_entry *e = name ? entry_get(t, key) : NULL;
 	unsigned int i = 0;
 	int r;
 
@@ -205,7 +207,7 @@ int home_put(struct holder_home *t, const struct holder_key *key, uint64_t size,
 
 void home_drop_self(struct holder_home *t, const struct holder_key *key)
 {
-	struct entry *e = entry_find(t, key);
+	struct home_entry *e = entry_find(t, key);
 
 	for (unsigned int i = e ? e->n : 0; i-- > 0;)
 		if (e->v[i].name->self)
@@ -219,7 +221,7 @@ unsigned int home_find(const struct holder_home *t,
 		       const struct holder_key *key, uint64_t *ret_size,
 		       struct member *ret[HOLDERS_PER_KEY], bool *ret_self)
 {
-	const struct entry *e = entry_find(t, key);
+	const struct home_entry *e = entry_find(t, key);
 	uint64_t now = now_ms();
 	unsigned int n = 0;
 
@@ -248,7 +250,7 @@ uint64_t home_sweep(struct holder_home *t, uint64_t now)
 	unsigned int done = 0;
 
 	while (t->keys.n > 0 && done < SWEEP_KEYS) {
-		struct entry *e = key_first(&t->keys, struct entry);
+		struct home_entry *e = key_first(&t->keys, struct home_entry);
 
 		if (e->heard_ms + t->ttl_ms > now)
 			break;
@@ -286,7 +288,7 @@ int home_init(struct holder_home *t, struct members *members, const char *self,
 
 static void free_entry(struct key_node *n)
 {
-	struct entry *e = key_entry(n, struct entry);
+	struct home_entry *e = key_entry(n, struct home_entry);
 
 	free(e->v);
 	free(e);

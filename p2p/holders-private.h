@@ -5,8 +5,8 @@
 #include <pthread.h>
 
 #include "base/list.h"
-#include "p2p/holders.h"
 #include "p2p/holders-home.h"
+#include "p2p/holders.h"
 
 #define HOLDERS_PATH "/peer/v1/holders"
 /* Of one announcement; a home takes no larger one. */
@@ -54,7 +54,8 @@ struct holders {
 
 	/* holders-find.c */
 	struct hash_table asks;
-	struct list asking, known; /* struct ask; least recently used first */
+	struct list asking,
+		known; /* struct search; least recently used first */
 	unsigned int nasking;
 	struct list waiters; /* all of them */
 	struct list telling; /* asks whose waiters are to be told */

@@ -318,7 +318,7 @@ enum place_verdict know_choose(struct peers *p, struct know *k, uint32_t chunk,
 
 /* ---- Homes ---- */
 
-struct look {
+struct home_look {
 	struct peers *p;
 	struct blob_key key;
 };
@@ -326,7 +326,7 @@ struct look {
 static void looked(void *arg, int r, uint64_t size, struct member *const *v,
 		   unsigned int n)
 {
-	struct look *l = arg;
+	struct home_look *l = arg;
 	struct peers *p = l->p; /* gone, after -ECANCELED */
 	struct know *k = r == -ECANCELED ? NULL : know_find(p, &l->key);
 
@@ -350,7 +350,7 @@ static void looked(void *arg, int r, uint64_t size, struct member *const *v,
 bool know_look(struct peers *p, struct know *k)
 {
 	struct holder_key key = holder_key_of(&k->key);
-	struct look *l;
+	struct home_look *l;
 
 	if (k->looking)
 		return true;

@@ -10,8 +10,8 @@
 /* Greetings under way at once. */
 #define MAX_GREETING 128
 
-_Static_assert(LOOKUP_MAX_ADDRS >= MEMBERS_MAX, "one name may be all");
-_Static_assert(LOOKUP_TEXT_MAX <= MEMBER_ADDR_MAX, "mb.addr holds it");
+_Static_assert(RESOLVE_MAX_ADDRS >= MEMBERS_MAX, "one name may be all");
+_Static_assert(RESOLVE_TEXT_MAX <= MEMBER_ADDR_MAX, "mb.addr holds it");
 
 /* ---- Buckets ---- */
 
@@ -129,7 +129,7 @@ static uint64_t next_due(const struct addr *a)
 {
 	struct members *m = a->m;
 	uint64_t now = now_ms(), ms;
-	const struct node *node = a->node;
+	const struct member_node *node = a->node;
 
 	if (!node || node->primary != a)
 		return now + members_jitter(m, interval_ms(m, true));
@@ -178,7 +178,7 @@ static int heap_reserve(struct members *m)
 	return 0;
 }
 
-static struct addr *addr_new(struct members *m, const struct lookup_addr *at)
+static struct addr *addr_new(struct members *m, const struct resolve_addr *at)
 {
 	struct addr *a, **p;
 
@@ -196,7 +196,7 @@ static struct addr *addr_new(struct members *m, const struct lookup_addr *at)
 		return NULL;
 	a->m = m;
 	a->at = *at;
-	(void)lookup_addr_text(at, a->text);
+	(void)resolve_addr_text(at, a->text);
 	list_init(&a->sibling);
 	if (node_new(m, a) < 0) {
 		free(a);
@@ -217,10 +217,10 @@ static struct addr *addr_new(struct members *m, const struct lookup_addr *at)
 	return a;
 }
 
-struct addr *addr_get(struct members *m, const struct lookup_addr *at)
+struct addr *addr_get(struct members *m, const struct resolve_addr *at)
 {
-	char text[LOOKUP_TEXT_MAX];
-	struct addr *a = addr_find(m, lookup_addr_text(at, text));
+	char text[RESOLVE_TEXT_MAX];
+	struct addr *a = addr_find(m, resolve_addr_text(at, text));
 
 	return a ? a : addr_new(m, at);
 }
@@ -276,7 +276,7 @@ bool addr_is_named(const struct addr *a)
 /* Nobody names it, and it has not answered for long, or never. */
 static bool is_spent(const struct addr *a)
 {
-	const struct node *node = a->node;
+	const struct member_node *node = a->node;
 	uint64_t last =
 		max_u64(a->since_ms, max_u64(a->learned_ms, a->answered_ms));
 
@@ -310,13 +310,13 @@ static void addr_unname(struct addr *a)
 
 /* host:port is one address: the first that works, and then that one for as
  * long as the name has it. */
-static void choose_one(const struct name *nm, struct lookup_result *res)
+static void choose_one(const struct name *nm, struct resolve_result *res)
 {
 	const struct addr *old = nm->n ? nm->v[0] : NULL;
-	char text[LOOKUP_TEXT_MAX];
+	char text[RESOLVE_TEXT_MAX];
 
 	for (size_t i = 0; old && i < res->n; i++) {
-		if (strcmp(lookup_addr_text(&res->v[i], text), old->text) != 0)
+		if (strcmp(resolve_addr_text(&res->v[i], text), old->text) != 0)
 			continue;
 		if (old->failures >= MEMBERS_GONE_AFTER)
 			i = (i + 1) % res->n;
@@ -327,7 +327,7 @@ static void choose_one(const struct name *nm, struct lookup_result *res)
 }
 
 static void apply_lookup(struct name *nm, struct members *m,
-			 struct lookup_result *res)
+			 struct resolve_result *res)
 {
 	struct addr **v;
 	size_t n = 0;
@@ -335,7 +335,7 @@ static void apply_lookup(struct name *nm, struct members *m,
 	v = calloc(res->n + nm->n + 1, sizeof(struct addr *));
 	if (!v)
 		return; /* the next one will do */
-	if (nm->nm.kind == LOOKUP_HOST)
+	if (nm->nm.kind == RESOLVE_HOST)
 		choose_one(nm, res);
 	m->mark++;
 	for (size_t i = 0; i < res->n; i++) {
@@ -378,7 +378,7 @@ static void log_lookup(struct name *nm, int r, const char *why)
 }
 
 static void looked_up(struct members *m, struct name *nm, int r,
-		      struct lookup_result *res)
+		      struct resolve_result *res)
 {
 	/* Thousands of names must not keep a worker busy. */
 	uint64_t ms =
@@ -400,8 +400,8 @@ static void lookup_work(struct loop_job *j)
 {
 	struct members *m = container_of(j, struct members, job);
 
-	m->job_r = lookup_run(&m->job_name->nm, m->cfg.nameserver, &m->stop,
-			      &m->job_result);
+	m->job_r = resolve_run(&m->job_name->nm, m->cfg.nameserver, &m->stop,
+			       &m->job_result);
 }
 
 static void lookup_done(struct loop_job *j)
@@ -413,7 +413,7 @@ static void lookup_done(struct loop_job *j)
 		looked_up(m, m->job_name, m->job_r, &m->job_result);
 		members_arm(m);
 	}
-	lookup_result_release(&m->job_result);
+	resolve_result_release(&m->job_result);
 	members_unref(m);
 }
 
@@ -423,7 +423,7 @@ static struct name *next_name(struct members *m)
 	struct name *first = NULL;
 
 	for (size_t i = 0; !m->looking_up && i < m->nnames; i++)
-		if (m->names[i].nm.kind != LOOKUP_ADDR &&
+		if (m->names[i].nm.kind != RESOLVE_ADDR &&
 		    (!first || m->names[i].due_ms < first->due_ms))
 			first = &m->names[i];
 	return first;
@@ -445,7 +445,7 @@ int names_init(struct members *m, struct error *err)
 {
 	const struct string_list *l = m->cfg.peers;
 	size_t n = l ? l->n : 0;
-	struct lookup_result res;
+	struct resolve_result res;
 
 	m->cfg.peers = NULL; /* borrowed no longer */
 	if (n > MEMBERS_MAX)
@@ -456,7 +456,7 @@ int names_init(struct members *m, struct error *err)
 		return -ENOMEM;
 	for (size_t i = 0; i < n; i++) {
 		struct name *nm = &m->names[m->nnames];
-		int r = lookup_parse(l->v[i], &nm->nm, err);
+		int r = resolve_parse(l->v[i], &nm->nm, err);
 
 		if (r < 0)
 			return r;
@@ -465,12 +465,12 @@ int names_init(struct members *m, struct error *err)
 			return -ENOMEM;
 		m->nnames++;
 		m->unlooked++;
-		if (nm->nm.kind != LOOKUP_ADDR)
+		if (nm->nm.kind != RESOLVE_ADDR)
 			continue;
-		r = lookup_run(&nm->nm, NULL, &m->stop, &res);
+		r = resolve_run(&nm->nm, NULL, &m->stop, &res);
 		if (r == 0)
 			looked_up(m, nm, r, &res);
-		lookup_result_release(&res);
+		resolve_result_release(&res);
 		if (r < 0)
 			return r;
 	}

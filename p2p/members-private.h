@@ -6,23 +6,23 @@
 #include "base/json.h"
 #include "base/list.h"
 #include "base/log.h"
-#include "p2p/lookup.h"
 #include "p2p/members.h"
+#include "p2p/resolve.h"
 
 #define MEMBERS_BUCKETS 4096
 
-struct node;
+struct member_node;
 
 /* Where a member, or ourselves, or nobody may be reached. It is in the heap
  * unless it is being greeted. */
 struct addr {
 	struct members *m;
-	char text[LOOKUP_TEXT_MAX];
-	struct lookup_addr at;
+	char text[RESOLVE_TEXT_MAX];
+	struct resolve_addr at;
 	struct addr *hash_next;
-	struct list all;     /* in members.addrs */
-	struct list sibling; /* in node.addrs */
-	struct node *node;   /* who answers there; NULL: we do ourselves */
+	struct list all;	  /* in members.addrs */
+	struct list sibling;	  /* in node.addrs */
+	struct member_node *node; /* who answers there; NULL: we do ourselves */
 
 	unsigned int named;   /* by so many names of --peers */
 	uint32_t mark;	      /* see apply_lookup() */
@@ -41,19 +41,19 @@ struct addr {
 
 /* A member with its addresses. Every NEW one has exactly one; whoever has
  * none any more is dead, which frees it in a later turn. */
-struct node {
+struct member_node {
 	struct member mb;
 	struct list link; /* in members.nodes or .dead */
 	struct list addrs;
-	struct addr *primary;	/* whose text is mb.addr */
-	struct node *hash_next; /* while it has an id and is not dead */
+	struct addr *primary;	       /* whose text is mb.addr */
+	struct member_node *hash_next; /* while it has an id and is not dead */
 	bool dead;
 };
 
 /* An entry of --peers. */
 struct name {
 	char *text;
-	struct lookup_name nm;
+	struct resolve_name nm;
 	struct addr **v; /* what the last lookup gave */
 	size_t n;
 	uint64_t due_ms;
@@ -81,7 +81,7 @@ struct members {
 	uint64_t random;
 
 	struct list nodes, dead;
-	struct node *by_id[MEMBERS_BUCKETS];
+	struct member_node *by_id[MEMBERS_BUCKETS];
 	struct view views[2]; /* of our zone, of all */
 	uint64_t generation;
 	unsigned int living;
@@ -103,7 +103,7 @@ struct members {
 	struct loop_job job;
 	bool looking_up;
 	struct name *job_name;
-	struct lookup_result job_result;
+	struct resolve_result job_result;
 	int job_r;
 	int stop; /* atomic: the lookup shall end */
 	uint32_t mark;
@@ -126,8 +126,8 @@ uint64_t members_jitter(struct members *m, uint64_t ms);
 /* A member to be, at a. -ENOMEM. */
 int node_new(struct members *m, struct addr *a);
 /* a is no longer node's. */
-void node_drop_addr(struct node *node, struct addr *a, const char *why);
-bool node_is_living(const struct node *node);
+void node_drop_addr(struct member_node *node, struct addr *a, const char *why);
+bool node_is_living(const struct member_node *node);
 
 struct hello {
 	const char *id, *name, *zone, *version;
@@ -139,7 +139,7 @@ void members_failed(struct addr *a, const char *why);
 /* ---- members-addr.c ---- */
 
 /* Finds or makes; NULL when there are too many, or memory is short. */
-struct addr *addr_get(struct members *m, const struct lookup_addr *at);
+struct addr *addr_get(struct members *m, const struct resolve_addr *at);
 struct addr *addr_find(struct members *m, const char *text);
 /* By a name of --peers, or because it greeted us lately. */
 bool addr_is_named(const struct addr *a);

@@ -36,7 +36,7 @@ static void count_state(enum member_state state, int delta)
 		   delta);
 }
 
-bool node_is_living(const struct node *node)
+bool node_is_living(const struct member_node *node)
 {
 	return node->mb.state == MEMBER_ALIVE ||
 	       node->mb.state == MEMBER_SUSPECT;
@@ -61,7 +61,7 @@ static void log_state(struct members *m, const struct member *mb)
 			 LS("why", mb->why));
 }
 
-static void set_state(struct members *m, struct node *node,
+static void set_state(struct members *m, struct member_node *node,
 		      enum member_state state)
 {
 	bool was = node_is_living(node), is;
@@ -87,34 +87,34 @@ static void set_state(struct members *m, struct node *node,
 			 LS("why", node->mb.why));
 }
 
-static void set_why(struct node *node, const char *why)
+static void set_why(struct member_node *node, const char *why)
 {
 	(void)snprintf(node->mb.why, sizeof(node->mb.why), "%s", why);
 }
 
 /* ---- Nodes ---- */
 
-static struct node **bucket_of(struct members *m, const char *id)
+static struct member_node **bucket_of(struct members *m, const char *id)
 {
 	return &m->by_id[place_hash(id, strlen(id)) % MEMBERS_BUCKETS];
 }
 
-static struct node *find_node(struct members *m, const char *id)
+static struct member_node *find_node(struct members *m, const char *id)
 {
-	struct node *node = *bucket_of(m, id);
+	struct member_node *node = *bucket_of(m, id);
 
 	while (node && strcmp(node->mb.id, id) != 0)
 		node = node->hash_next;
 	return node;
 }
 
-static void set_primary(struct node *node, struct addr *a)
+static void set_primary(struct member_node *node, struct addr *a)
 {
 	node->primary = a;
 	(void)snprintf(node->mb.addr, sizeof(node->mb.addr), "%s", a->text);
 }
 
-static void node_add_addr(struct node *node, struct addr *a)
+static void node_add_addr(struct member_node *node, struct addr *a)
 {
 	a->node = node;
 	list_add_tail(&node->addrs, &a->sibling);
@@ -124,7 +124,7 @@ static void node_add_addr(struct node *node, struct addr *a)
 
 int node_new(struct members *m, struct addr *a)
 {
-	struct node *node = calloc(1, sizeof(*node));
+	struct member_node *node = calloc(1, sizeof(*node));
 
 	if (!node)
 		return -ENOMEM;
@@ -136,14 +136,15 @@ int node_new(struct members *m, struct addr *a)
 	return 0;
 }
 
-static void node_die(struct members *m, struct node *node, const char *why)
+static void node_die(struct members *m, struct member_node *node,
+		     const char *why)
 {
 	if (node->mb.state != MEMBER_NEW) {
 		set_why(node, why);
 		set_state(m, node, MEMBER_GONE);
 	}
 	if (node->mb.id[0]) {
-		struct node **p = bucket_of(m, node->mb.id);
+		struct member_node **p = bucket_of(m, node->mb.id);
 
 		while (*p != node)
 			p = &(*p)->hash_next;
@@ -156,7 +157,7 @@ static void node_die(struct members *m, struct node *node, const char *why)
 	members_post(m);
 }
 
-void node_drop_addr(struct node *node, struct addr *a, const char *why)
+void node_drop_addr(struct member_node *node, struct addr *a, const char *why)
 {
 	struct members *m = a->m;
 
@@ -183,9 +184,9 @@ static void set_text(char *to, size_t size, const char *from)
 	(void)snprintf(to, size, "%s", from);
 }
 
-static void set_id(struct members *m, struct node *node, const char *id)
+static void set_id(struct members *m, struct member_node *node, const char *id)
 {
-	struct node **p = bucket_of(m, id);
+	struct member_node **p = bucket_of(m, id);
 
 	set_text(node->mb.id, sizeof(node->mb.id), id);
 	node->mb.place_id = place_hash(id, strlen(id));
@@ -193,7 +194,7 @@ static void set_id(struct members *m, struct node *node, const char *id)
 	*p = node;
 }
 
-static void set_about(struct members *m, struct node *node,
+static void set_about(struct members *m, struct member_node *node,
 		      const struct hello *h)
 {
 	struct member *mb = &node->mb;
@@ -211,7 +212,7 @@ static void set_about(struct members *m, struct node *node,
 	}
 }
 
-static void set_alive(struct members *m, struct node *node)
+static void set_alive(struct members *m, struct member_node *node)
 {
 	node->mb.failures = 0;
 	node->mb.heard_ms = now_ms();
@@ -234,10 +235,10 @@ static void answered_ourselves(struct addr *a, const struct hello *h)
 }
 
 /* The member with this id, a being an address of it from now on. */
-static struct node *node_at(struct addr *a, const char *id)
+static struct member_node *node_at(struct addr *a, const char *id)
 {
 	struct members *m = a->m;
-	struct node *node = find_node(m, id), *old = a->node;
+	struct member_node *node = find_node(m, id), *old = a->node;
 
 	if (node && node == old)
 		return node;
@@ -263,7 +264,7 @@ static struct node *node_at(struct addr *a, const char *id)
 void members_answered(struct addr *a, const struct hello *h, double rtt_ms)
 {
 	struct members *m = a->m;
-	struct node *node;
+	struct member_node *node;
 	struct addr *p;
 
 	a->failures = 0;
@@ -287,7 +288,7 @@ void members_answered(struct addr *a, const struct hello *h, double rtt_ms)
 	set_alive(m, node);
 }
 
-static bool is_named(const struct node *node)
+static bool is_named(const struct member_node *node)
 {
 	list_for_each (it, &node->addrs)
 		if (addr_is_named(list_entry(it, struct addr, sibling)))
@@ -298,7 +299,7 @@ static bool is_named(const struct node *node)
 void members_failed(struct addr *a, const char *why)
 {
 	struct members *m = a->m;
-	struct node *node = a->node;
+	struct member_node *node = a->node;
 
 	a->failures++;
 	if (!node || node->primary != a)
@@ -320,7 +321,7 @@ void members_failed(struct addr *a, const char *why)
 void members_note(struct members *m, struct member *mb, bool ok,
 		  const char *why)
 {
-	struct node *node = container_of(mb, struct node, mb);
+	struct member_node *node = container_of(mb, struct member_node, mb);
 
 	if (m->closing || node->dead || mb->state == MEMBER_NEW)
 		return;
@@ -377,7 +378,8 @@ static int view_build(struct members *m, bool all, struct view *ret)
 		return -ENOMEM;
 	v[n++].id = place_hash(m->cfg.id, strlen(m->cfg.id));
 	list_for_each (it, &m->nodes) {
-		struct node *node = list_entry(it, struct node, link);
+		struct member_node *node =
+			list_entry(it, struct member_node, link);
 
 		if (node_is_living(node) && (all || node->mb.same_zone))
 			v[n++] = (struct living){node->mb.place_id, &node->mb};
@@ -432,7 +434,8 @@ static int rebuild(struct members *m, bool *ret_differ)
 static void free_dead(struct members *m)
 {
 	while (!list_empty(&m->dead)) {
-		struct node *node = list_first(&m->dead, struct node, link);
+		struct member_node *node =
+			list_first(&m->dead, struct member_node, link);
 
 		if (m->cfg.forget)
 			m->cfg.forget(m->cfg.arg, &node->mb);
@@ -497,12 +500,12 @@ void members_each(struct members *m, void (*each)(void *arg, struct member *mb),
 		  void *arg)
 {
 	list_for_each_safe (it, &m->nodes)
-		each(arg, &list_entry(it, struct node, link)->mb);
+		each(arg, &list_entry(it, struct member_node, link)->mb);
 }
 
 struct member *members_find(struct members *m, const char *id)
 {
-	struct node *node = find_node(m, id);
+	struct member_node *node = find_node(m, id);
 
 	return node ? &node->mb : NULL;
 }

@@ -36,15 +36,15 @@ struct partner {
 	uint32_t active;   /* our requests open at it */
 	struct pace pace;
 	uint64_t heard_ms; /* when it showed signs of life last, or was asked */
-	uint64_t heard_bytes; /* since then */
-	bool paused;	      /* for want of memory, at this tick */
-	uint64_t slow_ms;     /* judged slow until then */
-	uint32_t slow_times;  /* in a row */
-	bool slow_seen;	      /* by ourselves, not only by others */
+	uint64_t heard_bytes;	/* since then */
+	bool paused;		/* for want of memory, at this tick */
+	uint64_t slow_ms;	/* judged slow until then */
+	uint32_t slow_times;	/* in a row */
+	bool slow_seen;		/* by ourselves, not only by others */
 	uint64_t seems_slow_ms; /* to us since then; 0: it does not */
-	bool lived;	      /* when the members changed last */
-	bool pardon;	      /* to be tried again once it is not suspect */
-	uint64_t pardoned_ms; /* what others say counts from then on */
+	bool lived;		/* when the members changed last */
+	bool pardon;		/* to be tried again once it is not suspect */
+	uint64_t pardoned_ms;	/* what others say counts from then on */
 	struct {
 		const struct partner *who; /* to be compared only */
 		uint64_t ms;
@@ -145,7 +145,7 @@ struct peers {
 	struct members *members;
 	struct holders *holders;
 	struct source source;
-	struct catalog_peers catalog;
+	struct other_nodes for_registry;
 	struct list partners;
 
 	struct list know_hash[KNOW_HASH];
@@ -160,10 +160,10 @@ struct peers {
 	bool ticking;
 	/* Of what was asked of owners, and of those who had it. */
 	struct norm norm_owner, norm_holder;
-	uint64_t slot_ms;	/* when the slot of all paces began */
+	uint64_t slot_ms; /* when the slot of all paces began */
 
 	struct list metas;  /* p2p/meta.c */
-	struct list serves; /* p2p/serve.c */
+	struct list serves; /* p2p/upload.c */
 	unsigned int nserves;
 	struct list given_hash[KNOW_HASH];
 	struct list given;
@@ -257,8 +257,8 @@ char *slow_text(const struct peers *p, char out[SLOW_TEXT_SIZE]);
 void slow_read(struct peers *p, const struct partner *w, const char *text);
 /* Ticks begin, after a pause or not. */
 void slow_begin(struct peers *p, uint64_t now);
-/* Every TICK_MS while there are asks or serves, and once when there are none any
- * more: takes over what is slow. */
+/* Every TICK_MS while there are asks or serves, and once when there are none
+ * any more: takes over what is slow. */
 void slow_tick(struct peers *p, uint64_t now);
 /* The living are others than before. Who left comes back, if it does, without a
  * record. Those that were found slow may have been waiting for it: they are

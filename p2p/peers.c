@@ -375,9 +375,9 @@ struct source *peers_source(struct peers *p)
 	return &p->source;
 }
 
-struct catalog_peers *peers_catalog(struct peers *p)
+struct other_nodes *peers_other_nodes(struct peers *p)
 {
-	return &p->catalog;
+	return &p->for_registry;
 }
 
 int peers_new(const struct peers_config *cfg, struct peers **ret,

@@ -40,11 +40,12 @@
 
 #include "base/buf.h"
 #include "base/loop.h"
+#include "fetch/source.h"
 #include "http/client.h"
 #include "http/server.h"
 #include "p2p/members.h"
-#include "store/catalog.h"
-#include "store/source.h"
+#include "registry/other-nodes.h"
+#include "registry/serve.h"
 #include "store/store.h"
 
 struct peers;
@@ -60,13 +61,9 @@ struct peers_config {
 	struct store *store;
 	struct members_config members; /* loop, client, changed and forget are
 					  ours */
-	uint32_t upload_slots; /* requests served at once; 0 = 64 */
-	/* Sends the range that rq asks for; done(arg, bytes) when it is over.
-	 * *b is a reference that is taken over. as_owner: fetch_read's. */
-	void (*serve)(void *arg, struct http_req *rq, struct blob **b,
-		      bool as_owner, void (*done)(void *done_arg, int r,
-						  uint64_t bytes),
-		      void *done_arg);
+	uint32_t upload_slots;	       /* requests served at once; 0 = 64 */
+	const struct serve_config *serve; /* how ranges are sent; borrowed until
+					     peers_free() */
 	/* Whether a member may have us fetch from a registry that we have not
 	 * been told of otherwise. NULL: from any. */
 	bool (*may_fetch)(void *arg, const char *host);
@@ -87,7 +84,7 @@ void peers_free(struct peers **p);
 struct members *peers_members(struct peers *p);
 /* Belongs to p, like the next one. */
 struct source *peers_source(struct peers *p);
-struct catalog_peers *peers_catalog(struct peers *p);
+struct other_nodes *peers_other_nodes(struct peers *p);
 
 /* A request on the listener for peers. */
 void peers_handle(struct peers *p, struct http_req *rq);

@@ -27,13 +27,14 @@ void slow_note(struct peers *p, bool had_it, uint64_t ms, uint64_t bytes)
 	n->ms[n->n++ % NORM_SAMPLES] = (uint32_t)min_u64(per_mib, UINT32_MAX);
 }
 
-/* What the latest took, for a MiB; 0: not known yet. Owners may have to wait for
- * upstream: what holders take is the measure only as long as there is no other.
+/* What the latest took, for a MiB; 0: not known yet. Owners may have to wait
+ * for upstream: what holders take is the measure only as long as there is no
+ * other.
  */
 static unsigned int samples(const struct peers *p, uint32_t v[NORM_SAMPLES])
 {
-	const struct norm *n = p->norm_owner.n < NORM_LEAST ? &p->norm_holder
-							    : &p->norm_owner;
+	const struct norm *n =
+		p->norm_owner.n < NORM_LEAST ? &p->norm_holder : &p->norm_owner;
 	unsigned int k = (unsigned int)min_u64(n->n, NORM_SAMPLES);
 
 	memcpy(v, n->ms, k * sizeof(v[0]));
@@ -63,8 +64,8 @@ static uint64_t normal_now_ms(const struct peers *p, uint64_t now)
 		const struct ask *a = list_entry(it, struct ask, node);
 
 		if (a->x && !a->paused && k < 2 * NORM_SAMPLES)
-			v[k++] = (uint32_t)min_u64(now - a->sent_ms,
-						   UINT32_MAX);
+			v[k++] =
+				(uint32_t)min_u64(now - a->sent_ms, UINT32_MAX);
 	}
 	return place_normal_ms(v, ended, k - ended);
 }
@@ -135,8 +136,8 @@ static struct paces pace_now(struct peers *p, uint64_t now)
 #define SLOW_PART  5
 #define SURE_PART  10
 #define SLOW_SLOTS 12 /* in which we waited for it */
-/* What seems slow to others counts for so long, if so many of them say it, and a
- * quarter of all: the error of one must not have another one shunned. (Malice
+/* What seems slow to others counts for so long, if so many of them say it, and
+ * a quarter of all: the error of one must not have another one shunned. (Malice
  * may: Peerd-From is not bound to the certificate.) */
 #define DOUBT_MS   5000
 #define DOUBTS_MIN 2
@@ -156,9 +157,8 @@ static struct paces pace_now(struct peers *p, uint64_t now)
 /* To be told: that it is slow, or else that it seems so. */
 static bool is_told(const struct partner *w, bool verdict, uint64_t now)
 {
-	return partner_alive(w) &&
-	       (verdict ? w->slow_ms > now && w->slow_seen
-			: w->seems_slow_ms > 0);
+	return partner_alive(w) && (verdict ? w->slow_ms > now && w->slow_seen
+					    : w->seems_slow_ms > 0);
 }
 
 char *slow_text(const struct peers *p, char out[SLOW_TEXT_SIZE])
@@ -245,8 +245,8 @@ static bool lags(const struct partner *w, const struct paces *pace,
 static bool is_slow(struct partner *w, const struct paces *pace,
 		    uint64_t normal_ms, uint64_t now)
 {
-	uint64_t patience = min_u64(max_u64(SILENT_MS, 4 * normal_ms),
-				    SILENT_MAX_MS);
+	uint64_t patience =
+		min_u64(max_u64(SILENT_MS, 4 * normal_ms), SILENT_MAX_MS);
 
 	if (w->slow_ms > now)
 		return false;

@@ -5,7 +5,8 @@
  *   Peerd-Have: all, or <first chunk>:<hex>  a bit for each chunk from there
  *                                            on, low bits first
  *   Peerd-Load: <requests it is serving>
- *   Peerd-Slow: <id>[,<id>]…                 members that are or seem slow to it
+ *   Peerd-Slow: <id>[,<id>]…                 members that are or seem slow to
+ * it
  *
  * Functions that read return 0, or -EINVAL for what is malformed. */
 #ifndef P2P_WORDS_H

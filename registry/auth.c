@@ -12,14 +12,14 @@
 #define TOKEN_DEFAULT_S 60
 #define TOKEN_MAX_S	86400
 
-struct entry {
+struct creds_entry {
 	char *host;
 	bool exact; /* the key was the host itself, not a URL */
 	struct auth_creds creds;
 };
 
 struct auth_config {
-	struct entry *v;
+	struct creds_entry *v;
 	size_t n;
 	bool helpers;
 };
@@ -228,7 +228,7 @@ static int parse_creds(const json_t *o, struct auth_creds *c)
 
 static int add_entry(struct auth_config *c, const char *key, const json_t *o)
 {
-	struct entry e = {0};
+	struct creds_entry e = {0};
 	int r;
 
 	r = key_host(key, &e.host, &e.exact);
@@ -298,10 +298,10 @@ int auth_config_read(const char *path, struct auth_config **ret,
 const struct auth_creds *auth_config_find(const struct auth_config *c,
 					  const char *host)
 {
-	const struct entry *found = NULL;
+	const struct creds_entry *found = NULL;
 
 	for (size_t i = 0; c && i < c->n; i++) {
-		const struct entry *e = &c->v[i];
+		const struct creds_entry *e = &c->v[i];
 
 		if (strcmp(e->host, host) == 0 &&
 		    (!found || (e->exact && !found->exact)))

@@ -20,10 +20,10 @@
 #define BACKOFF_MS     200
 #define BACKOFF_MAX_MS 3000
 /* For what somebody waits for in a directory listing. */
-#define META_CONNECT_MS	   5000
+#define META_CONNECT_MS 5000
 /* When there are others to ask. */
 #define META_CONNECT_PEERS_MS 2000
-#define META_FIRST_BYTE_MS 10000
+#define META_FIRST_BYTE_MS    10000
 
 static void go(struct call *c);
 
@@ -70,7 +70,7 @@ int call_public_errno(const struct call *c, int r)
 
 static void call_free(struct call *c)
 {
-	session_unref(&c->session);
+	login_unref(&c->login);
 	url_release(&c->at);
 	free(c->method);
 	free(c->start);
@@ -102,8 +102,8 @@ static void finish(struct call *c, int r, const char *why)
 {
 	if (!why || !*why)
 		why = r < 0 ? strerror(-r) : "";
-	if (r == -EACCES && c->session)
-		session_complain(c->session, why);
+	if (r == -EACCES && c->login)
+		login_complain(c->login, why);
 	detach(c);
 	c->ops->done(c, r, why);
 	if (!c->zombie)
@@ -288,7 +288,7 @@ static void challenged(struct call *c)
 {
 	int r;
 
-	r = session_challenged(c->session, c, c->sent_auth);
+	r = login_challenged(c->login, c, c->sent_auth);
 	if (r < 0) {
 		finish(c, r, c->why);
 		return;
@@ -301,7 +301,7 @@ static void challenged(struct call *c)
 static void refused(struct call *c)
 {
 	uint32_t wait_s = http_retry_after_s(c->x);
-	bool at_home = c->session && !c->crossed;
+	bool at_home = c->login && !c->crossed;
 
 	if (is_redirect(c->status)) {
 		follow(c);
@@ -316,7 +316,7 @@ static void refused(struct call *c)
 		uint64_t until = now_ms() + (uint64_t)wait_s * 1000;
 
 		if (at_home)
-			c->session->host->hold_until_ms[c->has_range] =
+			c->login->host->hold_until_ms[c->has_range] =
 				min_u64(until, now_ms() + MAX_HOLD_MS);
 		try_again_at(c, until);
 		return;
@@ -476,7 +476,7 @@ static int send_request(struct call *c)
 		.has_range = c->has_range,
 		.range_off = c->range_off,
 		.range_len = c->range_len,
-		.connect_timeout_ms = !c->retry	   ? 0
+		.connect_timeout_ms = !c->retry	    ? 0
 				      : c->r->peers ? META_CONNECT_PEERS_MS
 						    : META_CONNECT_MS,
 		.first_byte_timeout_ms = c->retry ? META_FIRST_BYTE_MS : 0,
@@ -521,9 +521,9 @@ static int authorize(struct call *c)
 		c->sent_auth = strdup(c->authorization);
 		return c->sent_auth ? 0 : -ENOMEM;
 	}
-	if (!c->session)
+	if (!c->login)
 		return 0;
-	return session_authorize(c->session, c, &c->sent_auth);
+	return login_authorize(c->login, c, &c->sent_auth);
 }
 
 /* Sends the next exchange, or sees to it that something happens later. */
@@ -538,10 +538,10 @@ static void go(struct call *c)
 	c->fail_r = 0;
 	c->why[0] = '\0';
 	buf_reset(&c->body);
-	if (c->session && !c->crossed &&
-	    c->session->host->hold_until_ms[c->has_range] > now_ms()) {
+	if (c->login && !c->crossed &&
+	    c->login->host->hold_until_ms[c->has_range] > now_ms()) {
 		(void)call_why(c, 0, "%s: asked us to wait", c->at.host);
-		try_again_at(c, c->session->host->hold_until_ms[c->has_range]);
+		try_again_at(c, c->login->host->hold_until_ms[c->has_range]);
 		return;
 	}
 	r = authorize(c);
@@ -616,9 +616,9 @@ int call_start(struct registry *r, const struct call_spec *spec,
 		call_free(c);
 		return e;
 	}
-	if (spec->session) {
-		c->session = spec->session;
-		c->session->refs++;
+	if (spec->login) {
+		c->login = spec->login;
+		c->login->refs++;
 	}
 	list_add_tail(&r->calls, &c->node);
 	delay_set(r, &c->deadline, c->deadline_ms);

@@ -17,7 +17,7 @@
  * to another, or to none: look-ups, refusals, redirects and the versions of
  * files without a digest are kept apart by the tag. A read that has waited in
  * vain for bytes that another one's credential should have brought tries its
- * own (store/flight.c). Bytes that have come are the store's, and are read as
+ * own (fetch/flight.c). Bytes that have come are the store's, and are read as
  * any are: see docs/architecture.md, "Over HTTP".
  *
  * Ours (--registry-config) are not used for URLs, so there is nothing that
@@ -26,9 +26,9 @@
 #define REGISTRY_CLIENT_AUTH_H
 
 #include "base/values.h"
+#include "fetch/source.h"
 #include "http/server.h"
 #include "http/url.h"
-#include "store/source.h"
 
 #define CLIENT_AUTH_LINGER_MS 10000
 #define CLIENT_AUTH_MAX_BYTES ((size_t)16 << 10)

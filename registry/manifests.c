@@ -6,7 +6,7 @@
 #include "registry/registry-private.h"
 
 struct manifest_flight {
-	struct flight f;
+	struct query f;
 	struct store *store;
 	uint64_t tag_fresh_ms;
 	char *reference;
@@ -27,14 +27,14 @@ struct manifest_flight {
 	int r; /* of the job */
 };
 
-static struct manifest_flight *of(struct flight *f)
+static struct manifest_flight *of(struct query *f)
 {
 	return container_of(f, struct manifest_flight, f);
 }
 
-static struct manifest_flight *of_job(struct job *j)
+static struct manifest_flight *of_job(struct store_job *j)
 {
-	return of(container_of(j, struct flight, job));
+	return of(container_of(j, struct query, job));
 }
 
 static void drop_content(struct manifest_flight *m)
@@ -47,7 +47,7 @@ static void drop_content(struct manifest_flight *m)
 	m->len = 0;
 }
 
-static void manifest_release(struct flight *f)
+static void manifest_release(struct query *f)
 {
 	drop_content(of(f));
 	free(of(f)->reference);
@@ -56,7 +56,7 @@ static void manifest_release(struct flight *f)
 /* Others may ask us for it from now on. */
 static void tell_peers(struct manifest_flight *m)
 {
-	struct catalog_peers *p = m->f.r->peers;
+	struct other_nodes *p = m->f.r->peers;
 
 	if (p && !m->told)
 		p->ops->noted(p, m->f.host, m->f.name,
@@ -64,10 +64,9 @@ static void tell_peers(struct manifest_flight *m)
 	m->told = true;
 }
 
-static void manifest_answer(struct flight *f, int r, void (*cb)(void),
-			    void *arg)
+static void manifest_answer(struct query *f, int r, void (*cb)(void), void *arg)
 {
-	registry_manifest_cb *call_back = (registry_manifest_cb *)cb;
+	manifest_cb *call_back = (manifest_cb *)cb;
 	struct manifest_flight *m;
 	struct manifest_result res;
 
@@ -148,7 +147,7 @@ static int load(struct manifest_flight *m, const struct digest *d)
 	return parse(m);
 }
 
-static void look_up(struct job *j)
+static void look_up(struct store_job *j)
 {
 	struct manifest_flight *m = of_job(j);
 	uint64_t now = now_unix_s(), seen;
@@ -176,7 +175,7 @@ static void note_tag(struct manifest_flight *m, uint64_t seen)
 }
 
 /* Upstream confirmed the tag, or named a digest that may be here already. */
-static void confirm(struct job *j)
+static void confirm(struct store_job *j)
 {
 	struct manifest_flight *m = of_job(j);
 
@@ -188,7 +187,7 @@ static void confirm(struct job *j)
 		note_tag(m, now_unix_s());
 }
 
-static void forget_tag(struct job *j)
+static void forget_tag(struct store_job *j)
 {
 	struct manifest_flight *m = of_job(j);
 
@@ -217,7 +216,7 @@ static void note_children(struct manifest_flight *m)
  * page with status 200 must not become a tag. A member's tag is as good as one
  * that was seen long ago. That it cannot be kept is no reason not to serve it;
  * the store logs it. */
-static void accept_content(struct job *j)
+static void accept_content(struct store_job *j)
 {
 	struct manifest_flight *m = of_job(j);
 	bool must_parse = !m->expected_known || (m->from_peers && m->by_tag);
@@ -243,30 +242,30 @@ static void accept_content(struct job *j)
 
 /* ---- Upstream ---- */
 
-static void accepted(struct flight *f)
+static void accepted(struct query *f)
 {
 	struct manifest_flight *m = of(f);
 
 	if (m->r == -EBADMSG)
-		flight_why(f, m->expected_known
-				      ? "the content does not match its digest"
-				      : "the content is no manifest");
-	flight_finish(f, m->r);
+		query_why(f, m->expected_known
+				     ? "the content does not match its digest"
+				     : "the content is no manifest");
+	query_finish(f, m->r);
 }
 
 /* The last known digest, for lack of an answer. */
-static void serve_stale(struct flight *f)
+static void serve_stale(struct query *f)
 {
 	struct manifest_flight *m = of(f);
 
 	m->stale = true;
-	flight_finish(f, 0);
+	query_finish(f, 0);
 }
 
 static void peers_answered(void *arg, int r, const char *type,
 			   const void *bytes, size_t len)
 {
-	struct flight *f = arg;
+	struct query *f = arg;
 	struct manifest_flight *m = of(f);
 
 	f->asked_peers = false;
@@ -277,19 +276,19 @@ static void peers_answered(void *arg, int r, const char *type,
 		m->len = len;
 	}
 	if (r < 0 || !m->bytes || !m->type) {
-		flight_finish(f, m->r);
+		query_finish(f, m->r);
 		return;
 	}
 	memcpy(m->bytes, bytes, len);
 	m->from_peers = true;
 	m->stale = m->by_tag;
-	flight_job(f, accept_content, accepted);
+	query_job(f, accept_content, accepted);
 }
 
 /* r: what to end with when they do not have it either. */
-static void ask_peers(struct flight *f, int r)
+static void ask_peers(struct query *f, int r)
 {
-	struct catalog_peers *p = f->r->peers;
+	struct other_nodes *p = f->r->peers;
 	struct manifest_flight *m = of(f);
 
 	m->r = r;
@@ -298,12 +297,12 @@ static void ask_peers(struct flight *f, int r)
 			     f);
 }
 
-static void failed(struct flight *f, int r, bool unreachable)
+static void failed(struct query *f, int r, bool unreachable)
 {
 	struct manifest_flight *m = of(f);
 
 	if (unreachable) {
-		flight_host_failed(f);
+		query_host_failed(f);
 		if (m->by_tag && m->bytes) {
 			log_warn("upstream does not answer; the last known "
 				 "digest of a tag is served",
@@ -319,9 +318,9 @@ static void failed(struct flight *f, int r, bool unreachable)
 	}
 	m->r = r;
 	if (r == -ENOENT && m->by_tag && m->has_digest && !unreachable)
-		flight_job(f, forget_tag, accepted);
+		query_job(f, forget_tag, accepted);
 	else
-		flight_finish(f, r);
+		query_finish(f, r);
 }
 
 static void read_digest_header(struct manifest_flight *m, struct call *c)
@@ -337,11 +336,11 @@ static void read_digest_header(struct manifest_flight *m, struct call *c)
 
 static void got(struct call *c, int r, const char *why)
 {
-	struct flight *f = c->arg;
+	struct query *f = c->arg;
 	struct manifest_flight *m = of(f);
 	const char *type = call_header(c, "Content-Type", 0);
 
-	flight_why(f, why);
+	query_why(f, why);
 	f->call = NULL;
 	if (r < 0) {
 		failed(f, call_public_errno(c, r), call_unreachable(c, r));
@@ -354,18 +353,18 @@ static void got(struct call *c, int r, const char *why)
 	m->bytes = buf_steal(&c->body);
 	m->type = strdup(type ? type : "");
 	if (!m->bytes || !m->type) {
-		flight_finish(f, m->len ? -ENOMEM : -EBADMSG);
+		query_finish(f, m->len ? -ENOMEM : -EBADMSG);
 		return;
 	}
-	flight_job(f, accept_content, accepted);
+	query_job(f, accept_content, accepted);
 }
 
 static void headed(struct call *c, int r, const char *why);
 
-static int send_call(struct flight *f, const char *method, const char *ref,
+static int send_call(struct query *f, const char *method, const char *ref,
 		     const struct call_ops *ops)
 {
-	CLEANUP(session_unref) struct session *s = NULL;
+	CLEANUP(login_unref) struct login *s = NULL;
 	CLEANUP(freep) char *url = NULL;
 	struct call_spec spec = {
 		.method = method,
@@ -376,7 +375,7 @@ static int send_call(struct flight *f, const char *method, const char *ref,
 	};
 	int r;
 
-	r = session_get(f->r, f->host, f->name, &s);
+	r = login_get(f->r, f->host, f->name, &s);
 	if (r < 0)
 		return r;
 	if (asprintf(&url, "%s/v2/%s/manifests/%s", s->host->base, f->name,
@@ -385,68 +384,68 @@ static int send_call(struct flight *f, const char *method, const char *ref,
 		return -ENOMEM;
 	}
 	spec.url = url;
-	spec.session = s;
+	spec.login = s;
 	return call_start(f->r, &spec, ops, f, &f->call);
 }
 
-static void get(struct flight *f, const char *ref)
+static void get(struct query *f, const char *ref)
 {
 	static const struct call_ops ops = {.done = got};
 	int r = send_call(f, "GET", ref, &ops);
 
 	if (r < 0)
-		flight_finish(f, r);
+		query_finish(f, r);
 }
 
-static void head(struct flight *f)
+static void head(struct query *f)
 {
 	static const struct call_ops ops = {.done = headed};
 	int r = send_call(f, "HEAD", of(f)->reference, &ops);
 
 	if (r < 0)
-		flight_finish(f, r);
+		query_finish(f, r);
 }
 
 /* After confirm(): by digest, so that a tag which moves in between cannot give
  * one digest and another content. */
-static void confirmed(struct flight *f)
+static void confirmed(struct query *f)
 {
 	struct manifest_flight *m = of(f);
 	char digest[DIGEST_STR_SIZE];
 
 	if (m->r == 0)
-		flight_finish(f, 0);
+		query_finish(f, 0);
 	else
 		get(f, digest_str(&m->expected, digest));
 }
 
 static void headed(struct call *c, int r, const char *why)
 {
-	struct flight *f = c->arg;
+	struct query *f = c->arg;
 	struct manifest_flight *m = of(f);
 
-	flight_why(f, why);
+	query_why(f, why);
 	f->call = NULL;
 	if (r == 0)
 		read_digest_header(m, c);
 	if (r == 0 && m->expected_known)
-		flight_job(f, confirm, confirmed);
+		query_job(f, confirm, confirmed);
 	else if (r == 0 || c->status == 405 || c->status == 501)
 		get(f, m->reference);
 	else
 		failed(f, call_public_errno(c, r), call_unreachable(c, r));
 }
 
-static void looked_up(struct flight *f)
+static void looked_up(struct query *f)
 {
 	struct manifest_flight *m = of(f);
 
 	if (m->r == 0 && (!m->by_tag || m->fresh)) {
-		flight_finish(f, 0);
+		query_finish(f, 0);
 		return;
 	}
 	if (m->r == 0) {
-		if (flight_host_is_down(f))
+		if (query_host_is_down(f))
 			serve_stale(f);
 		else
 			head(f);
@@ -456,18 +455,18 @@ static void looked_up(struct flight *f)
 		m->expected = m->digest;
 		m->expected_known = true;
 	}
-	if (f->r->peers && flight_host_is_down(f))
+	if (f->r->peers && query_host_is_down(f))
 		ask_peers(f, -EHOSTUNREACH);
 	else
 		get(f, m->reference);
 }
 
-static void manifest_begin(struct flight *f)
+static void manifest_begin(struct query *f)
 {
-	flight_job(f, look_up, looked_up);
+	query_job(f, look_up, looked_up);
 }
 
-static const struct flight_ops manifest_ops = {
+static const struct query_ops manifest_ops = {
 	.size = sizeof(struct manifest_flight),
 	.begin = manifest_begin,
 	.answer = manifest_answer,
@@ -488,24 +487,23 @@ static int set_reference(struct manifest_flight *m, const char *reference)
 
 void registry_get_manifest(struct registry *r, const char *host,
 			   const char *name, const char *reference,
-			   registry_manifest_cb *cb, void *arg)
+			   manifest_cb *cb, void *arg)
 {
-	struct flight *f;
+	struct query *f;
 	bool is_new;
 	char *key;
 	int e;
 
 	if (asprintf(&key, "manifest %s %s %s", host, name, reference) < 0)
 		key = NULL;
-	f = flight_join(r, &manifest_ops, key, (void (*)(void))cb, arg,
-			&is_new);
+	f = query_join(r, &manifest_ops, key, (void (*)(void))cb, arg, &is_new);
 	if (!f || !is_new)
 		return;
 	of(f)->store = r->store;
 	of(f)->tag_fresh_ms = r->tag_fresh_ms;
-	e = flight_set_repo(f, host, name);
+	e = query_set_repo(f, host, name);
 	if (e == 0)
 		e = set_reference(of(f), reference);
 	if (e < 0)
-		flight_abort(f, e);
+		query_abort(f, e);
 }

@@ -25,8 +25,8 @@ static struct metric_family m_stale = {
 	.type = METRIC_COUNTER,
 };
 
-/* One request that waits for the catalog. */
-struct ask {
+/* One request that waits for the registries. */
+struct mirror_ask {
 	struct mirror *m;
 	struct http_req *rq; /* NULL: answered or gone */
 	uv_timer_t timer;    /* the 404 at the deadline */
@@ -42,7 +42,7 @@ static void count(const char *kind, const char *code)
 
 static void on_timer_closed(uv_handle_t *h)
 {
-	struct ask *a = h->data;
+	struct mirror_ask *a = h->data;
 
 	a->closing = false;
 	if (a->called_back)
@@ -50,7 +50,7 @@ static void on_timer_closed(uv_handle_t *h)
 }
 
 /* The answer is on its way: nothing else may answer. */
-static struct http_req *take(struct ask *a)
+static struct http_req *take(struct mirror_ask *a)
 {
 	struct http_req *rq = steal_ptr(&a->rq);
 
@@ -64,7 +64,7 @@ static struct http_req *take(struct ask *a)
 
 static void on_gone(struct http_req *rq)
 {
-	struct ask *a = http_req_data(rq);
+	struct mirror_ask *a = http_req_data(rq);
 
 	(void)take(a);
 	http_release(rq);
@@ -81,16 +81,16 @@ static void not_found(struct http_req *rq, const char *kind, const char *why)
 
 static void on_deadline(uv_timer_t *t)
 {
-	struct ask *a = t->data;
+	struct mirror_ask *a = t->data;
 	struct http_req *rq = take(a);
 
 	if (rq)
 		not_found(rq, "any", "no answer from upstream in time");
 }
 
-static struct ask *ask_new(struct mirror *m, struct http_req *rq)
+static struct mirror_ask *ask_new(struct mirror *m, struct http_req *rq)
 {
-	struct ask *a = calloc(1, sizeof(*a));
+	struct mirror_ask *a = calloc(1, sizeof(*a));
 
 	if (!a) {
 		http_reply_error(rq, 500, "UNKNOWN", "out of memory");
@@ -108,8 +108,8 @@ static struct ask *ask_new(struct mirror *m, struct http_req *rq)
 	return a;
 }
 
-/* The catalog has called back: the ask ends. */
-static struct http_req *ask_end(struct ask *a)
+/* The registries have called back: the ask ends. */
+static struct http_req *ask_end(struct mirror_ask *a)
 {
 	struct http_req *rq = take(a);
 
@@ -172,7 +172,7 @@ static void reply_blob(struct mirror *m, struct http_req *rq, struct blob **b)
 
 static void on_blob(void *arg, int r, struct blob *b)
 {
-	struct ask *a = arg;
+	struct mirror_ask *a = arg;
 	struct mirror *m = a->m;
 	struct http_req *rq = ask_end(a);
 
@@ -212,7 +212,7 @@ static void get_blob(struct mirror *m, struct http_req *rq, const char *host,
 {
 	struct blob_key key = {.kind = BLOB_SHA256};
 	struct blob *b;
-	struct ask *a;
+	struct mirror_ask *a;
 
 	if (digest_parse(reference, &key.id) < 0) {
 		http_reply_error(rq, 400, "DIGEST_INVALID",
@@ -230,8 +230,8 @@ static void get_blob(struct mirror *m, struct http_req *rq, const char *host,
 	}
 	a = ask_new(m, rq);
 	if (a)
-		m->cfg.catalog->ops->get_blob(m->cfg.catalog, host, name,
-					      &key.id, on_blob, a);
+		registry_get_blob(m->cfg.registry, host, name, &key.id, on_blob,
+				  a);
 }
 
 static void get_manifest(struct mirror *m, struct http_req *rq,
@@ -239,7 +239,7 @@ static void get_manifest(struct mirror *m, struct http_req *rq,
 			 const char *reference)
 {
 	struct digest d;
-	struct ask *a;
+	struct mirror_ask *a;
 
 	if (digest_parse(reference, &d) < 0 && !ref_tag_valid(reference)) {
 		http_reply_error(rq, 400, "MANIFEST_INVALID",
@@ -248,8 +248,8 @@ static void get_manifest(struct mirror *m, struct http_req *rq,
 	}
 	a = ask_new(m, rq);
 	if (a)
-		m->cfg.catalog->ops->get_manifest(m->cfg.catalog, host, name,
-						  reference, on_manifest, a);
+		registry_get_manifest(m->cfg.registry, host, name, reference,
+				      on_manifest, a);
 }
 
 bool mirror_handle(struct mirror *m, struct http_req *rq)

@@ -19,14 +19,14 @@
 #define REGISTRY_MIRROR_H
 
 #include "base/options.h"
+#include "registry/registry.h"
 #include "registry/serve.h"
-#include "store/catalog.h"
 
 struct mirror;
 
 struct mirror_config {
 	const struct serve_config *serve; /* borrowed, like all of these */
-	struct catalog *catalog;
+	struct registry *registry;
 	/* Registries that may be asked for; empty = any. */
 	const struct string_list *hosts;
 	uint64_t deadline_ms; /* until a 404; 0 = 10 s */

@@ -7,7 +7,7 @@
 
 struct probe {
 	struct registry *r;
-	struct session *session;
+	struct login *login;
 	char *url, *authorization;
 	const struct string_list *guard;
 	bool need_ranges;
@@ -22,7 +22,7 @@ struct probe {
 static void probe_free(struct probe *p)
 {
 	call_abandon(&p->call);
-	session_unref(&p->session);
+	login_unref(&p->login);
 	free(p->url);
 	free(p->authorization);
 	free(p);
@@ -110,7 +110,7 @@ static int send_probe(struct probe *p)
 	struct call_spec spec = {
 		.method = p->got ? "GET" : "HEAD",
 		.url = p->url,
-		.session = p->session,
+		.login = p->login,
 		.authorization = p->authorization,
 		.guard = p->guard,
 		.has_range = p->got,
@@ -130,7 +130,7 @@ static bool head_tells_nothing(const struct probe *p, const struct call *c,
 	if (r < 0)
 		return c->status == 400 || c->status == 405 ||
 		       c->status == 501 ||
-		       (c->status == 403 && (c->crossed || !p->session));
+		       (c->status == 403 && (c->crossed || !p->login));
 	if (c->content_length < 0)
 		return true;
 	return p->need_ranges && c->content_length > 0 &&
@@ -174,9 +174,9 @@ int probe_start(struct registry *r, const struct probe_spec *spec, probe_cb *cb,
 	p->url = strdup(spec->url);
 	if (spec->authorization)
 		p->authorization = strdup(spec->authorization);
-	if (spec->session) {
-		p->session = spec->session;
-		p->session->refs++;
+	if (spec->login) {
+		p->login = spec->login;
+		p->login->refs++;
 	}
 	e = p->url && !p->authorization == !spec->authorization ? send_probe(p)
 								: -ENOMEM;

@@ -16,7 +16,7 @@ struct proxy {
 	struct proxy_config cfg;
 };
 
-struct ask {
+struct proxy_ask {
 	struct proxy *p;
 	struct http_req *rq;	  /* NULL: gone */
 	struct client_auth *auth; /* NULL: none */
@@ -56,7 +56,7 @@ bool proxy_target_ok(const struct string_list *allow, const char *host,
 
 static void on_gone(struct http_req *rq)
 {
-	struct ask *a = http_req_data(rq);
+	struct proxy_ask *a = http_req_data(rq);
 
 	a->rq = NULL;
 	http_release(rq);
@@ -68,7 +68,7 @@ static void refuse_target(struct http_req *rq)
 	       "a target on this host or link; --blobs-allow lets it");
 }
 
-static void reply_failure(struct ask *a, int r)
+static void reply_failure(struct proxy_ask *a, int r)
 {
 	struct http_req *rq = a->rq;
 
@@ -97,7 +97,7 @@ static void reply_failure(struct ask *a, int r)
 	}
 }
 
-static void serve(struct ask *a, struct blob *b)
+static void serve(struct proxy_ask *a, struct blob *b)
 {
 	struct serve_how how = {
 		.miss_status = 502,
@@ -115,7 +115,7 @@ static void serve(struct ask *a, struct blob *b)
 
 static void on_blob(void *arg, int r, struct blob *b)
 {
-	struct ask *a = arg;
+	struct proxy_ask *a = arg;
 
 	if (a->rq)
 		http_req_on_gone(a->rq, NULL);
@@ -153,7 +153,7 @@ static int look_up(struct proxy *p, struct http_req *rq, const char *text,
 		   const struct url *url)
 {
 	const char *value = http_req_header(rq, "Authorization");
-	struct ask *a = calloc(1, sizeof(*a));
+	struct proxy_ask *a = calloc(1, sizeof(*a));
 	int r = a ? 0 : -ENOMEM;
 
 	/* One that is not passed on is as good as none. */
@@ -167,9 +167,8 @@ static int look_up(struct proxy *p, struct http_req *rq, const char *text,
 	a->rq = rq;
 	http_req_set_data(rq, a);
 	http_req_on_gone(rq, on_gone);
-	p->cfg.catalog->ops->get_url_guarded(p->cfg.catalog, text, p->cfg.allow,
-					     a->auth ? &a->auth->base : NULL,
-					     on_blob, a);
+	registry_get_url_guarded(p->cfg.registry, text, p->cfg.allow,
+				 a->auth ? &a->auth->base : NULL, on_blob, a);
 	return 0;
 }
 

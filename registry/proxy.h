@@ -1,7 +1,7 @@
 /* The route that block drivers call: GET, HEAD /blobs/<absolute URL>, with
  * Range. It is the contract of overlaybd's p2pConfig, and Azure peerd's.
  *
- * The URL goes to the catalog, which keys the content by the digest that it
+ * The URL goes to the registries, which keys the content by the digest that it
  * finds in the path, else by the URL without its query and the version that
  * upstream names. The query (a signature, as a rule) stays in memory.
  *
@@ -19,14 +19,14 @@
 #define REGISTRY_PROXY_H
 
 #include "base/options.h"
+#include "registry/registry.h"
 #include "registry/serve.h"
-#include "store/catalog.h"
 
 struct proxy;
 
 struct proxy_config {
 	const struct serve_config *serve; /* borrowed, like all of these */
-	struct catalog *catalog;
+	struct registry *registry;
 	/* host, host:port, or ".suffix": may be asked for although on this
 	 * host or link. */
 	const struct string_list *allow;

@@ -9,18 +9,18 @@
 #include "base/cleanup.h"
 #include "base/list.h"
 #include "base/loop.h"
+#include "base/name-table.h"
+#include "base/ref.h"
 #include "http/client.h"
 #include "http/url.h"
 #include "registry/auth.h"
-#include "base/ref.h"
 #include "registry/registry.h"
-#include "registry/table.h"
 
 /* Idle entries beyond these go, the least recently used first. */
-#define MAX_SESSIONS 1024
-#define MAX_ROUTES   8192
-#define MAX_NOES     4096
-#define MAX_URLS     4096
+#define MAX_LOGINS 1024
+#define MAX_ROUTES 8192
+#define MAX_NOES   4096
+#define MAX_URLS   4096
 
 #define WHY_SIZE 320
 
@@ -38,7 +38,6 @@ struct workers; /* counts jobs that are inside work() */
 
 struct registry {
 	struct source source;
-	struct catalog catalog;
 	struct loop *loop;
 	struct http_client *client;
 	struct store *store;
@@ -47,7 +46,7 @@ struct registry {
 	struct string_list plain_http;
 	uint64_t meta_timeout_ms, tag_fresh_ms, negative_ms;
 	const struct string_list *url_guard; /* NULL: none */
-	struct catalog_peers *peers; /* NULL: none */
+	struct other_nodes *peers;	     /* NULL: none */
 	const char *node;
 
 	struct ticker *ticker;
@@ -55,8 +54,7 @@ struct registry {
 	struct workers *workers;
 
 	/* See table.h. */
-	struct hash_table hosts, sessions, routes, flights, noes, urls,
-		versions;
+	struct hash_table hosts, logins, routes, queries, noes, urls, versions;
 	struct list calls;    /* struct call */
 	struct list requests; /* struct request of upstream.c */
 
@@ -64,7 +62,7 @@ struct registry {
 	struct auth_config *auth;
 	struct timespec auth_mtime;
 	uint64_t auth_checked_ms; /* 0: never */
-	uint64_t auth_generation; /* of the contents; for sessions */
+	uint64_t auth_generation; /* of the contents; for logins */
 	bool auth_warned_helpers;
 };
 
@@ -78,21 +76,22 @@ bool delay_is_set(const struct delay *d);
 
 /* A job that may use the store in work(): registry_free() waits until work()
  * has ended. done() comes in any case, after registry_free() too. */
-struct job {
+struct store_job {
 	struct loop_job base;
 	struct workers *workers;
-	void (*work)(struct job *j);
-	void (*done)(struct job *j);
+	void (*work)(struct store_job *j);
+	void (*done)(struct store_job *j);
 };
 
-void job_start(struct registry *r, struct job *j, void (*work)(struct job *j),
-	       void (*done)(struct job *j));
+void store_job_start(struct registry *r, struct store_job *j,
+		     void (*work)(struct store_job *j),
+		     void (*done)(struct store_job *j));
 
-/* ---- session.c: hosts and logins ---- */
+/* ---- login.c: hosts and logins ---- */
 
 /* A registry's address. */
 struct host {
-	struct table_node node; /* by canonical name */
+	struct name_node node; /* by canonical name */
 	uint32_t refs;
 	char *name;
 	char *base; /* "https://registry-1.docker.io" */
@@ -104,8 +103,8 @@ struct host {
 };
 
 /* How to be let in to one repository. Between calls it stays for the next. */
-struct session {
-	struct table_node node; /* by "HOST/NAME" */
+struct login {
+	struct name_node node; /* by "HOST/NAME" */
 	struct registry *r;
 	uint32_t refs;
 	struct host *host;
@@ -123,20 +122,20 @@ struct call;
 
 /* Borrowed name parts, checked by the caller. On 0 the caller owns a
  * reference. -ENOMEM. */
-int session_get(struct registry *r, const char *host, const char *name,
-		struct session **ret);
-void session_unref(struct session **s);
+int login_get(struct registry *r, const char *host, const char *name,
+	      struct login **ret);
+void login_unref(struct login **s);
 /* 0: *ret (to be freed; NULL: none) is the value for Authorization.
  * -EINPROGRESS: a token is being fetched; call_token_ready() follows. Others:
  * refused for good. */
-int session_authorize(struct session *s, struct call *c, char **ret);
+int login_authorize(struct login *s, struct call *c, char **ret);
 /* The registry answered 401 to c, which had sent `sent` (NULL: nothing). 0:
  * authorize again and send again. -EACCES with c's why set. */
-int session_challenged(struct session *s, struct call *c, const char *sent);
+int login_challenged(struct login *s, struct call *c, const char *sent);
 /* Logs that the registry refuses, once a minute. */
-void session_complain(struct session *s, const char *why);
+void login_complain(struct login *s, const char *why);
 /* Forgets everything; for registry_free(). */
-void sessions_release(struct registry *r);
+void logins_release(struct registry *r);
 /* Reads config.json again if it has changed. */
 void creds_refresh(struct registry *r);
 /* "https" or "http" for a host of the API. */
@@ -146,12 +145,12 @@ bool host_ca_file(struct registry *r, const char *host, char *out, size_t size);
 
 /* ---- call.c: one HTTP call with login, redirects, retries ---- */
 
-/* Copied by call_start(), except session (referenced). */
+/* Copied by call_start(), except login (referenced). */
 struct call_spec {
 	const char *method; /* NULL = GET */
 	const char *url;
-	struct session *session;   /* NULL: no login */
-	const char *authorization; /* instead of a session; never sent to
+	struct login *login;	   /* NULL: no login */
+	const char *authorization; /* instead of a login; never sent to
 				      another origin; 401 is then
 				      -EKEYEXPIRED */
 	const char *accept;	   /* NULL: none */
@@ -166,7 +165,7 @@ struct call_spec {
 	/* Not NULL: hosts on this host or link are refused (-EPERM) unless
 	 * they are in it, and wherever a redirect leads. Borrowed. */
 	const struct string_list *guard;
-	bool retry;	 /* with pauses: connection errors, 429, 5xx */
+	bool retry; /* with pauses: connection errors, 429, 5xx */
 };
 
 /* A verdict of head() and data(): that was all that is wanted. */
@@ -187,11 +186,11 @@ struct call_ops {
 
 struct call {
 	struct list node; /* registry.calls */
-	struct list wait; /* session.waiters */
+	struct list wait; /* login.waiters */
 	struct registry *r;
 	const struct call_ops *ops;
 	void *arg;
-	struct session *session;
+	struct login *login;
 
 	char *method, *start, *authorization, *accept, *if_match, *content_type;
 	void *send_body;
@@ -233,7 +232,7 @@ void call_resume(struct call *c);
 int call_why(struct call *c, int r, const char *fmt, ...) PRINTF(3, 4);
 /* The i-th header of that name; NULL if absent. From head() on. */
 const char *call_header(struct call *c, const char *name, size_t i);
-/* From session.c: the token is there (r 0), or cannot be had. */
+/* From login.c: the token is there (r 0), or cannot be had. */
 void call_token_ready(struct call *c, int r, const char *why);
 /* Whether r, which a call ended with, means that nobody answered, so that what
  * was known before may be served. */
@@ -259,7 +258,7 @@ typedef void probe_cb(void *arg, int r, const struct probe_result *res,
  * are not. */
 struct probe_spec {
 	const char *url;
-	struct session *session; /* these three as in struct call_spec */
+	struct login *login; /* these three as in struct call_spec */
 	const char *authorization;
 	const struct string_list *guard;
 	bool need_ranges;
@@ -269,35 +268,35 @@ int probe_start(struct registry *r, const struct probe_spec *spec, probe_cb *cb,
 		void *arg, struct probe **ret);
 void probe_abandon(struct probe **p);
 
-/* ---- flight.c: equal requests are one ---- */
+/* ---- query.c: equal requests are one ---- */
 
-struct flight;
+struct query;
 
-struct flight_ops {
-	size_t size; /* of the struct that begins with struct flight */
-	/* From the loop, not from inside flight_join(). */
-	void (*begin)(struct flight *f);
+struct query_ops {
+	size_t size; /* of the struct that begins with struct query */
+	/* From the loop, not from inside query_join(). */
+	void (*begin)(struct query *f);
 	/* Hands the outcome to one waiter. f may be NULL when r is negative. */
-	void (*answer)(struct flight *f, int r, void (*cb)(void), void *arg);
+	void (*answer)(struct query *f, int r, void (*cb)(void), void *arg);
 	/* Frees what f owns, not f. Calls and probes were abandoned. No job is
 	 * inside work(). */
-	void (*release)(struct flight *f);
+	void (*release)(struct query *f);
 };
 
 /* The head of a request that several callers may wait for. */
-struct flight {
-	struct table_node node; /* registry.flights */
-	const struct flight_ops *ops;
+struct query {
+	struct name_node node; /* registry.queries */
+	const struct query_ops *ops;
 	struct registry *r; /* NULL after registry_free() */
 	struct list waiters;
 	struct delay begin;
-	struct job job;
-	void (*job_done)(struct flight *f);
+	struct store_job job;
+	void (*job_done)(struct query *f);
 	bool job_busy;
-	int abort_r; /* flight_abort() */
+	int abort_r; /* query_abort() */
 	struct call *call;
 	struct probe *probe;
-	bool asked_peers; /* and they have not answered yet */
+	bool asked_peers;  /* and they have not answered yet */
 	char *host, *name; /* canonical; NULL for URLs */
 	char *repo;	   /* "HOST/NAME"; a URL without its query */
 	char why[WHY_SIZE];
@@ -305,24 +304,23 @@ struct flight {
 
 /* Joins the flight of that key (taken; NULL: memory was short), or makes one;
  * *ret_new says which. NULL when memory is short: cb was answered already. */
-struct flight *flight_join(struct registry *r, const struct flight_ops *ops,
-			   char *key, void (*cb)(void), void *arg,
-			   bool *ret_new);
-/* Checks and copies both. -ENOENT, -ENOMEM: flight_abort() it. */
-int flight_set_repo(struct flight *f, const char *host, const char *name);
+struct query *query_join(struct registry *r, const struct query_ops *ops,
+			 char *key, void (*cb)(void), void *arg, bool *ret_new);
+/* Checks and copies both. -ENOENT, -ENOMEM: query_abort() it. */
+int query_set_repo(struct query *f, const char *host, const char *name);
 /* Makes begin() end the flight with r instead. */
-void flight_abort(struct flight *f, int r);
-void flight_job(struct flight *f, void (*work)(struct job *j),
-		void (*done)(struct flight *f));
+void query_abort(struct query *f, int r);
+void query_job(struct query *f, void (*work)(struct store_job *j),
+	       void (*done)(struct query *f));
 /* Keeps the reason for the log. */
-void flight_why(struct flight *f, const char *why);
+void query_why(struct query *f, const char *why);
 /* Whether the flight's host did not answer others a moment ago. */
-bool flight_host_is_down(struct flight *f);
-void flight_host_failed(struct flight *f);
+bool query_host_is_down(struct query *f);
+void query_host_failed(struct query *f);
 /* Answers all and frees f. A negative r is remembered, and logged unless it is
  * a plain "no". */
-void flight_finish(struct flight *f, int r);
-void flights_release(struct registry *r);
+void query_finish(struct query *f, int r);
+void queries_release(struct registry *r);
 /* Forgets the "no" to all; new credentials may change it. */
 void noes_release(struct registry *r);
 void no_remember(struct registry *r, const char *key, int e);
@@ -335,7 +333,7 @@ enum route_state { ROUTE_UNKNOWN, ROUTE_ASKING, ROUTE_DIRECT, ROUTE_TARGET };
 
 /* One blob at one origin. */
 struct route {
-	struct table_node node;
+	struct name_node node;
 	uint32_t refs;
 	enum route_state state;
 	char *target; /* ROUTE_TARGET: where it was redirected to; secret */
@@ -364,11 +362,11 @@ void requests_release(struct registry *r);
 
 /* What the fetches of a URL need besides its origin; in memory only. */
 struct url_secret {
-	struct table_node node; /* registry.urls, by route key */
-	char *url;		/* with the query */
-	char *etag;		/* a strong one, or NULL */
+	struct name_node node;		 /* registry.urls, by route key */
+	char *url;			 /* with the query */
+	char *etag;			 /* a strong one, or NULL */
 	const struct string_list *guard; /* of struct call_spec */
-	bool unversioned;	/* the server gives no ETag and no date */
+	bool unversioned; /* the server gives no ETag and no date */
 };
 
 /* "kind:hex origin", the key of struct url_secret, and with " tag" behind it

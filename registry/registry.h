@@ -24,11 +24,11 @@
 #include <stdint.h>
 
 #include "base/loop.h"
-#include "base/options.h"
-#include "http/client.h"
 #include "base/manifest.h"
-#include "store/catalog.h"
-#include "store/source.h"
+#include "base/options.h"
+#include "fetch/source.h"
+#include "http/client.h"
+#include "registry/other-nodes.h"
 #include "store/store.h"
 
 struct registry;
@@ -49,7 +49,7 @@ struct registry_config {
 	uint64_t negative_ms;  /* a "no" is remembered; 5 s */
 	/* Asked when upstream cannot be reached, and told of manifests; NULL =
 	 * there are no other nodes. Borrowed until registry_free(). */
-	struct catalog_peers *peers;
+	struct other_nodes *peers;
 	/* URLs of which it is not known any more who asked for them (evicted,
 	 * or from before a restart) may be on this host or link only if they
 	 * are in it, wherever redirects lead; NULL = anywhere. Borrowed until
@@ -66,9 +66,25 @@ int registry_new(const struct registry_config *cfg, struct registry **ret,
  * after it; the loop must get a turn before it is freed. */
 void registry_free(struct registry **r);
 
-typedef manifest_cb registry_manifest_cb;
-typedef tags_cb registry_tags_cb;
-typedef blob_cb registry_blob_cb;
+/* A manifest's bytes; borrowed during the callback. */
+struct manifest_result {
+	struct digest digest;
+	const char *media_type;
+	const void *bytes;
+	size_t len;
+	const struct manifest *manifest; /* NULL if it could not be parsed; the
+					    bytes match the digest all the
+					    same */
+	bool stale; /* a tag upstream did not confirm: the last known one */
+};
+
+/* res is NULL unless r is 0. */
+typedef void manifest_cb(void *arg, int r, const struct manifest_result *res);
+/* tags is sorted and borrowed; stale as above. */
+typedef void tags_cb(void *arg, int r, const struct string_list *tags,
+		     bool stale);
+/* b, NULL unless r is 0, is a reference that the callback owns. */
+typedef void blob_cb(void *arg, int r, struct blob *b);
 
 /* reference is a tag or a "sha256:…". By digest: from the store without a
  * request if it is there. By tag: the known digest while it is fresh, else
@@ -78,20 +94,20 @@ typedef blob_cb registry_blob_cb;
  * with store_repo_add(). */
 void registry_get_manifest(struct registry *r, const char *host,
 			   const char *name, const char *reference,
-			   registry_manifest_cb *cb, void *arg);
+			   manifest_cb *cb, void *arg);
 
 /* tags is sorted; borrowed. Paged (Link: rel="next"), at most 100,000 tags
  * and 16 MiB. When upstream cannot be reached: those known in the store, and
  * stale is true; -EHOSTUNREACH if none is. */
 void registry_list_tags(struct registry *r, const char *host, const char *name,
-			registry_tags_cb *cb, void *arg);
+			tags_cb *cb, void *arg);
 
 /* The blob of a repository, ready to be read: its size is taken from the store
  * if it is known there (a manifest's descriptor, or the blob itself), else
  * asked for with HEAD. The origin "registry://host/name" is added to it. The
  * callback owns the reference in *b (NULL unless r is 0). */
 void registry_get_blob(struct registry *r, const char *host, const char *name,
-		       const struct digest *d, registry_blob_cb *cb, void *arg);
+		       const struct digest *d, blob_cb *cb, void *arg);
 
 /* A plain HTTP(S) file as a blob. If its path names a digest
  * (registry/urldigest.h), that is its key, it is checked against it, and needs
@@ -102,7 +118,7 @@ void registry_get_blob(struct registry *r, const char *host, const char *name,
  * kept in memory for the fetches of this process, never stored. The version
  * stays known for tag_fresh_ms; when upstream cannot be reached, the last
  * known version is served if there is one. */
-void registry_get_url(struct registry *r, const char *url, registry_blob_cb *cb,
+void registry_get_url(struct registry *r, const char *url, blob_cb *cb,
 		      void *arg);
 
 /* The same for whoever asks over HTTP: an address of this host or link is
@@ -116,8 +132,7 @@ void registry_get_url(struct registry *r, const char *url, registry_blob_cb *cb,
  * when upstream cannot be reached. */
 void registry_get_url_guarded(struct registry *r, const char *url,
 			      const struct string_list *guard,
-			      struct source_auth *auth, registry_blob_cb *cb,
-			      void *arg);
+			      struct source_auth *auth, blob_cb *cb, void *arg);
 
 /* Ranges of blobs from their origins. Tries a blob's origins newest first; a
  * redirect's target is remembered per blob until it expires (from its query,
@@ -126,9 +141,5 @@ void registry_get_url_guarded(struct registry *r, const char *url,
  * only Accept, Range and If-Match. A request with auth begins at the place
  * that this is for. Belongs to r. */
 struct source *registry_source(struct registry *r);
-
-/* The functions above, for the floors that know nothing of registries. Belongs
- * to r. */
-struct catalog *registry_catalog(struct registry *r);
 
 #endif

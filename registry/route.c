@@ -114,7 +114,7 @@ void route_forget(struct route *rt)
 
 static void route_del(struct registry *r, struct route *rt)
 {
-	table_del(&r->routes, &rt->node);
+	name_table_del(&r->routes, &rt->node);
 	free(rt->target);
 	free(rt);
 }
@@ -123,9 +123,9 @@ static void trim(struct registry *r)
 {
 	if (r->routes.n < MAX_ROUTES)
 		return;
-	table_for_each_safe(it, &r->routes)
+	name_table_for_each_safe(it, &r->routes)
 	{
-		struct route *rt = table_at(it, struct route, node);
+		struct route *rt = name_table_at(it, struct route, node);
 
 		if (rt->refs == 0) {
 			route_del(r, rt);
@@ -138,21 +138,21 @@ int route_get(struct registry *r, const struct blob_key *key,
 	      const char *origin, const char *tag, struct route **ret)
 {
 	CLEANUP(freep) char *k = route_key(key, origin, tag);
-	struct table_node *tn;
+	struct name_node *tn;
 	struct route *rt;
 
 	if (!k)
 		return -ENOMEM;
-	tn = table_find(&r->routes, k);
+	tn = name_table_find(&r->routes, k);
 	if (tn) {
-		rt = table_entry(tn, struct route, node);
+		rt = name_table_entry(tn, struct route, node);
 	} else {
 		trim(r);
 		rt = calloc(1, sizeof(*rt));
 		if (!rt)
 			return -ENOMEM;
 		list_init(&rt->waiters);
-		if (table_add(&r->routes, &rt->node, k) < 0) {
+		if (name_table_add(&r->routes, &rt->node, k) < 0) {
 			free(rt);
 			return -ENOMEM;
 		}
@@ -203,6 +203,6 @@ void route_set_target(struct route *rt, const struct url *target)
 
 void routes_release(struct registry *r)
 {
-	table_for_each_safe(it, &r->routes)
-		route_del(r, table_at(it, struct route, node));
+	name_table_for_each_safe(it, &r->routes)
+		route_del(r, name_table_at(it, struct route, node));
 }

@@ -5,8 +5,8 @@
 
 #include "base/cleanup.h"
 #include "base/metrics.h"
+#include "fetch/readahead.h"
 #include "http/range.h"
-#include "store/readahead.h"
 
 #define BOUNDARY "peerd-3f6c1b7e9a54d208"
 /* What is sent at once out of the store. */

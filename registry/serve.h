@@ -16,9 +16,9 @@
 #define REGISTRY_SERVE_H
 
 #include "base/loop.h"
+#include "fetch/fetch.h"
 #include "http/server.h"
 #include "registry/client-auth.h"
-#include "store/fetch.h"
 #include "store/store.h"
 
 struct serve_config {
@@ -32,12 +32,12 @@ struct serve_config {
 
 struct serve_how {
 	const char *content_type; /* NULL = application/octet-stream */
-	const char *etag; /* without quotes, no longer than a digest; copied.
-			     NULL = the digest, or none for a URL's blob */
-	bool tell_digest; /* the etag as Docker-Content-Digest, too */
-	bool peer;     /* a node asks: it checks the whole itself */
-	bool as_owner; /* see fetch_read.as_owner */
-	int miss_status;  /* when nobody has the first byte; 0 = 404 */
+	const char *etag;   /* without quotes, no longer than a digest; copied.
+			       NULL = the digest, or none for a URL's blob */
+	bool tell_digest;   /* the etag as Docker-Content-Digest, too */
+	bool peer;	    /* a node asks: it checks the whole itself */
+	bool as_owner;	    /* see fetch_read.as_owner */
+	int miss_status;    /* when nobody has the first byte; 0 = 404 */
 	int refused_status; /* when upstream refuses it; 0 = miss_status. 401
 			       is answered where that is due to auth */
 	struct client_auth *auth; /* NULL: none; taken over, as *b is */

@@ -382,11 +382,11 @@ static const struct call_ops range_ops = {
 	.done = range_done,
 };
 
-/* "registry://HOST/NAME" gives a session and the blob's URL there. */
+/* "registry://HOST/NAME" gives a login and the blob's URL there. */
 static int registry_url(struct request *u, const char *origin,
-			struct session **ret_session, char **ret_url)
+			struct login **ret_login, char **ret_url)
 {
-	CLEANUP(session_unref) struct session *s = NULL;
+	CLEANUP(login_unref) struct login *s = NULL;
 	CLEANUP(freep) char *host = NULL;
 	char digest[DIGEST_STR_SIZE];
 	const char *start = origin + strlen(REGISTRY_PREFIX);
@@ -401,7 +401,7 @@ static int registry_url(struct request *u, const char *origin,
 	name++;
 	if (!ref_host_valid(host) || !ref_name_valid(name))
 		return -EINVAL;
-	r = session_get(u->r, host, name, &s);
+	r = login_get(u->r, host, name, &s);
 	if (r < 0)
 		return r;
 	if (asprintf(ret_url, "%s/v2/%s/blobs/%s", s->host->base, name,
@@ -409,14 +409,14 @@ static int registry_url(struct request *u, const char *origin,
 		*ret_url = NULL;
 		return -ENOMEM;
 	}
-	*ret_session = steal_ptr(&s);
+	*ret_login = steal_ptr(&s);
 	return 0;
 }
 
 static int send_range(struct request *u)
 {
 	const char *origin = origin_now(u);
-	CLEANUP(session_unref) struct session *s = NULL;
+	CLEANUP(login_unref) struct login *s = NULL;
 	CLEANUP(freep) char *url = NULL;
 	const struct client_auth *auth = auth_here(u);
 	struct url_secret *secret =
@@ -452,7 +452,7 @@ static int send_range(struct request *u)
 		if (r < 0)
 			return r;
 		spec.url = url;
-		spec.session = s;
+		spec.login = s;
 	} else if (auth) {
 		spec.url = auth->url;
 		spec.authorization = auth->value;

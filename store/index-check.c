@@ -39,7 +39,7 @@ struct header {
 	uint16_t upper;
 };
 
-struct node {
+struct lmdb_node {
 	uint16_t lo, hi;
 	uint16_t flags;
 	uint16_t key_len;
@@ -52,7 +52,7 @@ struct tree {
 	size_t branches, leaves, overflows, entries, root;
 };
 
-struct meta {
+struct lmdb_meta {
 	uint32_t magic, version;
 	void *address;
 	size_t map_bytes;
@@ -70,7 +70,7 @@ enum tree_kind { TREE_FREE, TREE_NAMES, TREE_RECORDS };
 struct check {
 	const uint8_t *map;
 	size_t bytes, pages, page_bytes;
-	const struct meta *meta;
+	const struct lmdb_meta *meta;
 	uint8_t *seen;	/* a bit a page: in use, or known to be free */
 	bool free_pass; /* reading what the free list says */
 };
@@ -166,7 +166,7 @@ static bool overflow_ok(struct check *c, struct count *n, size_t page,
 static bool tree_ok(struct check *c, const struct tree *t, enum tree_kind kind);
 
 static bool leaf_node_ok(struct check *c, struct count *n,
-			 const struct node *node, size_t len)
+			 const struct lmdb_node *node, size_t len)
 {
 	const uint8_t *data = node->data + node->key_len;
 	struct tree sub;
@@ -193,7 +193,7 @@ static bool leaf_node_ok(struct check *c, struct count *n,
 
 /* How many bytes of the page a node takes; 0 if it cannot be right. */
 static size_t node_bytes(const struct check *c, const struct count *n,
-			 const struct header *h, const struct node *node,
+			 const struct header *h, const struct lmdb_node *node,
 			 size_t room)
 {
 	size_t need, len = (size_t)node->hi << 16 | node->lo;
@@ -227,7 +227,7 @@ static bool nodes_ok(struct check *c, struct count *n, const struct header *h,
 	size_t total = 0;
 
 	for (size_t i = 0; i < keys; i++) {
-		const struct node *node;
+		const struct lmdb_node *node;
 		size_t len;
 
 		if (at[i] < h->upper || (at[i] & 1) ||
@@ -247,7 +247,7 @@ static bool nodes_ok(struct check *c, struct count *n, const struct header *h,
 	return total == c->page_bytes - h->upper;
 }
 
-static const struct node *node_at(const struct header *h, size_t i)
+static const struct lmdb_node *node_at(const struct header *h, size_t i)
 {
 	const uint16_t *at = (const uint16_t *)(h + 1);
 
@@ -262,7 +262,7 @@ static bool node_ok(struct check *c, struct count *n, const struct header *h,
 		    size_t i, size_t keys, int depth, struct key *low,
 		    const struct key *high)
 {
-	const struct node *node = node_at(h, i);
+	const struct lmdb_node *node = node_at(h, i);
 	struct key key = {node->data, node->key_len}, end = *high;
 	bool branch = h->flags == P_BRANCH;
 	size_t child;
@@ -284,7 +284,7 @@ static bool node_ok(struct check *c, struct count *n, const struct header *h,
 				    (size_t)node->hi << 16 | node->lo);
 	}
 	if (i + 1 < keys) {
-		const struct node *after = node_at(h, i + 1);
+		const struct lmdb_node *after = node_at(h, i + 1);
 
 		end = (struct key){after->data, after->key_len};
 		if (!key_ok(n, &end))
@@ -341,10 +341,10 @@ static bool tree_ok(struct check *c, const struct tree *t, enum tree_kind kind)
 		 n.overflows == t->overflows));
 }
 
-static const struct meta *meta_at(const struct check *c, size_t page)
+static const struct lmdb_meta *meta_at(const struct check *c, size_t page)
 {
 	const struct header *h;
-	const struct meta *m;
+	const struct lmdb_meta *m;
 
 	h = (const void *)(c->map + page * c->page_bytes);
 	m = (const void *)(h + 1);
@@ -360,7 +360,7 @@ static const struct meta *meta_at(const struct check *c, size_t page)
 static bool metas_ok(struct check *c)
 {
 	const struct header *h = (const void *)c->map;
-	const struct meta *a, *b;
+	const struct lmdb_meta *a, *b;
 
 	/* Both meta pages must lie in the file before its page size is known.
 	 */

@@ -1,27 +1,34 @@
+/* clang-format off */
 /* The index: what the store knows about its files, in LMDB. Only index.c
  * includes lmdb.h.
  *
- * <cache>/index/ is the environment (data.mdb, lock.mdb), mode 0700/0600. Its
- * databases, numbers in little-endian order unless said otherwise:
+ * <cache>/index/ is the environment (data.mdb, lock.mdb), mode 0700/0600.
+ * Numbers are little-endian unless the table says otherwise. Its databases:
  *
- *   meta       "format" -> "1"
- *   blobs      BKEY -> size u64, last use u64 (seconds since 1970), bytes of
- *              present chunks u64, state u32
- *   chunks     BKEY, segment number u32 big-endian -> bitmap[32], crc32c
- * u32[n], from u16[n]; a segment stands for 256 chunks, n is how many of them
- * the blob has origins    BKEY -> NUL-terminated strings, newest first
- *   manifests  digest[32] -> media type, NUL, bytes
- *   tags       repository, NUL, tag -> digest[32], seen u64
- *   repos      repository, NUL -> nothing (it is known)
- *              repository, NUL, 'm' or 'b', digest[32] -> size u64
- *   kv         key -> value
- *   peers      number u16 big-endian -> name
+ *   database   key                              value
+ *   meta       "format"                         "1"
+ *   blobs      BKEY                             size u64, last use u64 (seconds
+ *                                               since 1970), bytes of present
+ *                                               chunks u64, state u32
+ *   chunks     BKEY, segment u32 big-endian     bitmap[32], crc32c u32[n],
+ *                                               from u16[n]
+ *   origins    BKEY                             NUL-terminated strings, newest
+ *                                               first
+ *   manifests  digest[32]                       media type, NUL, bytes
+ *   tags       repository, NUL, tag             digest[32], seen u64
+ *   repos      repository, NUL                  nothing: it is known
+ *              repository, NUL, 'm' or 'b',
+ *              digest[32]                       size u64
+ *   kv         any                              any
+ *   peers      number u16 big-endian            name
  *
- * BKEY is 33 bytes: kind u8, id[32]. Every value is
- * followed by the CRC32C (u32) of key and value; a record whose checksum is
- * wrong counts as absent, and the first one is logged.
+ * BKEY is 33 bytes: kind u8, id[32]. A segment stands for INDEX_SEG chunks; n
+ * is how many of them the blob has. Every value is followed by the CRC32C (u32)
+ * of key and value; a record with a wrong checksum counts as absent, and the
+ * first such record is logged.
  *
  * Any thread. Writes are durable on return and serialised by LMDB. */
+/* clang-format on */
 #ifndef STORE_INDEX_H
 #define STORE_INDEX_H
 

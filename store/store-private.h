@@ -75,7 +75,7 @@ struct blob {
 	uint32_t refs;	       /* atomic; 0 <-> 1 only under store.mu */
 	uint64_t gen;	       /* atomic; changed under store.mu */
 	uint32_t state;	       /* atomic; likewise */
-	uint32_t gate; /* atomic; likewise; enum gate */
+	uint32_t gate;	       /* atomic; likewise; enum gate */
 	uint32_t npresent;     /* atomic; likewise */
 	uint64_t cached_bytes; /* atomic; likewise */
 	uint32_t used;	       /* atomic; ticks */
@@ -137,7 +137,7 @@ struct store {
 	uint32_t commit_interval_ms;
 	char *external_dir; /* NULL = none */
 	uint32_t external_grace_ms;
-	int nullfd; /* /dev/null, if there is an external_dir */
+	int nullfd;		/* /dev/null, if there is an external_dir */
 	unsigned int max_files; /* open blobs, as far as that is possible */
 	void (*event)(void *arg, struct blob *b, enum blob_event ev);
 	void *event_arg;

@@ -46,7 +46,7 @@ struct blob;
 
 enum blob_kind {
 	BLOB_SHA256 = 1, /* id is the blob's digest */
-	BLOB_URL = 2,    /* id is the SHA-256 of a URL and its version; there
+	BLOB_URL = 2,	 /* id is the SHA-256 of a URL and its version; there
 			    is no digest to verify the bytes against */
 };
 
@@ -57,13 +57,14 @@ struct blob_key {
 
 enum blob_state {
 	BLOB_PROVISIONAL, /* not yet, or not wholly, checked */
-	BLOB_VERIFIED,    /* all bytes were there and matched the digest, and
+	BLOB_VERIFIED,	  /* all bytes were there and matched the digest, and
 			     not all of them were evicted since */
-	BLOB_BAD,         /* did not match, again and again: reads give EIO
+	BLOB_BAD,	  /* did not match, again and again: reads give EIO
 			     until it is evicted */
 };
 
-/* Where a chunk came from: 0 is upstream, others are peers (store_peer_id()). */
+/* Where a chunk came from: 0 is upstream, others are peers (store_peer_id()).
+ */
 #define CHUNK_FROM_UPSTREAM 0
 
 enum blob_event {
@@ -77,9 +78,9 @@ enum blob_event {
 };
 
 struct store_config {
-	const char *dir;	/* made if absent; copied */
-	uint64_t max_bytes;	/* of chunks; 0 = no limit */
-	uint64_t min_free_bytes; /* of the file system; evict below that */
+	const char *dir;	     /* made if absent; copied */
+	uint64_t max_bytes;	     /* of chunks; 0 = no limit */
+	uint64_t min_free_bytes;     /* of the file system; evict below that */
 	uint32_t commit_interval_ms; /* batch window; 0 = 50 */
 	/* See "Blobs that somebody else keeps"; copied; NULL = none. */
 	const char *external_dir;
@@ -174,9 +175,9 @@ bool blob_failed(const struct blob *b);
 
 /* For sendfile(2): makes sure that [off, off+len) is present and checked, and
  * gives the file's descriptor, which lives until store_range_done(), and no
- * longer than the reference to b. *ret_gen tells store_gen_ok() whether the range
- * was evicted since: data that left between the two calls may be holes and must
- * not count as sent. */
+ * longer than the reference to b. *ret_gen tells store_gen_ok() whether the
+ * range was evicted since: data that left between the two calls may be holes
+ * and must not count as sent. */
 int store_range_fd(struct store *s, struct blob *b, uint64_t off, uint64_t len,
 		   int *ret_fd, uint64_t *ret_gen);
 bool store_gen_ok(struct blob *b, uint64_t gen);
@@ -264,8 +265,8 @@ int store_manifest_put(struct store *s, const struct digest *d,
 /* *ret_bytes and *ret_type are the caller's to free(). -ENOENT. One that is
  * not known is looked for in external_dir; its type is what it says itself, ""
  * if nothing. */
-int store_manifest_get(struct store *s, const struct digest *d,
-		       char **ret_type, void **ret_bytes, size_t *ret_len);
+int store_manifest_get(struct store *s, const struct digest *d, char **ret_type,
+		       void **ret_bytes, size_t *ret_len);
 
 /* repo is "HOST/NAME". seen_s: when upstream said so, seconds since 1970. */
 int store_tag_put(struct store *s, const char *repo, const char *tag,
@@ -301,8 +302,7 @@ int store_kv_get(struct store *s, const void *key, size_t key_len,
 		 struct buf *ret);
 int store_kv_del(struct store *s, const void *key, size_t key_len);
 /* Appends the keys with that prefix, as strings. */
-int store_kv_list(struct store *s, const char *prefix,
-		  struct string_list *ret);
+int store_kv_list(struct store *s, const char *prefix, struct string_list *ret);
 
 /* ---- Looking at the whole ---- */
 

@@ -1,4 +1,4 @@
-/* What a node does: what p2p/ and store/fetch.c do in the daemon, as far as it
+/* What a node does: what p2p/ and fetch/fetch.c do in the daemon, as far as it
  * decides who sends what to whom. */
 #include <math.h>
 #include <stdlib.h>

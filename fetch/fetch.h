@@ -174,7 +174,7 @@ void fetch_prefetch_post(struct fetch *f, struct blob *b, uint64_t off,
 			 uint64_t len, bool steady);
 
 /* The store's event callback, to be plugged into store_config.event by way of
- * main.c: a mismatch is only learnt of here. Any thread. */
+ * daemon.c: a mismatch is only learnt of here. Any thread. */
 void fetch_store_event(struct fetch *f, struct blob *b, enum blob_event ev);
 
 struct fetch_stats {

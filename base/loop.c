@@ -13,7 +13,7 @@ struct loop {
 	struct list posted; /* guarded by: mu */
 	bool stopping;	    /* guarded by: mu */
 	unsigned int jobs;  /* loop thread only */
-	pthread_t thread;   /* set by loop_run() */
+	pthread_t thread;   /* set by loop_run() and loop_free() */
 	bool running;	    /* atomic */
 };
 

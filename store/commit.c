@@ -366,7 +366,7 @@ static void punch_seg(struct store *s, struct blob *b, uint32_t k)
 	store_unlock(s);
 }
 
-static void tell(struct store *s, struct blob *b, bool fresh)
+static void send_events(struct store *s, struct blob *b, bool fresh)
 {
 	unsigned int dropped;
 	bool held, empty;
@@ -427,7 +427,7 @@ static void finish(struct store *s, struct list *batch, int r)
 			for (uint32_t k = 0; k < b->nsegs; k++)
 				punch_seg(s, b, k);
 		}
-		tell(s, b, fresh && r == 0);
+		send_events(s, b, fresh && r == 0);
 		blob_unref(&b);
 	}
 }

@@ -43,7 +43,7 @@ struct index {
 	/* Shared during every transaction; exclusive to change the map or to
 	 * reopen it, which LMDB allows only without transactions. */
 	pthread_rwlock_t map;
-	bool told; /* atomic; a wrong checksum was logged */
+	bool bad_crc_logged; /* atomic */
 };
 
 enum op_what { OP_PUT, OP_DEL, OP_DEL_PREFIX, OP_TOUCH };
@@ -94,7 +94,7 @@ static bool record_ok(struct index *ix, enum index_db db, const MDB_val *key,
 			return true;
 		}
 	}
-	if (!__atomic_exchange_n(&ix->told, true, __ATOMIC_RELAXED))
+	if (!__atomic_exchange_n(&ix->bad_crc_logged, true, __ATOMIC_RELAXED))
 		log_warn("damaged records in the cache index are ignored",
 			 LS("database", db_names[db]));
 	return false;

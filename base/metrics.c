@@ -212,7 +212,7 @@ void metric_add(struct metric_series *s, double delta)
 	if (!s->family)
 		return;
 	BUG_ON(s->family->type == METRIC_HISTOGRAM);
-	/* A counter never falls, whatever a clock or a length claims. */
+	/* A counter never falls, even if a clock or a length is wrong. */
 	if (s->family->type == METRIC_COUNTER && !(delta > 0))
 		return;
 	add(s, delta);

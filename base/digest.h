@@ -44,6 +44,16 @@ void sha256_final(struct sha256 *h, struct digest *ret);
 /* Frees and NULLs; NULL allowed. */
 void sha256_free(struct sha256 **h);
 
+/* The chaining value of the sum (FIPS 180-4, 6.2) after the bytes so far, whose
+ * number must be a multiple of 64: with it a later part of the same bytes can
+ * be checked without those before it. */
+#define SHA256_STATE_BYTES 32
+void sha256_state(const struct sha256 *h, uint8_t out[SHA256_STATE_BYTES]);
+/* Continues from such a state, which stands for `bytes` bytes (a multiple of
+ * 64). */
+void sha256_resume(struct sha256 *h, const uint8_t state[SHA256_STATE_BYTES],
+		   uint64_t bytes);
+
 /* crc is 0 at the start, or what the call for the bytes before returned.
  * Uses SSE4.2 when the processor has it (three interleaved streams, some
  * 10 GB/s), a table otherwise; both give the same. */

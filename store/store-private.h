@@ -34,7 +34,7 @@
 #define MAX_TOUCHES	    4096
 #define MAX_PEERS	    65534
 #define MAX_NAME	    256
-#define FILE_PATH_SIZE	    88
+#define FILE_PATH_SIZE	    160
 /* Ticks are 1/16 s since the store was opened; 0 stands for before. */
 #define TICKS_PER_S	16
 #define HOUSEKEEPING_MS 60000
@@ -54,6 +54,9 @@ struct seg {
 	uint32_t n;
 	uint32_t *crc;	 /* atomic */
 	uint16_t *from;	 /* guarded by: store.mu */
+	/* sha256_state() behind each chunk; NULL before the first sum. Written
+	 * by the sum until the blob is proven, constant from then on. */
+	uint8_t (*sums)[SHA256_STATE_BYTES];
 	uint32_t used[]; /* atomic; ticks */
 };
 
@@ -83,7 +86,7 @@ struct blob {
 	uint32_t fd_uses;      /* atomic; see blob_fd() */
 	int ext_fd;	       /* atomic; see external.c */
 	bool external;	       /* atomic; changed under store.mu */
-	bool stale;	       /* atomic; replaced by a blob of another size */
+	bool proven;	       /* atomic; see blob_proven() */
 	void *user;	       /* loop thread */
 
 	/* guarded by: store.mu */
@@ -100,8 +103,6 @@ struct blob {
 	struct list settling; /* in store.settling: holds a reference */
 	uint64_t settle_ms;
 	bool made; /* the file's name is not durable yet */
-	/* Took another size: what is there of the old one must go. */
-	bool wipe_file, wipe_records;
 	bool indexed; /* there is a record */
 	uint64_t durable_bytes;
 	uint64_t rec_last_use_s; /* as in the index */
@@ -261,8 +262,14 @@ int blob_get_quiet(struct store *s, const struct blob_key *key,
 struct blob *blob_find_locked(struct store *s, const struct blob_key *key);
 /* A reference to the blob if it is in memory, or is just being loaded. NULL. */
 struct blob *blob_find_loaded(struct store *s, const struct blob_key *key);
+/* The record of a segment changes although its chunks do not. mu is held. */
+void blob_segs_changed_locked(struct blob *b);
 /* For a blob that is being made. -ENOMEM. */
 int blob_set_size(struct blob *b, uint64_t size);
+/* Blocks. The keys of all blobs of that digest in memory or the index, each
+ * once. *ret is the caller's to free(). */
+int blob_keys_of(struct store *s, const struct digest *d, struct blob_key **ret,
+		 size_t *ret_n);
 static inline void blob_ref_locked(struct blob *b)
 {
 	ADD(&b->refs, 1);
@@ -302,6 +309,8 @@ int chunk_check(struct blob *b, uint32_t chunk, bool force);
 int pread_all(int fd, void *buf, size_t len, uint64_t off);
 /* Blocks. One whole chunk, checked; not counted as a use. */
 int chunk_read(struct blob *b, uint32_t chunk, void *buf);
+/* Whether these are the bytes of a proven blob's chunk: 0 or -EBADMSG. */
+int chunk_prove(const struct blob *b, uint32_t chunk, const void *data);
 /* Drops a chunk whose bytes are lost. mu is held. */
 void blob_damaged_locked(struct blob *b, uint32_t chunk);
 
@@ -331,6 +340,8 @@ void forget_empty(struct store *s);
 /* While b is being loaded; r is what the index said: 0 or -ENOENT. Looks into
  * the directory. Returns 0 or r. */
 int external_load(struct blob *b, int r);
+/* The size of the file of that name; 0: there is none that can be used. */
+uint64_t external_size(struct store *s, const struct digest *d);
 /* Then, with mu held. */
 void external_loaded_locked(struct blob *b);
 /* Blocks. -ENODATA: b is not external, or no longer. */

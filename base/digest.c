@@ -1,8 +1,10 @@
+#define OPENSSL_SUPPRESS_DEPRECATED
 #include "base/digest.h"
 
 #include <endian.h>
 #include <errno.h>
 #include <openssl/evp.h>
+#include <openssl/sha.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -100,48 +102,64 @@ void digest_of(const void *data, size_t len, struct digest *ret)
 	BUG_ON(r != 1);
 }
 
+/* EVP hides the chaining value that sha256_state() gives; these functions are
+ * deprecated, use the same code for the processor, and are part of OpenSSL 3.
+ */
 struct sha256 {
-	EVP_MD_CTX *ctx;
+	SHA256_CTX ctx;
 };
 
 struct sha256 *sha256_new(void)
 {
-	CLEANUP(sha256_free) struct sha256 *h = calloc(1, sizeof(*h));
+	struct sha256 *h = calloc(1, sizeof(*h));
 
-	if (!h || !get_md())
-		return NULL;
-	h->ctx = EVP_MD_CTX_new();
-	if (!h->ctx || EVP_DigestInit_ex2(h->ctx, get_md(), NULL) != 1)
-		return NULL;
-	return steal_ptr(&h);
+	if (h)
+		sha256_reset(h);
+	return h;
 }
 
 void sha256_reset(struct sha256 *h)
 {
-	int r = EVP_DigestInit_ex2(h->ctx, get_md(), NULL);
-
-	BUG_ON(r != 1);
+	BUG_ON(SHA256_Init(&h->ctx) != 1);
 }
 
 void sha256_update(struct sha256 *h, const void *data, size_t len)
 {
-	int r = EVP_DigestUpdate(h->ctx, data, len);
-
-	BUG_ON(r != 1);
+	BUG_ON(SHA256_Update(&h->ctx, data, len) != 1);
 }
 
 void sha256_final(struct sha256 *h, struct digest *ret)
 {
-	int r = EVP_DigestFinal_ex(h->ctx, ret->sha256, NULL);
+	BUG_ON(SHA256_Final(ret->sha256, &h->ctx) != 1);
+}
 
-	BUG_ON(r != 1);
+void sha256_state(const struct sha256 *h, uint8_t out[SHA256_STATE_BYTES])
+{
+	BUG_ON(h->ctx.num != 0);
+	for (size_t i = 0; i < 8; i++)
+		for (size_t k = 0; k < 4; k++)
+			out[4 * i + k] =
+				(uint8_t)(h->ctx.h[i] >> (24 - 8 * k));
+}
+
+void sha256_resume(struct sha256 *h, const uint8_t state[SHA256_STATE_BYTES],
+		   uint64_t bytes)
+{
+	uint64_t bits = bytes * 8;
+
+	BUG_ON(bytes % 64 != 0);
+	sha256_reset(h);
+	for (size_t i = 0; i < 8; i++) {
+		h->ctx.h[i] = 0;
+		for (size_t k = 0; k < 4; k++)
+			h->ctx.h[i] = h->ctx.h[i] << 8 | state[4 * i + k];
+	}
+	h->ctx.Nl = (SHA_LONG)bits;
+	h->ctx.Nh = (SHA_LONG)(bits >> 32);
 }
 
 void sha256_free(struct sha256 **h)
 {
-	if (!*h)
-		return;
-	EVP_MD_CTX_free((*h)->ctx);
 	free(*h);
 	*h = NULL;
 }

@@ -44,6 +44,16 @@ void sha256_final(struct sha256 *h, struct digest *ret);
 /* Frees *h and makes it NULL. *h may be NULL. */
 void sha256_free(struct sha256 **h);
 
+/* The chaining value of the sum (FIPS 180-4, 6.2) after the bytes so far, whose
+ * number must be a multiple of 64: with it a later part of the same bytes can
+ * be checked without those before it. */
+#define SHA256_STATE_BYTES 32
+void sha256_state(const struct sha256 *h, uint8_t out[SHA256_STATE_BYTES]);
+/* Continues from such a state, which stands for `bytes` bytes (a multiple of
+ * 64). */
+void sha256_resume(struct sha256 *h, const uint8_t state[SHA256_STATE_BYTES],
+		   uint64_t bytes);
+
 /* Returns the CRC32C of the data. crc is 0 at first, then the result for the
  * preceding bytes. Uses SSE4.2 if the processor has it (three interleaved
  * streams, about 10 GB/s), else a table; both give the same result. */

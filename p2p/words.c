@@ -15,11 +15,6 @@ struct holder_key holder_key_of(const struct blob_key *key)
 	};
 }
 
-bool blob_key_equal(const struct blob_key *a, const struct blob_key *b)
-{
-	return a->kind == b->kind && digest_equal(&a->id, &b->id);
-}
-
 /* Parses decimal digits and nothing else. */
 static int number(const char *s, uint64_t max, uint64_t *ret)
 {

@@ -24,7 +24,6 @@
 #define BLOB_TEXT_SIZE (DIGEST_STR_SIZE + 27)
 
 struct holder_key holder_key_of(const struct blob_key *key);
-bool blob_key_equal(const struct blob_key *a, const struct blob_key *b);
 
 /* Returns out. */
 char *blob_text(const struct blob_key *key, uint64_t size,

@@ -24,8 +24,7 @@ struct blob *blob_find_locked(struct store *s, const struct blob_key *key)
 {
 	struct blob *b = *bucket(s, key);
 
-	while (b && (b->key.kind != key->kind ||
-		     !digest_equal(&b->key.id, &key->id)))
+	while (b && !blob_key_equal(&b->key, key))
 		b = b->next;
 	return b;
 }
@@ -72,8 +71,11 @@ static struct blob *blob_new(struct store *s, const struct blob_key *key)
 static void blob_free(struct blob *b)
 {
 	BUG_ON(!list_empty(&b->waiters));
-	for (uint32_t i = 0; i < b->nsegs; i++)
+	for (uint32_t i = 0; i < b->nsegs; i++) {
+		if (b->segs[i])
+			free(b->segs[i]->sums);
 		free(b->segs[i]);
+	}
 	if (b->segs != &b->one)
 		free(b->segs);
 	closep(&b->fd);
@@ -253,8 +255,15 @@ static int load_seg(void *arg, const uint8_t *key, size_t key_len,
 	g = seg_make_locked(b, i);
 	if (!g)
 		return -ENOMEM;
-	if (val_len != INDEX_SEG_BYTES(g->n))
+	if (val_len != INDEX_SEG_BYTES(g->n) && val_len != INDEX_SEG_FULL(g->n))
 		return 0;
+	if (val_len == INDEX_SEG_FULL(g->n)) {
+		g->sums = calloc(g->n, sizeof(*g->sums));
+		if (!g->sums)
+			return -ENOMEM;
+		memcpy(g->sums, val + INDEX_SEG_BYTES(g->n),
+		       g->n * sizeof(*g->sums));
+	}
 	for (uint32_t c = 0; c < g->n; c++) {
 		if (!(val[c / 8] >> (c % 8) & 1))
 			continue;
@@ -288,6 +297,17 @@ static int load_origins(struct store *s, struct blob *b,
 	return 0;
 }
 
+/* It was verified, and what its chunks must be is all there. */
+static bool has_proof(const struct blob *b)
+{
+	if (b->key.kind != BLOB_SHA256 || b->state != BLOB_VERIFIED)
+		return false;
+	for (uint32_t k = 0; b->chunks > 1 && k < b->nsegs; k++)
+		if (!b->segs[k] || !b->segs[k]->sums)
+			return false;
+	return true;
+}
+
 /* Reads b from the index. No other thread uses b yet: it is `loading`. */
 static int load(struct store *s, struct blob *b)
 {
@@ -297,7 +317,9 @@ static int load(struct store *s, struct blob *b)
 
 	bkey_of(&b->key, bkey);
 	r = index_get_blob(s->ix, bkey, &rec);
-	if (r == 0 && (rec.size > BLOB_MAX_SIZE || rec.state > BLOB_BAD))
+	if (r == 0 &&
+	    (rec.size > BLOB_MAX_SIZE || rec.state > BLOB_BAD ||
+	     (b->key.claim.size > 0 && b->key.claim.size != rec.size)))
 		r = -ENOENT;
 	if (r < 0)
 		return r;
@@ -312,6 +334,10 @@ static int load(struct store *s, struct blob *b)
 		r = load_origins(s, b, bkey);
 	if (r < 0)
 		return r;
+	b->proven = has_proof(b);
+	if (b->state == BLOB_VERIFIED && b->key.kind == BLOB_SHA256 &&
+	    !b->proven)
+		b->state = BLOB_PROVISIONAL;
 	b->durable_bytes = b->cached_bytes;
 	/* They differ when a segment's record was damaged. */
 	b->rec_changed = b->cached_bytes != rec.cached_bytes;
@@ -322,14 +348,9 @@ static int load(struct store *s, struct blob *b)
 /* Sets up a blob that the index does not know. mu is held. */
 static void init_new_locked(struct store *s, struct blob *b)
 {
-	struct digest none;
-
-	b->state = BLOB_PROVISIONAL;
-	if (b->size == 0 && b->key.kind == BLOB_SHA256) {
-		digest_of("", 0, &none);
-		b->state = digest_equal(&none, &b->key.id) ? BLOB_VERIFIED
-							   : BLOB_BAD;
-	}
+	/* store_create() lets no other digest have no bytes. */
+	b->proven = b->size == 0 && b->key.kind == BLOB_SHA256;
+	b->state = b->proven ? BLOB_VERIFIED : BLOB_PROVISIONAL;
 	b->used = store_tick(s);
 	b->rec_changed = true;
 	b->load_error = 0;
@@ -415,13 +436,217 @@ int blob_get_quiet(struct store *s, const struct blob_key *key,
 	return get_or_load(s, key, false, ret, &absent);
 }
 
+/* ---- Blobs of one digest ---- */
+
+static bool same_digest(const struct blob_key *a, const struct digest *d)
+{
+	return a->kind == BLOB_SHA256 && digest_equal(&a->id, d);
+}
+
+static bool same_place(const struct blob_key *a, const struct blob_key *b)
+{
+	return a->kind == b->kind && digest_equal(&a->id, &b->id) &&
+	       memcmp(a->claim.place, b->claim.place, BLOB_PLACE_BYTES) == 0;
+}
+
+/* A proven blob in memory; NULL. mu is held. */
+static struct blob *find_proven_locked(struct store *s, const struct digest *d)
+{
+	const struct blob_key key = {.kind = BLOB_SHA256, .id = *d};
+	struct blob *b = *bucket(s, &key);
+
+	while (b && (b->loading || !same_digest(&b->key, d) || !blob_proven(b)))
+		b = b->next;
+	return b;
+}
+
+static bool has_place(const struct blob_key *key)
+{
+	static const uint8_t none[BLOB_PLACE_BYTES];
+
+	return memcmp(key->claim.place, none, sizeof(none)) != 0;
+}
+
+/* The blob that a look-up of key finds in memory; NULL. mu is held. */
+static struct blob *find_best_locked(struct store *s,
+				     const struct blob_key *key)
+{
+	struct blob *best = NULL;
+
+	if (key->kind == BLOB_SHA256)
+		best = find_proven_locked(s, &key->id);
+	if (best)
+		return best;
+	if (key->kind != BLOB_SHA256 || key->claim.size > 0 ||
+	    !has_place(key)) {
+		best = blob_find_locked(s, key);
+		return best && best->loading ? NULL : best;
+	}
+	for (struct blob *b = *bucket(s, key); b; b = b->next)
+		if (!b->loading && same_place(&b->key, key) &&
+		    LOAD(&b->cached_bytes) >
+			    (best ? LOAD(&best->cached_bytes) : 0))
+			best = b;
+	return best;
+}
+
+struct key_list {
+	struct blob_key *v;
+	size_t n, cap;
+	/* Of the records: */
+	struct blob_key proven, best;
+	const struct blob_key *want;
+	uint64_t best_bytes;
+	bool has_proven;
+};
+
+static int add_key(struct key_list *l, const struct blob_key *key)
+{
+	for (size_t i = 0; i < l->n; i++)
+		if (blob_key_equal(&l->v[i], key))
+			return 0;
+	if (l->n == l->cap) {
+		size_t cap = l->cap ? l->cap * 2 : 8;
+		void *v = reallocarray(l->v, cap, sizeof(*l->v));
+
+		if (!v)
+			return -ENOMEM;
+		l->v = v;
+		l->cap = cap;
+	}
+	l->v[l->n++] = *key;
+	return 0;
+}
+
+static int add_record(void *arg, const uint8_t *key, size_t key_len,
+		      const uint8_t *val, size_t val_len)
+{
+	struct key_list *l = arg;
+	struct index_blob rec;
+	struct blob_key k;
+
+	if (!bkey_parse(key, key_len, &k) ||
+	    !index_decode_blob(val, val_len, &rec))
+		return 0;
+	if (rec.state == BLOB_VERIFIED) {
+		l->proven = k;
+		l->has_proven = true;
+	}
+	if (l->want && same_place(&k, l->want) &&
+	    rec.cached_bytes > l->best_bytes) {
+		l->best = k;
+		l->best_bytes = rec.cached_bytes;
+	}
+	return l->want ? 0 : add_key(l, &k);
+}
+
+static int each_record(struct store *s, const struct digest *d,
+		       struct key_list *l)
+{
+	const struct blob_key key = {.kind = BLOB_SHA256, .id = *d};
+	uint8_t bkey[INDEX_BKEY];
+
+	bkey_of(&key, bkey);
+	return index_each(s->ix, INDEX_BLOBS, bkey, INDEX_BKEY_ID, add_record,
+			  l);
+}
+
+int blob_keys_of(struct store *s, const struct digest *d, struct blob_key **ret,
+		 size_t *ret_n)
+{
+	const struct blob_key key = {.kind = BLOB_SHA256, .id = *d};
+	struct key_list l = {0};
+	int r;
+
+	store_lock(s);
+	r = 0;
+	for (struct blob *b = *bucket(s, &key); r == 0 && b; b = b->next)
+		if (!b->loading && same_digest(&b->key, d))
+			r = add_key(&l, &b->key);
+	store_unlock(s);
+	if (r == 0)
+		r = each_record(s, d, &l);
+	if (r < 0) {
+		free(l.v);
+		return r;
+	}
+	*ret = l.v;
+	*ret_n = l.n;
+	return 0;
+}
+
+/* Of any size: what has most of its bytes here. */
+static int find_any_size(struct store *s, const struct blob_key *key,
+			 const struct key_list *records, struct blob **ret)
+{
+	struct blob_key k = *key;
+	struct blob *b;
+
+	store_lock(s);
+	b = find_best_locked(s, key);
+	if (b && LOAD(&b->cached_bytes) >= records->best_bytes)
+		ref_found(s, b);
+	else
+		b = NULL;
+	store_unlock(s);
+	*ret = b;
+	if (b)
+		return 0;
+	if (records->best_bytes > 0)
+		return blob_get_quiet(s, &records->best, ret);
+	k.claim.size = external_size(s, &key->id);
+	return k.claim.size > 0 ? blob_get_quiet(s, &k, ret) : -ENOENT;
+}
+
+/* A reference to what a look-up of key finds, in memory or not. -ENOENT. */
+static int find(struct store *s, const struct blob_key *key, struct blob **ret)
+{
+	struct key_list l = {.want = key};
+	struct blob *b;
+	int r;
+
+	if (key->kind != BLOB_SHA256)
+		return blob_get_quiet(s, key, ret);
+	store_lock(s);
+	b = find_proven_locked(s, &key->id);
+	if (b)
+		ref_found(s, b);
+	store_unlock(s);
+	if (b) {
+		*ret = b;
+		return 0;
+	}
+	r = each_record(s, &key->id, &l);
+	if (r == 0 && l.has_proven) {
+		r = blob_get_quiet(s, &l.proven, &b);
+		if (r == 0 && blob_proven(b)) {
+			*ret = b;
+			return 0;
+		}
+		blob_unref(&b);
+		r = r == -ENOENT ? 0 : r;
+	}
+	if (r < 0)
+		return r;
+	if (has_place(key) && key->claim.size == 0)
+		return find_any_size(s, key, &l, ret);
+	r = blob_get_quiet(s, key, &b);
+	/* Without a claim, only what containerd has checked. */
+	if (r == 0 && !has_place(key) && !blob_shared(b)) {
+		blob_unref(&b);
+		r = -ENOENT;
+	}
+	*ret = b;
+	return r;
+}
+
 int store_peek(struct store *s, const struct blob_key *key, struct blob **ret)
 {
 	struct blob *b;
 
 	store_lock(s);
-	b = blob_find_locked(s, key);
-	if (b && b->loading)
+	b = find_best_locked(s, key);
+	if (b && key->kind == BLOB_SHA256 && !has_place(key) && !blob_shared(b))
 		b = NULL;
 	if (b)
 		ref_found(s, b);
@@ -430,83 +655,37 @@ int store_peek(struct store *s, const struct blob_key *key, struct blob **ret)
 	return b ? 0 : -EAGAIN;
 }
 
-int store_get(struct store *s, const struct blob_key *key, struct blob **ret)
+/* A blob that came in whole before the last stop may not be summed yet. */
+static void kick_sum(struct store *s, struct blob *b)
 {
-	struct blob *b;
-	int r = blob_get_quiet(s, key, &b);
-
-	if (r < 0)
-		return r;
 	store_lock(s);
 	if (LOAD(&b->npresent) == b->chunks)
 		sum_kick_locked(b);
 	store_unlock(s);
-	*ret = b;
-	return 0;
 }
 
-static bool any_claimed(const struct blob *b)
+int store_get(struct store *s, const struct blob_key *key, struct blob **ret)
 {
-	for (uint32_t i = 0; i < b->nsegs; i++)
-		for (int w = 0; b->segs[i] && w < SEG_WORDS; w++)
-			if (b->segs[i]->claimed[w])
-				return true;
-	return false;
+	int r = find(s, key, ret);
+
+	if (r == 0)
+		kick_sum(s, *ret);
+	return r;
 }
 
-/* Replaces old by a blob of another size. Other holders of old get -ESTALE from
- * it. Takes over the caller's reference to old. */
-static int replace(struct store *s, struct blob *old, uint64_t size,
-		   struct blob **ret)
-{
-	struct blob *b = blob_new(s, &old->key);
-	int r = b ? blob_set_size(b, size) : -ENOMEM;
-
-	if (r < 0) {
-		if (b)
-			blob_free(b);
-		blob_unref(&old);
-		return r;
-	}
-	store_lock(s);
-	while (any_claimed(old) || old->opening)
-		(void)pthread_cond_wait(&s->changed, &s->mu);
-	if (!old->hashed || LOAD(&old->npresent) > 0 || LOAD(&old->external) ||
-	    LOAD(&old->state) == BLOB_VERIFIED) {
-		store_unlock(s);
-		blob_free(b);
-		blob_unref(&old);
-		return -ESTALE;
-	}
-	STORE_REL(&old->stale, true);
-	hash_del(s, old);
-	hash_add(s, b);
-	b->origins = old->origins;
-	old->origins = (struct string_list){0};
-	b->origins_changed = true;
-	b->indexed = old->indexed;
-	b->wipe_file = b->wipe_records = true;
-	init_new_locked(s, b);
-	store_unlock(s);
-	blob_unref(&old);
-	*ret = b;
-	return 0;
-}
-
-int store_create(struct store *s, const struct blob_key *key, uint64_t size,
-		 struct blob **ret)
+static int create(struct store *s, const struct blob_key *key, uint64_t size,
+		  struct blob **ret)
 {
 	struct blob *b;
 	bool absent;
-	int r;
+	int r = get_or_load(s, key, true, &b, &absent);
 
-	if (size > BLOB_MAX_SIZE)
-		return -EFBIG;
-	r = get_or_load(s, key, true, &b, &absent);
 	if (r < 0)
 		return r;
-	if (!absent && b->size != size)
-		return replace(s, b, size, ret);
+	if (!absent && b->size != size) {
+		blob_unref(&b);
+		return -ESTALE;
+	}
 	if (absent)
 		r = blob_set_size(b, size);
 	store_lock(s);
@@ -519,13 +698,36 @@ int store_create(struct store *s, const struct blob_key *key, uint64_t size,
 			hash_del(s, b);
 		}
 		(void)pthread_cond_broadcast(&s->changed);
-	} else if (LOAD(&b->npresent) == b->chunks) {
-		sum_kick_locked(b);
 	}
 	store_unlock(s);
 	if (r < 0)
 		blob_unref(&b);
 	*ret = b;
+	return r;
+}
+
+int store_create(struct store *s, const struct blob_key *key, uint64_t size,
+		 struct blob **ret)
+{
+	struct blob_key k = *key;
+	struct digest none;
+	int r = -ENOENT;
+
+	if (size > BLOB_MAX_SIZE)
+		return -EFBIG;
+	digest_of("", 0, &none);
+	if (k.kind == BLOB_SHA256 && size == 0 && !digest_equal(&none, &k.id))
+		return -EBADMSG;
+	if (k.kind == BLOB_SHA256 && size == 0)
+		k.claim = (struct blob_claim){0};
+	else if (k.kind == BLOB_SHA256)
+		k.claim.size = size;
+	if (k.kind == BLOB_SHA256)
+		r = find(s, &k, ret);
+	if (r == -ENOENT)
+		r = create(s, &k, size, ret);
+	if (r == 0)
+		kick_sum(s, *ret);
 	return r;
 }
 
@@ -585,10 +787,7 @@ static int open_file(struct blob *b, bool make, uint64_t *ret_size,
 	if (!S_ISREG(st.st_mode))
 		return -EIO;
 	*ret_size = (uint64_t)st.st_size;
-	if (b->wipe_file && ftruncate(fd, 0) == -1)
-		return -errno;
-	if ((b->wipe_file || *ret_size != b->size) &&
-	    ftruncate(fd, (off_t)b->size) == -1)
+	if (*ret_size != b->size && ftruncate(fd, (off_t)b->size) == -1)
 		return -errno;
 	return steal_fd(&fd);
 }
@@ -679,9 +878,9 @@ static int open_blob(struct blob *b, bool make)
 	while (b->opening)
 		(void)pthread_cond_wait(&s->changed, &s->mu);
 	fd = b->fd;
-	if (fd >= 0 || LOAD(&b->stale)) {
+	if (fd >= 0) {
 		store_unlock(s);
-		return fd >= 0 ? fd : -ESTALE;
+		return fd;
 	}
 	b->opening = true;
 	store_unlock(s);
@@ -700,7 +899,6 @@ static int open_blob(struct blob *b, bool make)
 	if (fd >= 0 || fd == -ENOENT)
 		dropped = drop_beyond(b, fd >= 0 ? length : 0);
 	if (fd >= 0) {
-		b->wipe_file = false;
 		STORE_REL(&b->fd, fd);
 		list_add_tail(&s->files, &b->file);
 		s->nfiles++;

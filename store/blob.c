@@ -44,6 +44,16 @@ enum blob_state blob_get_state(const struct blob *b)
 	return state_shown(state, b->size, LOAD(&b->cached_bytes));
 }
 
+bool blob_proven(const struct blob *b)
+{
+	return LOAD_ACQ(&b->proven);
+}
+
+bool blob_shared(const struct blob *b)
+{
+	return blob_proven(b) || LOAD_ACQ(&b->external);
+}
+
 uint64_t blob_cached_bytes(const struct blob *b)
 {
 	return LOAD_ACQ(&b->external) ? b->size : LOAD(&b->cached_bytes);
@@ -209,6 +219,43 @@ void gate_locked(struct blob *b)
 		STORE_REL(&b->gate, GATE_UNCHECKED);
 }
 
+/* ---- Proof ---- */
+
+/* The states behind the chunk and behind the one before it, and nothing else,
+ * are needed; the last chunk leads to the digest itself. */
+int chunk_prove(const struct blob *b, uint32_t chunk, const void *data)
+{
+	CLEANUP(sha256_free) struct sha256 *h = sha256_new();
+	uint8_t state[SHA256_STATE_BYTES];
+	struct digest d;
+	uint32_t before = chunk - 1;
+
+	if (!h)
+		return -ENOMEM;
+	if (chunk > 0)
+		sha256_resume(h, seg_of(b, before)->sums[before % INDEX_SEG],
+			      chunk * CHUNK_SIZE);
+	sha256_update(h, data, blob_chunk_len(b, chunk));
+	if (chunk + 1 == b->chunks) {
+		sha256_final(h, &d);
+		return digest_equal(&d, &b->key.id) ? 0 : -EBADMSG;
+	}
+	sha256_state(h, state);
+	return memcmp(state, seg_of(b, chunk)->sums[chunk % INDEX_SEG],
+		      sizeof(state)) == 0
+		       ? 0
+		       : -EBADMSG;
+}
+
+void blob_segs_changed_locked(struct blob *b)
+{
+	if (!LOAD(&b->proven))
+		return;
+	for (uint32_t k = 0; k < b->nsegs; k++)
+		b->segs[k]->changed = true;
+	b->rec_changed = true;
+}
+
 /* ---- Dropping ---- */
 
 void chunk_drop_locked(struct blob *b, uint32_t chunk)
@@ -229,6 +276,8 @@ void chunk_drop_locked(struct blob *b, uint32_t chunk)
 	if (LOAD(&b->gate) == GATE_UNCHECKED)
 		STORE_REL(&b->gate, GATE_OPEN);
 	SUB(&b->npresent, 1);
+	if (LOAD(&b->npresent) == 0)
+		blob_segs_changed_locked(b);
 	SUB(&b->cached_bytes, len);
 	SUB(&b->store->cached_bytes, len);
 	if (b->sum && chunk <= LOAD(&b->sum_next))
@@ -465,8 +514,6 @@ int store_read(struct store *s, struct blob *b, uint64_t off, void *buf,
 	}
 	if (LOAD_ACQ(&b->state) == BLOB_BAD)
 		return -EIO;
-	if (LOAD_ACQ(&b->stale))
-		return -ESTALE;
 	if (len == 0)
 		return 0;
 	if (LOAD_ACQ(&b->gate))
@@ -505,8 +552,6 @@ static int range_fd(struct store *s, struct blob *b, uint64_t off, uint64_t len,
 	}
 	if (LOAD_ACQ(&b->state) == BLOB_BAD)
 		return -EIO;
-	if (LOAD_ACQ(&b->stale))
-		return -ESTALE;
 	if (len > 0) {
 		last = (uint32_t)((off + len - 1) >> CHUNK_SHIFT);
 		r = range_check(b, first, last);
@@ -614,8 +659,6 @@ static int claim(struct store *s, struct blob *b, uint32_t chunk)
 		(void)pthread_cond_wait(&s->changed, &s->mu);
 	if (bit_get(g->present, i))
 		r = -EEXIST;
-	else if (LOAD(&b->stale))
-		r = -ESTALE;
 	else if (LOAD(&b->state) == BLOB_BAD)
 		r = -EIO;
 	else
@@ -642,17 +685,15 @@ static void publish(struct store *s, struct blob *b, uint32_t chunk,
 	store_lock(s);
 	g = b->segs[chunk >> INDEX_SEG_SHIFT];
 	STORE(&g->crc[i], crc);
-	g->from[i] = from;
+	g->from[i] = LOAD(&b->proven) ? CHUNK_FROM_VERIFIED : from;
 	STORE(&g->used[i], now);
 	STORE(&b->used, now);
 	bit_clear(g->punch, i);
 	bit_clear(g->claimed, i);
 	bit_set(g->dirty, i);
 	bit_set(g->checked, i);
-	if (LOAD(&b->state) == BLOB_VERIFIED) {
-		STORE_REL(&b->state, BLOB_PROVISIONAL);
-		b->rec_changed = true;
-	}
+	if (LOAD(&b->npresent) == 0)
+		blob_segs_changed_locked(b);
 	if (LOAD(&b->npresent) + 1 == b->chunks)
 		gate_locked(b);
 	bit_set(g->present, i);
@@ -715,6 +756,9 @@ int store_write(struct store *s, struct blob *b, uint32_t chunk,
 		return -EINVAL;
 	if (LOAD_ACQ(&b->external))
 		return -EEXIST;
+	r = blob_proven(b) ? chunk_prove(b, chunk, data) : 0;
+	if (r < 0)
+		return r;
 	keep_to_limit(s);
 	r = claim(s, b, chunk);
 	if (r < 0)

@@ -136,7 +136,7 @@ static void sync_file(struct store *s, struct blob *b)
 			r = -errno;
 		blob_fd_put(b);
 	}
-	if (r == 0 || r == -ESTALE)
+	if (r == 0)
 		return;
 	/* The kernel may have discarded the bytes already. */
 	drop_syncing(s, b);
@@ -149,10 +149,13 @@ static void sync_file(struct store *s, struct blob *b)
 
 /* ---- The index ---- */
 
-/* Writes a segment's record. False: it has no durable chunk. mu is held. */
-static bool encode_seg(const struct seg *g, uint8_t *out)
+/* mu is held. The length; 0: there is nothing to be kept. */
+static size_t encode_seg(const struct blob *b, const struct seg *g,
+			 uint8_t *out)
 {
-	bool any = false;
+	/* Of a blob without chunks no proof is kept either. */
+	bool proof = LOAD(&b->proven) && LOAD(&b->npresent) > 0 && g->sums;
+	bool any = proof;
 
 	memset(out, 0, INDEX_SEG_BYTES(g->n));
 	for (uint32_t i = 0; i < g->n; i++) {
@@ -164,7 +167,12 @@ static bool encode_seg(const struct seg *g, uint8_t *out)
 		put_le(out + 32 + (size_t)4 * g->n + (size_t)2 * i, g->from[i],
 		       2);
 	}
-	return any;
+	if (!any)
+		return 0;
+	if (!proof)
+		return INDEX_SEG_BYTES(g->n);
+	memcpy(out + INDEX_SEG_BYTES(g->n), g->sums, g->n * sizeof(*g->sums));
+	return INDEX_SEG_FULL(g->n);
 }
 
 /* Makes the flushed chunks of a segment durable. mu is held. */
@@ -184,10 +192,10 @@ static void promote(struct blob *b, struct seg *g, uint32_t first)
 static bool put_seg(struct store *s, struct blob *b, uint32_t k,
 		    struct index_batch *batch)
 {
-	uint8_t key[INDEX_BKEY + 4], rec[INDEX_SEG_BYTES(INDEX_SEG)];
-	bool changed, any = false, fresh = false;
+	uint8_t key[INDEX_BKEY + 4], rec[INDEX_SEG_FULL(INDEX_SEG)];
+	bool changed, fresh = false;
 	struct seg *g = LOAD_ACQ(&b->segs[k]);
-	uint32_t n;
+	size_t len = 0;
 
 	if (!g)
 		return false;
@@ -195,10 +203,9 @@ static bool put_seg(struct store *s, struct blob *b, uint32_t k,
 	for (int i = 0; i < SEG_WORDS; i++)
 		fresh |= g->syncing[i] != 0;
 	changed = g->changed;
-	n = g->n;
 	if (changed) {
 		promote(b, g, k * INDEX_SEG);
-		any = encode_seg(g, rec);
+		len = encode_seg(b, g, rec);
 		g->changed = false;
 	}
 	store_unlock(s);
@@ -207,9 +214,8 @@ static bool put_seg(struct store *s, struct blob *b, uint32_t k,
 	bkey_of(&b->key, key);
 	for (int i = 0; i < 4; i++)
 		key[INDEX_BKEY + i] = (uint8_t)(k >> (24 - 8 * i));
-	if (any)
-		index_put(batch, INDEX_CHUNKS, key, sizeof(key), rec,
-			  INDEX_SEG_BYTES(n));
+	if (len > 0)
+		index_put(batch, INDEX_CHUNKS, key, sizeof(key), rec, len);
 	else
 		index_del(batch, INDEX_CHUNKS, key, sizeof(key));
 	return fresh;
@@ -242,14 +248,9 @@ static bool put_blob(struct store *s, struct blob *b, struct index_batch *batch)
 {
 	uint8_t bkey[INDEX_BKEY];
 	struct index_blob rec;
-	bool fresh = false, wipe;
+	bool fresh = false;
 
 	bkey_of(&b->key, bkey);
-	store_lock(s);
-	wipe = b->wipe_records;
-	store_unlock(s);
-	if (wipe)
-		index_del_prefix(batch, INDEX_CHUNKS, bkey, sizeof(bkey));
 	for (uint32_t k = 0; k < b->nsegs; k++)
 		fresh |= put_seg(s, b, k, batch);
 	put_origins(s, b, bkey, batch);
@@ -258,6 +259,10 @@ static bool put_blob(struct store *s, struct blob *b, struct index_batch *batch)
 				  .last_use_s = blob_last_use_s(b),
 				  .cached_bytes = b->durable_bytes,
 				  .state = LOAD(&b->state)};
+	/* Without chunks no proof is kept. */
+	if (rec.state == BLOB_VERIFIED && b->chunks > 0 &&
+	    LOAD(&b->npresent) == 0)
+		rec.state = BLOB_PROVISIONAL;
 	b->rec_changed = false;
 	b->rec_last_use_s = rec.last_use_s;
 	b->indexed = true;
@@ -337,7 +342,7 @@ static void punch_seg(struct store *s, struct blob *b, uint32_t k)
 	if (!g)
 		return;
 	store_lock(s);
-	for (int i = 0; i < SEG_WORDS && !g->changed && !LOAD(&b->stale); i++) {
+	for (int i = 0; i < SEG_WORDS && !g->changed; i++) {
 		mine[i] = g->punch[i] & ~g->present[i] & ~g->claimed[i];
 		g->claimed[i] |= mine[i];
 		g->punch[i] &= ~mine[i];
@@ -418,15 +423,11 @@ static void finish(struct store *s, struct list *batch, int r)
 		store_lock(s);
 		b->in_cycle = false;
 		store_unlock(s);
-		if (r < 0 && !LOAD(&b->stale)) {
+		if (r < 0)
 			requeue(s, b);
-		} else if (!LOAD(&b->stale)) {
-			store_lock(s);
-			b->wipe_records = false;
-			store_unlock(s);
+		else
 			for (uint32_t k = 0; k < b->nsegs; k++)
 				punch_seg(s, b, k);
-		}
 		send_events(s, b, fresh && r == 0);
 		blob_unref(&b);
 	}
@@ -460,7 +461,7 @@ static int run_cycle(struct store *s, bool housekeep)
 	list_for_each (n, &blobs) {
 		struct blob *b = list_entry(n, struct blob, cycle);
 
-		b->fresh = !LOAD_ACQ(&b->stale) && put_blob(s, b, &batch);
+		b->fresh = put_blob(s, b, &batch);
 	}
 	put_peers(s, &batch, &npeers);
 	if (housekeep)

@@ -92,10 +92,16 @@ static int from_record(void *arg, const uint8_t *key, size_t key_len,
 static int by_key(const void *a, const void *b)
 {
 	const struct candidate *x = a, *y = b;
+	int r = memcmp(&x->key.id, &y->key.id, sizeof(x->key.id));
 
 	if (x->key.kind != y->key.kind)
 		return x->key.kind < y->key.kind ? -1 : 1;
-	return memcmp(&x->key.id, &y->key.id, sizeof(x->key.id));
+	if (r == 0)
+		r = memcmp(x->key.claim.place, y->key.claim.place,
+			   BLOB_PLACE_BYTES);
+	if (r == 0 && x->key.claim.size != y->key.claim.size)
+		r = x->key.claim.size < y->key.claim.size ? -1 : 1;
+	return r;
 }
 
 static int by_age(const void *a, const void *b)

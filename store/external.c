@@ -127,6 +127,9 @@ int external_load(struct blob *b, int r)
 	fd = open_external(b->store, &b->key.id, &size);
 	if (fd < 0)
 		return r;
+	/* Another size: it may have been cut short. */
+	if (b->key.claim.size > 0 && size != b->key.claim.size)
+		return r;
 	if (r == 0 && size != b->size) {
 		complain(b, "its size is wrong");
 		return 0;
@@ -139,6 +142,16 @@ int external_load(struct blob *b, int r)
 	b->ext_fd = steal_fd(&fd);
 	STORE_REL(&b->external, true);
 	return 0;
+}
+
+uint64_t external_size(struct store *s, const struct digest *d)
+{
+	CLEANUP(closep) int fd = -1;
+	uint64_t size = 0;
+
+	if (s->external_dir)
+		fd = open_external(s, d, &size);
+	return fd >= 0 ? size : 0;
 }
 
 void external_loaded_locked(struct blob *b)
@@ -202,24 +215,35 @@ static bool has_chunks(struct store *s, const struct blob_key *key)
 
 int store_external_changed(struct store *s, const struct digest *d)
 {
-	struct blob_key key = {.kind = BLOB_SHA256, .id = *d};
+	CLEANUP(freep) struct blob_key *keys = NULL;
 	CLEANUP(closep) int fd = -1;
-	struct blob *b;
 	uint64_t size = 0;
+	int worst = 0, used = 0;
+	size_t n = 0;
 	int r;
 
 	if (!s->external_dir)
 		return 0;
-	b = blob_find_loaded(s, &key);
-	if (!b && has_chunks(s, &key) && blob_get_quiet(s, &key, &b) < 0)
-		b = NULL;
-	if (b) {
-		/* Also for a blob loaded just now: its file may have gone
-		 * since. */
-		r = look(s, b);
-		blob_unref(&b);
+	r = blob_keys_of(s, d, &keys, &n);
+	if (r < 0)
 		return r;
+	/* Those that are loaded just now are looked at too: what they found may
+	 * have gone since. */
+	for (size_t i = 0; i < n; i++) {
+		struct blob *b = blob_find_loaded(s, &keys[i]);
+
+		if (!b && has_chunks(s, &keys[i]) &&
+		    blob_get_quiet(s, &keys[i], &b) < 0)
+			b = NULL;
+		if (!b)
+			continue;
+		r = look(s, b);
+		used |= r > 0;
+		worst = r < worst ? r : worst;
+		blob_unref(&b);
 	}
+	if (used || worst < 0)
+		return used ? 1 : worst;
 	/* A later load looks into the directory itself. */
 	fd = open_external(s, d, &size);
 	if (fd >= 0)

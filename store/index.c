@@ -102,7 +102,7 @@ static bool record_ok(struct index *ix, enum index_db db, const MDB_val *key,
 
 /* ---- The check, in a child ---- */
 
-enum { CHECK_OK, CHECK_DAMAGED, CHECK_FORMAT, CHECK_CANNOT };
+enum { CHECK_OK, CHECK_DAMAGED, CHECK_FORMAT, CHECK_OLD, CHECK_CANNOT };
 
 static void check_assert(MDB_env *env, const char *msg)
 {
@@ -140,10 +140,12 @@ static int check_format(MDB_txn *txn, MDB_dbi dbi)
 	if (record_crc(format_key, sizeof(format_key) - 1, p, len) !=
 	    get_le(p + len, CRC_BYTES))
 		return CHECK_DAMAGED;
-	return len == sizeof(INDEX_FORMAT) - 1 &&
-			       memcmp(p, INDEX_FORMAT, len) == 0
-		       ? CHECK_OK
-		       : CHECK_FORMAT;
+	if (len == sizeof(INDEX_FORMAT) - 1 &&
+	    memcmp(p, INDEX_FORMAT, len) == 0)
+		return CHECK_OK;
+	/* Formats are single digits so far. */
+	return len == 1 && *p >= '1' && *p < INDEX_FORMAT[0] ? CHECK_OLD
+							     : CHECK_FORMAT;
 }
 
 /* Reads every byte. The sum keeps the compiler from removing the reads. */
@@ -258,6 +260,8 @@ int index_check(const char *dir)
 		return 0;
 	case CHECK_FORMAT:
 		return -EPROTO;
+	case CHECK_OLD:
+		return -ESTALE;
 	case CHECK_CANNOT:
 		return -EIO;
 	default:

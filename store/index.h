@@ -11,7 +11,8 @@
  *                                               since 1970), bytes of present
  *                                               chunks u64, state u32
  *   chunks     BKEY, segment u32 big-endian     bitmap[32], crc32c u32[n],
- *                                               from u16[n]
+ *                                               from u16[n]; of a verified blob
+ *                                               SHA-256 state[32][n] too
  *   origins    BKEY                             NUL-terminated strings, newest
  *                                               first
  *   manifests  digest[32]                       media type, NUL, bytes
@@ -22,7 +23,7 @@
  *   kv         any                              any
  *   peers      number u16 big-endian            name
  *
- * BKEY is 33 bytes: kind u8, id[32]. A segment stands for INDEX_SEG chunks; n
+ * BKEY is 57 bytes: kind u8, id[32], claim: place[16], size u64. A segment stands for INDEX_SEG chunks; n
  * is how many of them the blob has. Every value is followed by the CRC32C (u32)
  * of key and value; a record with a wrong checksum counts as absent, and the
  * first such record is logged.
@@ -39,12 +40,16 @@
 #include "base/buf.h"
 #include "base/util.h"
 
-#define INDEX_FORMAT	   "1"
-#define INDEX_BKEY	   33
+#define INDEX_FORMAT "2"
+/* Of a URL's blob, and the part of all keys of one digest. */
+#define INDEX_BKEY_ID	   33
+#define INDEX_BKEY	   57
 #define INDEX_KEY_MAX	   500 /* LMDB's own limit is 511 */
 #define INDEX_SEG_SHIFT	   8
 #define INDEX_SEG	   256 /* chunks in a segment */
 #define INDEX_SEG_BYTES(n) (32 + 6 * (size_t)(n))
+/* With the states of the sum. */
+#define INDEX_SEG_FULL(n) (INDEX_SEG_BYTES(n) + 32 * (size_t)(n))
 
 struct index;
 

@@ -34,7 +34,7 @@
 #define MAX_TOUCHES	    4096
 #define MAX_PEERS	    65534
 #define MAX_NAME	    256
-#define FILE_PATH_SIZE	    88
+#define FILE_PATH_SIZE	    160
 /* A tick is 1/16 s since store_open(); 0 means before that. */
 #define TICKS_PER_S	16
 #define HOUSEKEEPING_MS 60000
@@ -52,8 +52,11 @@ struct seg {
 	uint64_t punch[SEG_WORDS];
 	bool changed; /* the index's record must be written */
 	uint32_t n;
-	uint32_t *crc;	 /* atomic */
-	uint16_t *from;	 /* guarded by: store.mu */
+	uint32_t *crc;	/* atomic */
+	uint16_t *from; /* guarded by: store.mu */
+	/* sha256_state() behind each chunk; NULL before the first sum. Written
+	 * by the sum until the blob is proven, constant from then on. */
+	uint8_t (*sums)[SHA256_STATE_BYTES];
 	uint32_t used[]; /* atomic; ticks */
 };
 
@@ -83,8 +86,8 @@ struct blob {
 	uint32_t fd_uses;      /* atomic; see blob_fd() */
 	int ext_fd;	       /* atomic; see external.c */
 	bool external;	       /* atomic; changed under store.mu */
-	bool stale; /* atomic; a blob of another size has replaced it */
-	void *user; /* loop thread */
+	bool proven;	       /* atomic; see blob_proven() */
+	void *user;	       /* loop thread */
 
 	/* guarded by: store.mu */
 	struct blob *next; /* in the hash table */
@@ -99,9 +102,7 @@ struct blob {
 	bool ext_refused;
 	struct list settling; /* in store.settling, which holds a reference */
 	uint64_t settle_ms;
-	bool made; /* the file's name is not durable yet */
-	/* The blob took another size: its old file and records must go. */
-	bool wipe_file, wipe_records;
+	bool made;    /* the file's name is not durable yet */
 	bool indexed; /* the index has a record */
 	uint64_t durable_bytes;
 	uint64_t rec_last_use_s; /* as in the index */
@@ -264,8 +265,14 @@ struct blob *blob_find_locked(struct store *s, const struct blob_key *key);
 /* Gets a reference to the blob if it is in memory or being loaded, else NULL.
  */
 struct blob *blob_find_loaded(struct store *s, const struct blob_key *key);
+/* The record of a segment changes although its chunks do not. mu is held. */
+void blob_segs_changed_locked(struct blob *b);
 /* For a blob that is being made. -ENOMEM. */
 int blob_set_size(struct blob *b, uint64_t size);
+/* Blocks. The keys of all blobs of that digest in memory or the index, each
+ * once. *ret is the caller's to free(). */
+int blob_keys_of(struct store *s, const struct digest *d, struct blob_key **ret,
+		 size_t *ret_n);
 static inline void blob_ref_locked(struct blob *b)
 {
 	ADD(&b->refs, 1);
@@ -307,6 +314,8 @@ int chunk_check(struct blob *b, uint32_t chunk, bool force);
 int pread_all(int fd, void *buf, size_t len, uint64_t off);
 /* Blocks. Reads one whole chunk, checked; does not count as a use. */
 int chunk_read(struct blob *b, uint32_t chunk, void *buf);
+/* Whether these are the bytes of a proven blob's chunk: 0 or -EBADMSG. */
+int chunk_prove(const struct blob *b, uint32_t chunk, const void *data);
 /* Drops a chunk whose bytes are lost. mu is held. */
 void blob_damaged_locked(struct blob *b, uint32_t chunk);
 
@@ -338,6 +347,8 @@ void forget_empty(struct store *s);
 /* Looks into external_dir while b is being loaded. r is the result of the
  * index, 0 or -ENOENT. Returns 0 or r, or -ENOMEM. */
 int external_load(struct blob *b, int r);
+/* The size of the file of that name; 0: there is none that can be used. */
+uint64_t external_size(struct store *s, const struct digest *d);
 /* The second half of external_load(). mu is held. */
 void external_loaded_locked(struct blob *b);
 /* Blocks. -ENODATA: b is not external, or no longer. */

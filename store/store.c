@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/resource.h>
@@ -27,6 +28,8 @@ void bkey_of(const struct blob_key *key, uint8_t out[INDEX_BKEY])
 {
 	out[0] = (uint8_t)key->kind;
 	memcpy(out + 1, key->id.sha256, DIGEST_BYTES);
+	memcpy(out + INDEX_BKEY_ID, key->claim.place, BLOB_PLACE_BYTES);
+	put_le(out + INDEX_BKEY_ID + BLOB_PLACE_BYTES, key->claim.size, 8);
 }
 
 bool bkey_parse(const uint8_t *p, size_t len, struct blob_key *ret)
@@ -35,17 +38,81 @@ bool bkey_parse(const uint8_t *p, size_t len, struct blob_key *ret)
 		return false;
 	ret->kind = p[0] == BLOB_SHA256 ? BLOB_SHA256 : BLOB_URL;
 	memcpy(ret->id.sha256, p + 1, DIGEST_BYTES);
+	memcpy(ret->claim.place, p + INDEX_BKEY_ID, BLOB_PLACE_BYTES);
+	ret->claim.size = get_le(p + INDEX_BKEY_ID + BLOB_PLACE_BYTES, 8);
 	return true;
 }
 
+bool blob_key_equal(const struct blob_key *a, const struct blob_key *b)
+{
+	return a->kind == b->kind && digest_equal(&a->id, &b->id) &&
+	       a->claim.size == b->claim.size &&
+	       memcmp(a->claim.place, b->claim.place, BLOB_PLACE_BYTES) == 0;
+}
+
+void blob_key_claim(struct blob_key *key, const char *origin, uint64_t size)
+{
+	static const char registry[] = "registry://";
+	size_t len = strlen(origin);
+	struct digest d;
+
+	if (strncmp(origin, registry, sizeof(registry) - 1) == 0)
+		len = sizeof(registry) - 1 +
+		      strcspn(origin + sizeof(registry) - 1, "/");
+	digest_of(origin, len, &d);
+	memcpy(key->claim.place, d.sha256, BLOB_PLACE_BYTES);
+	key->claim.size = size;
+}
+
+static bool has_claim(const struct blob_key *key)
+{
+	static const struct blob_claim none;
+
+	return memcmp(&key->claim, &none, sizeof(none)) != 0;
+}
+
+/* HEX, or HEX.PLACE.SIZE, all in hex. */
 char *blob_path(const struct blob_key *key, char out[FILE_PATH_SIZE])
 {
-	char hex[DIGEST_HEX_SIZE];
+	char hex[DIGEST_HEX_SIZE], place[DIGEST_HEX_SIZE];
+	struct digest d = {{0}};
+	int n;
 
 	(void)digest_hex(&key->id, hex);
-	(void)snprintf(out, FILE_PATH_SIZE, "blobs/%s/%.2s/%s",
-		       kind_name(key->kind), hex, hex);
+	n = snprintf(out, FILE_PATH_SIZE, "blobs/%s/%.2s/%s",
+		     kind_name(key->kind), hex, hex);
+	if (!has_claim(key))
+		return out;
+	memcpy(d.sha256, key->claim.place, BLOB_PLACE_BYTES);
+	(void)digest_hex(&d, place);
+	(void)snprintf(out + n, FILE_PATH_SIZE - (size_t)n, ".%.*s.%" PRIx64,
+		       2 * BLOB_PLACE_BYTES, place, key->claim.size);
 	return out;
+}
+
+/* The key of a file of that name; false: it is none of ours. */
+static bool parse_file_name(const char *name, struct blob_key *ret)
+{
+	char hex[DIGEST_HEX_SIZE], place[DIGEST_HEX_SIZE];
+	char path[FILE_PATH_SIZE];
+	size_t len = strcspn(name, ".");
+	struct digest d;
+
+	if (len != DIGEST_HEX_SIZE - 1)
+		return false;
+	(void)snprintf(hex, sizeof(hex), "%.*s", (int)len, name);
+	if (digest_parse_hex(hex, &ret->id) < 0)
+		return false;
+	if (name[len] == '.') {
+		(void)snprintf(place, sizeof(place), "%.*s%032d",
+			       2 * BLOB_PLACE_BYTES, name + len + 1, 0);
+		if (digest_parse_hex(place, &d) < 0 ||
+		    sscanf(name + len + 1 + 2 * BLOB_PLACE_BYTES, ".%" SCNx64,
+			   &ret->claim.size) != 1)
+			return false;
+		memcpy(ret->claim.place, d.sha256, BLOB_PLACE_BYTES);
+	}
+	return strcmp(name, strrchr(blob_path(ret, path), '/') + 1) == 0;
 }
 
 uint32_t store_tick(const struct store *s)
@@ -197,11 +264,15 @@ static int open_index(struct store *s, struct error *err)
 				 "version of this program; use the one that "
 				 "made it, or another directory",
 				 s->dir);
-	if (r == -EBADMSG) {
+	if (r == -EBADMSG)
 		log_warn("the cache index is damaged; the cache starts empty",
 			 LS("dir", s->dir), LS("kept_as", DAMAGED_DIR));
+	if (r == -ESTALE)
+		log_warn("the cache was written by an earlier version; it "
+			 "starts empty",
+			 LS("dir", s->dir), LS("kept_as", DAMAGED_DIR));
+	if (r == -EBADMSG || r == -ESTALE)
 		r = set_aside(s);
-	}
 	if (r < 0)
 		return set_error(err, r, "cannot read the cache index %s: %s",
 				 dir, strerror(-r));
@@ -286,7 +357,7 @@ static unsigned int scan_files(struct store *s, int dirfd, enum blob_kind kind)
 		uint8_t bkey[INDEX_BKEY];
 		struct index_blob rec;
 
-		if (digest_parse_hex(e->d_name, &key.id) < 0)
+		if (!parse_file_name(e->d_name, &key))
 			continue;
 		bkey_of(&key, bkey);
 		if (index_get_blob(s->ix, bkey, &rec) == -ENOENT &&

@@ -50,10 +50,27 @@ enum blob_kind {
 			 digest to check the bytes */
 };
 
+/* Whose word it is that a digest stands for so many bytes, and where those
+ * bytes come from. Bytes and facts that are not checked belong to one claim:
+ * a reader sees them only if its own name leads to that place. A digest may
+ * have several claims, each a blob of its own, until one of them is verified;
+ * that blob is then everybody's (see blob_proven()). */
+#define BLOB_PLACE_BYTES 16
+struct blob_claim {
+	uint8_t place[BLOB_PLACE_BYTES]; /* all zero: nobody's claim */
+	uint64_t size;			 /* 0: in a look-up, of any size */
+};
+
 struct blob_key {
 	enum blob_kind kind;
 	struct digest id;
+	struct blob_claim claim; /* BLOB_SHA256 only */
 };
+
+bool blob_key_equal(const struct blob_key *a, const struct blob_key *b);
+/* Sets key->claim to that of the place which the origin (see blob_add_origin())
+ * belongs to: a registry as a whole, or a single URL. */
+void blob_key_claim(struct blob_key *key, const char *origin, uint64_t size);
 
 enum blob_state {
 	BLOB_PROVISIONAL, /* not checked, or not completely */
@@ -106,13 +123,15 @@ void store_close(struct store **s);
 
 /* ---- Blobs ---- */
 
-/* Blocks (a short index read) unless the blob is in memory. -ENOENT: no record
- * and no external file. On 0 the caller owns a reference. */
+/* Blocks (a short index read) unless the blob is in memory already. The blob of
+ * that digest that is proven, whosever claim it began as; else the blob of
+ * key's claim. With a claim of any size: the one with most of its bytes here.
+ * Without a claim: only a proven or an external one. -ENOENT: there is none. On
+ * 0 the caller owns a reference. */
 int store_get(struct store *s, const struct blob_key *key, struct blob **ret);
-/* Blocks. Gets the blob of that size, or makes it. -ESTALE: the known blob has
- * another size and is verified, external, or partly cached; a blob without
- * chunks takes the new size. -EFBIG above BLOB_MAX_SIZE. A blob of size 0 has
- * no chunks; with a digest, its key alone makes it verified or bad. */
+/* Blocks. The same, and the blob of key's claim with that size is made if there
+ * is none. -ESTALE: a URL's blob has another size; -EFBIG above BLOB_MAX_SIZE;
+ * -EBADMSG: no bytes, but the digest is not that of no bytes. */
 int store_create(struct store *s, const struct blob_key *key, uint64_t size,
 		 struct blob **ret);
 /* Does not block. -EAGAIN: the blob is not in memory; use store_get(). */
@@ -128,6 +147,14 @@ uint32_t blob_chunks(const struct blob *b);
 /* Length of one chunk: CHUNK_SIZE, or less for the last one. */
 uint32_t blob_chunk_len(const struct blob *b, uint32_t chunk);
 enum blob_state blob_get_state(const struct blob *b);
+/* The blob was verified as a whole since it came into memory, or before with
+ * chunks left: what each of its chunks must be is known (see sha256_state()).
+ * Chunks that were dropped since are checked one by one as they come back,
+ * whoever brings them, and are shown to nobody before. External blobs do not
+ * count. */
+bool blob_proven(const struct blob *b);
+/* Proven or external: its bytes may be shown to every reader. */
+bool blob_shared(const struct blob *b);
 uint64_t blob_cached_bytes(const struct blob *b);
 uint32_t blob_missing(const struct blob *b); /* chunks that are not present */
 bool blob_has(const struct blob *b, uint32_t chunk);
@@ -197,11 +224,12 @@ int store_range_fd_unchecked(struct store *s, struct blob *b, uint64_t off,
 			     uint64_t *ret_gen);
 
 /* Blocks on disk. Writes a whole chunk (len = blob_chunk_len()) and marks it
- * present; the next commit makes it durable. -EEXIST: it was present, nothing
- * was done. -ENOSPC, -EDQUOT, -EROFS, -EIO: not kept (the store logs the first
- * of a series); a full disk first causes one eviction. -ESTALE as for
- * store_read(). The chunk that completes the blob starts its verification; see
- * blob_on_verified(). */
+ * present; it becomes durable with the next commit. -EBADMSG: the blob is
+ * proven, and these are not the chunk's bytes. With any other result they are.
+ * -EEXIST: it was present already, nothing is done. -ENOSPC, -EDQUOT, -EROFS,
+ * -EIO: not kept (the store logs the first of a series); eviction is tried once
+ * before. When this chunk completes the blob, verification starts by itself;
+ * see blob_wait_verified(). */
 int store_write(struct store *s, struct blob *b, uint32_t chunk,
 		const void *data, size_t len, uint16_t from);
 

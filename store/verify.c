@@ -28,7 +28,7 @@ static bool can_sum(const struct blob *b)
 {
 	uint32_t next = b->sum_reset ? 0 : LOAD(&b->sum_next);
 
-	if (b->key.kind != BLOB_SHA256 || b->chunks == 0 || LOAD(&b->stale))
+	if (b->key.kind != BLOB_SHA256 || b->chunks == 0)
 		return false;
 	if (LOAD(&b->state) != BLOB_PROVISIONAL && !b->sum_forced)
 		return false;
@@ -123,8 +123,6 @@ static void mismatched(struct store *s, struct blob *b)
 	uint32_t n;
 
 	store_lock(s);
-	if (LOAD(&b->state) == BLOB_VERIFIED)
-		STORE_REL(&b->state, BLOB_PROVISIONAL);
 	STORE_REL(&b->gate, GATE_FAILED);
 	b->rec_changed = true;
 	store_unlock(s);
@@ -141,6 +139,7 @@ static void mismatched(struct store *s, struct blob *b)
 /* mu is held. */
 static void set_verified(struct store *s, struct blob *b)
 {
+	STORE_REL(&b->proven, true);
 	STORE_REL(&b->state, BLOB_VERIFIED);
 	STORE_REL(&b->gate, GATE_OPEN);
 	b->rec_changed = true;
@@ -199,6 +198,21 @@ static int begin(struct store *s, struct blob *b)
 	return b->sum ? 0 : -ENOMEM;
 }
 
+/* For chunk_prove(), should the sum come out right. mu is held. */
+static int note_sum_locked(struct blob *b, uint32_t chunk)
+{
+	struct seg *g = seg_of(b, chunk);
+
+	if (chunk + 1 == b->chunks)
+		return 0;
+	if (!g->sums)
+		g->sums = calloc(g->n, sizeof(*g->sums));
+	if (!g->sums)
+		return -ENOMEM;
+	sha256_state(b->sum, g->sums[chunk % INDEX_SEG]);
+	return 0;
+}
+
 /* Sums some chunks. 0 or -EBADMSG: the sum is complete. -EAGAIN: continue when
  * can_sum(). -ENODATA: the next chunk is absent. */
 static int slice(struct store *s, struct blob *b, int which, uint8_t *buf)
@@ -215,9 +229,10 @@ static int slice(struct store *s, struct blob *b, int which, uint8_t *buf)
 			return r;
 		sha256_update(b->sum, buf, blob_chunk_len(b, next));
 		store_lock(s);
+		r = note_sum_locked(b, next);
 		STORE(&b->sum_next, next + 1);
-		if (b->sum_reset || s->stop ||
-		    (which == 1 && !list_empty(&b->waiters)))
+		if (r == 0 && (b->sum_reset || s->stop ||
+			       (which == 1 && !list_empty(&b->waiters))))
 			r = -EAGAIN;
 		store_unlock(s);
 	}
@@ -424,6 +439,37 @@ static void forget_checked(struct store *s, struct blob *b)
 	}
 }
 
+/* What each chunk must be is known. -ENODATA: some are not here, or no more. */
+static int verify_proven(struct store *s, struct blob *b)
+{
+	CLEANUP(freep) uint8_t *buf = malloc(CHUNK_SIZE);
+	char str[DIGEST_STR_SIZE];
+	int worst = 0;
+
+	if (!buf)
+		return -ENOMEM;
+	for (uint32_t c = 0; c < b->chunks; c++) {
+		uint64_t gen = __atomic_load_n(&b->gen, __ATOMIC_SEQ_CST);
+		int r = chunk_present(b, c) ? chunk_read(b, c, buf) : -ENODATA;
+
+		if (r == 0)
+			r = chunk_prove(b, c, buf);
+		if (r == -EBADMSG) {
+			store_lock(s);
+			/* Else it was dropped, and perhaps written anew. */
+			if (LOAD(&b->gen) == gen)
+				blob_damaged_locked(b, c);
+			store_unlock(s);
+			log_warn("a damaged chunk in the cache is dropped",
+				 LS("blob", digest_str(&b->key.id, str)),
+				 LU("chunk", c));
+		}
+		if (r < 0)
+			worst = r == -EBADMSG ? -ENODATA : r;
+	}
+	return worst;
+}
+
 int store_verify(struct store *s, struct blob *b)
 {
 	struct verify_wait w = {.s = s};
@@ -433,9 +479,9 @@ int store_verify(struct store *s, struct blob *b)
 		if (w.r != -ENODATA)
 			return w.r;
 	}
-	if (LOAD_ACQ(&b->stale))
-		return -ESTALE;
 	forget_checked(s, b);
+	if (blob_proven(b))
+		return verify_proven(s, b);
 	cond_init(&w.cond);
 	wait_verified(s, b, true, verify_done, &w);
 	store_lock(s);

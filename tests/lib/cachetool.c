@@ -4,6 +4,7 @@
  *   cachetool format DIR NUMBER     writes another format version
  *   cachetool file DIR DIGEST       path of the blob's file */
 #include <errno.h>
+#include <glob.h>
 #include <inttypes.h>
 
 #include "base/cleanup.h"
@@ -62,16 +63,24 @@ static int set_format(const char *dir, const char *number)
 	return r < 0 ? fail(path, r) : 0;
 }
 
+/* The files of that digest: one for each claim. */
 static int file(const char *dir, const char *digest)
 {
-	char hex[DIGEST_HEX_SIZE];
+	char pattern[4096], hex[DIGEST_HEX_SIZE];
 	struct digest d;
+	glob_t found;
 	int r = digest_parse(digest, &d);
 
 	if (r < 0)
 		return fail(digest, r);
 	digest_hex(&d, hex);
-	printf("%s/blobs/sha256/%.2s/%s\n", dir, hex, hex);
+	snprintf(pattern, sizeof(pattern), "%s/blobs/sha256/%.2s/%s*", dir, hex,
+		 hex);
+	if (glob(pattern, 0, NULL, &found) != 0)
+		return fail(pattern, -ENOENT);
+	for (size_t i = 0; i < found.gl_pathc; i++)
+		puts(found.gl_pathv[i]);
+	globfree(&found);
 	return 0;
 }
 

@@ -12,8 +12,7 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
-#include "store/index.h"
-#include "store/store.h"
+#include "store/store-private.h"
 #include "tests/unit/tap.h"
 
 /* ThreadSanitizer's runtime cannot start threads in a forked child. */
@@ -135,6 +134,8 @@ static inline struct blob_key sha_key(uint64_t seed, uint64_t size)
 	}
 	sha256_final(h, &key.id);
 	sha256_free(&h);
+	if (size > 0)
+		blob_key_claim(&key, "registry://example.com/a", size);
 	return key;
 }
 
@@ -205,11 +206,10 @@ static inline int read_same(struct store *s, struct blob *b, uint64_t seed,
 static inline char *file_of(struct blob_key key)
 {
 	static char path[5000];
-	char hex[DIGEST_HEX_SIZE];
+	char name[FILE_PATH_SIZE];
 
-	(void)digest_hex(&key.id, hex);
-	(void)snprintf(path, sizeof(path), "%s/blobs/%s/%.2s/%s", t_dir,
-		       key.kind == BLOB_URL ? "url" : "sha256", hex, hex);
+	(void)snprintf(path, sizeof(path), "%s/%s", t_dir,
+		       blob_path(&key, name));
 	return path;
 }
 

@@ -133,6 +133,7 @@ static void check_whole(struct store *s, struct blob *b, uint64_t seed)
 static void test_in_place(void)
 {
 	struct blob_key key = sha_key(1, SIZE), other = sha_key(2, SIZE);
+	struct blob_key nobody = {.kind = BLOB_SHA256, .id = key.id};
 	struct store *s;
 	struct blob *b;
 
@@ -156,7 +157,12 @@ static void test_in_place(void)
 	b = make_blob(s, key, SIZE);
 	check_whole(s, b, 1);
 	blob_unref(&b);
-	EQ(store_create(s, &key, SIZE + 1, &b), -ESTALE);
+	b = make_blob(s, key, SIZE + 1);
+	OK(!blob_external(b));
+	blob_unref(&b);
+	b = get_blob(s, nobody);
+	OK(blob_external(b));
+	blob_unref(&b);
 	store_close(&s);
 
 	/* What was learnt about it remains. */

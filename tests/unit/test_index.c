@@ -263,9 +263,13 @@ static void other_format(void)
 {
 	struct index *ix = open_ix();
 
-	EQ(put(ix, INDEX_META, "format", "2"), 0);
+	EQ(put(ix, INDEX_META, "format", "9"), 0);
 	index_close(&ix);
 	EQ(index_check(path_of("i")), -EPROTO);
+	ix = open_ix();
+	EQ(put(ix, INDEX_META, "format", "1"), 0);
+	index_close(&ix);
+	EQ(index_check(path_of("i")), -ESTALE);
 	wipe();
 }
 

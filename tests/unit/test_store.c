@@ -113,12 +113,8 @@ static void empty_blobs(void)
 	EQ(verified(s, b), 0);
 	EQ(store_verify(s, b), 0);
 	blob_unref(&b);
-	b = make_blob(s, wrong, 0);
-	EQ(blob_get_state(b), BLOB_BAD);
-	EQ(store_read(s, b, 0, &c, 0), -EIO);
-	EQ(verified(s, b), -EBADMSG);
-	blob_unref(&b);
-	/* It had no chunk, so it may take its real size. */
+	/* No digest but one is that of no bytes, whoever says so. */
+	EQ(store_create(s, &wrong, 0, &b), -EBADMSG);
 	b = make_blob(s, wrong, 5);
 	EQ(blob_get_state(b), BLOB_PROVISIONAL);
 	write_all(s, b, 3);
@@ -136,34 +132,16 @@ static void other_sizes(void)
 {
 	struct blob_key key = url_key(5);
 	struct store *s = open_store();
-	struct blob *b = NULL, *old = make_blob(s, key, 5 * MIB);
+	struct blob *b = make_blob(s, key, 300 * MIB), *other = NULL;
 
-	EQ(store_create(s, &key, BLOB_MAX_SIZE + 1, &b), -EFBIG);
-	EQ(blob_add_origin(s, old, "https://example.com/x"), 0);
-	b = make_blob(s, key, 3 * MIB);
-	OK(b != old);
-	EQ(write_chunk(s, old, 0, 5), -ESTALE);
-	EQ(read_same(s, old, 5, 0, 1), -ESTALE);
-	EQ(write_chunk(s, b, 0, 5), 0);
-	EQ(store_sync(s), 0);
-	blob_unref(&old);
-	EQ(store_create(s, &key, 5 * MIB, &old), -ESTALE);
-	blob_unref(&b);
-	store_close(&s);
-
-	s = open_store();
-	b = get_blob(s, key);
-	EQ(blob_size(b), 3 * MIB);
-	EQ(read_same(s, b, 5, 0, MIB), 0);
-	/* All evicted: a new size is no trouble. */
-	EQ(store_evict(s, b), 0);
-	blob_unref(&b);
-	b = make_blob(s, key, 300 * MIB);
+	EQ(store_create(s, &key, BLOB_MAX_SIZE + 1, &other), -EFBIG);
+	EQ(store_create(s, &key, 5 * MIB, &other), -ESTALE);
 	EQ(write_chunk(s, b, 299, 5), 0);
 	EQ(store_sync(s), 0);
 	blob_unref(&b);
 	store_close(&s);
 	s = open_store();
+	EQ(store_create(s, &key, 5 * MIB, &other), -ESTALE);
 	b = get_blob(s, key);
 	EQ(blob_missing(b), 299);
 	EQ(read_same(s, b, 5, 299 * MIB, MIB), 0);
@@ -278,8 +256,7 @@ static void mismatch_from_upstream(void)
 	wipe();
 }
 
-/* A verified blob that loses a chunk is checked again, and what was verified
- * is not held against the one who brought it. */
+/* A chunk that a verified blob has lost must come back as it was. */
 static void verified_again(void)
 {
 	uint64_t size = 3 * MIB;
@@ -300,13 +277,139 @@ static void verified_again(void)
 	b = get_blob(s, key);
 	EQ(read_same(s, b, 12, 0, size), -ENODATA);
 	EQ(blob_missing(b), 1);
-	EQ(write_chunk_as(s, b, 1, 13, peer), 0);
-	EQ(verified(s, b), -EBADMSG);
+	EQ(write_chunk_as(s, b, 1, 13, peer), -EBADMSG);
 	EQ(blob_missing(b), 1);
+	EQ(events(BLOB_EV_MISMATCH), 0);
 	EQ(write_chunk_as(s, b, 1, 12, peer), 0);
 	EQ(verified(s, b), 0);
 	EQ(read_same(s, b, 12, 0, size), 0);
 	blob_unref(&b);
+	store_close(&s);
+	wipe();
+}
+
+/* What the chunks of a verified blob must be is remembered as long as any of
+ * them is here or somebody holds the blob: also over a restart, and in a blob
+ * of several segments. */
+static void proof(void)
+{
+	uint64_t size = 260 * MIB + 5;
+	struct blob_key key = sha_key(40, size);
+	struct store *s = open_store();
+	struct blob *b = make_blob(s, key, size);
+	static const uint32_t some[] = {0, 1, 255, 256, 259, 260};
+
+	OK(!blob_proven(b));
+	write_all(s, b, 40);
+	EQ(verified(s, b), 0);
+	OK(blob_proven(b) && blob_shared(b));
+	EQ(store_sync(s), 0);
+	EQ(store_evict(s, b), 0);
+	for (size_t i = 0; i < ARRAY_SIZE(some); i++) {
+		EQ(write_chunk(s, b, some[i], 41), -EBADMSG);
+		OK(!blob_has(b, some[i]));
+		EQ(write_chunk(s, b, some[i], 40), 0);
+	}
+	EQ(blob_get_state(b), BLOB_VERIFIED);
+	EQ(store_verify(s, b), -ENODATA); /* not all of it is here */
+	EQ(blob_missing(b), 261 - ARRAY_SIZE(some));
+	EQ(store_sync(s), 0);
+	blob_unref(&b);
+	store_close(&s);
+
+	s = open_store();
+	b = get_blob(s, key);
+	OK(blob_proven(b));
+	EQ(write_chunk(s, b, 100, 41), -EBADMSG);
+	EQ(write_chunk(s, b, 100, 40), 0);
+	/* Bytes on disk that their own checksum vouches for. */
+	EQ(store_evict(s, b), 0);
+	blob_unref(&b);
+	store_close(&s);
+
+	/* Nothing was left of it: it begins as a claim again. */
+	s = open_store();
+	b = get_blob(s, key);
+	OK(!blob_proven(b));
+	EQ(blob_get_state(b), BLOB_PROVISIONAL);
+	EQ(write_chunk(s, b, 100, 41), 0);
+	blob_unref(&b);
+	store_close(&s);
+	wipe();
+}
+
+/* Unchecked bytes belong to who claimed them; verified ones to everybody. */
+static void claims(void)
+{
+	uint64_t size = 2 * MIB + 9;
+	struct blob_key good = sha_key(42, size), evil = good, any, nobody = good;
+	struct store *s = open_store();
+	struct blob *b, *e, *x = NULL;
+
+	blob_key_claim(&evil, "http://evil.example/x", size);
+	nobody.claim = (struct blob_claim){0};
+	b = make_blob(s, good, size);
+	e = make_blob(s, evil, size);
+	OK(b != e);
+	EQ(write_chunk(s, e, 0, 43), 0);
+	EQ(blob_missing(b), 3);
+	EQ(read_same(s, b, 43, 0, 16), -ENODATA);
+	EQ(write_chunk(s, b, 0, 42), 0);
+	EQ(read_same(s, b, 42, 0, 16), 0);
+	EQ(read_same(s, e, 43, 0, 16), 0);
+	EQ(store_get(s, &nobody, &x), -ENOENT);
+	EQ(store_peek(s, &nobody, &x), -EAGAIN);
+	/* Another repository of the registry is the same place; another size
+	 * is another claim. */
+	any = nobody;
+	blob_key_claim(&any, "registry://example.com/other", 0);
+	EQ(store_get(s, &any, &x), 0);
+	OK(x == b);
+	blob_unref(&x);
+	any.claim.size = size + 1;
+	EQ(store_get(s, &any, &x), -ENOENT);
+	blob_key_claim(&any, "registry://example.co/other", 0);
+	EQ(store_get(s, &any, &x), -ENOENT);
+	EQ(store_sync(s), 0);
+	blob_unref(&b);
+	blob_unref(&e);
+	store_close(&s);
+
+	s = open_store();
+	e = get_blob(s, evil);
+	EQ(read_same(s, e, 43, 0, 16), 0);
+	b = get_blob(s, good);
+	EQ(read_same(s, b, 42, 0, 16), 0);
+	EQ(write_chunk(s, e, 1, 42), 0);
+	EQ(write_chunk(s, e, 2, 42), 0);
+	EQ(verified(s, e) == 0, false);
+	WAIT(events(BLOB_EV_MISMATCH) == 1);
+	EQ(blob_missing(e), 3);
+	EQ(blob_missing(b), 2);
+	EQ(write_chunk(s, b, 1, 42), 0);
+	EQ(write_chunk(s, b, 2, 42), 0);
+	EQ(verified(s, b), 0);
+	/* Now it is everybody's, whatever they claimed. */
+	EQ(store_get(s, &nobody, &x), 0);
+	OK(x == b);
+	blob_unref(&x);
+	EQ(store_peek(s, &evil, &x), 0);
+	OK(x == b);
+	blob_unref(&x);
+	evil.claim.size = 7;
+	x = make_blob(s, evil, 7);
+	OK(x == b);
+	blob_unref(&x);
+	EQ(store_sync(s), 0);
+	blob_unref(&b);
+	blob_unref(&e);
+	store_close(&s);
+
+	s = open_store();
+	x = make_blob(s, evil, 7);
+	EQ(blob_size(x), size);
+	EQ(read_same(s, x, 42, 0, size), 0);
+	blob_unref(&x);
 	store_close(&s);
 	wipe();
 }
@@ -736,6 +839,8 @@ int main(void)
 	RUN(mismatch_from_peer);
 	RUN(mismatch_from_upstream);
 	RUN(verified_again);
+	RUN(proof);
+	RUN(claims);
 	RUN(sum_after_restart);
 	RUN(many_verifiers);
 	RUN(close_while_waiting);

@@ -275,12 +275,14 @@ static int print_status(const struct client_config *cfg,
 	       json_get_str(v, "version"),
 	       (unsigned long long)num(v, "uptime_seconds"));
 	printf("mount     %s\n", mount ? mount : "none");
-	printf("cache     %llu blobs, %s",
+	printf("cache     %llu blobs, %s; %llu manifests, %s",
 	       (unsigned long long)num(cache, "blobs"),
-	       human(num(cache, "cached_bytes"), a));
+	       human(num(cache, "cached_bytes"), a),
+	       (unsigned long long)num(cache, "manifests"),
+	       human(num(cache, "manifest_bytes"), b));
 	if (num(cache, "max_bytes"))
-		printf(" of %s", human(num(cache, "max_bytes"), b));
-	printf(", %s free on its file system\n",
+		printf("; of %s", human(num(cache, "max_bytes"), b));
+	printf("; %s free on its file system\n",
 	       human(num(cache, "free_bytes"), a));
 	printf("verified  %llu blobs, %llu did not match\n",
 	       (unsigned long long)num(cache, "verified_blobs"),

@@ -32,8 +32,8 @@ static const struct command commands[] = {
 	 "Reads blobs from the cache and checks them against their digests.\n"
 	 "What does not match is dropped, and fetched again when it is read.",
 	 cmd_verify},
-	{"evict", " [sha256:…]…", "drop blobs from the cache",
-	 "Drops the cached chunks of blobs.", cmd_evict},
+	{"evict", " [sha256:…]…", "drop blobs and manifests from the cache",
+	 "Drops the cached chunks of blobs, and manifests.", cmd_evict},
 	{"peers", "", "the other nodes, and what came from each",
 	 "Lists the other nodes of the cluster, as this one sees them.",
 	 cmd_peers},

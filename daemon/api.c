@@ -61,12 +61,14 @@ int api_status(void *arg, struct buf *out)
 	fetch_stats(d->fetch, &ft);
 	v = json_pack(
 		"{s:s, s:s, s:s, s:I, s:s?, s:{s:I, s:I, s:I, s:I, s:I, s:I, s:I,"
-		" s:I, s:I, s:I, s:I}, s:{s:I, s:I, s:I, s:I, s:I, s:I, s:I}}",
+		" s:I, s:I, s:I, s:I, s:I, s:I}, s:{s:I, s:I, s:I, s:I, s:I, s:I, s:I}}",
 		"node", d->node, "version", PEERD_VERSION, "p2p",
 		p2p_state_name(events_current(d->p2p_events)), "uptime_seconds",
 		(json_int_t)((now_ms() - d->started_ms) / 1000), "mount",
 		d->cfg->mount, "cache", "blobs", (json_int_t)st.blobs,
-		"cached_bytes", (json_int_t)st.cached_bytes, "max_bytes",
+		"cached_bytes", (json_int_t)st.cached_bytes, "manifests",
+		(json_int_t)st.manifests, "manifest_bytes",
+		(json_int_t)st.manifest_bytes, "max_bytes",
 		(json_int_t)st.max_bytes, "free_bytes",
 		(json_int_t)st.fs_free_bytes, "evicted_chunks",
 		(json_int_t)st.evicted_chunks, "evicted_bytes",
@@ -235,8 +237,33 @@ static int add_key(void *arg, const struct blob_info *info)
 	return 0;
 }
 
+static int evict_one(struct daemon *d, struct blob *b, struct buf *out)
+{
+	int r = store_evict(d->store, b);
+
+	return json_quote(out, r == 0 ? "evicted" : strerror(-r));
+}
+
+/* Manifests are no blobs, and are evicted by the same names. */
+static int add_manifests(struct store *s, struct key_list *l)
+{
+	CLEANUP(string_list_release) struct string_list digests = {0};
+	int r = store_manifest_list(s, &digests);
+
+	for (size_t i = 0; i < digests.n && r == 0; i++) {
+		struct blob_info info = {.key = {.kind = BLOB_SHA256}};
+
+		r = digest_parse(digests.v[i], &info.key.id);
+		if (r == 0)
+			r = add_key(l, &info);
+	}
+	return r;
+}
+
 static int do_key(struct api_job *j, const struct blob_key *key)
 {
+	bool manifest = j->one == evict_one && key->kind == BLOB_SHA256 &&
+			store_manifest_evict(j->d->store, &key->id) == 0;
 	struct blob *b = NULL;
 	int r = store_get(j->d->store, key, &b);
 	char hex[DIGEST_HEX_SIZE];
@@ -250,6 +277,8 @@ static int do_key(struct api_job *j, const struct blob_key *key)
 	if (r == 0) {
 		r = j->one(j->d, b, &j->out);
 		blob_unref(&b);
+	} else if (r == -ENOENT && manifest) {
+		r = json_quote(&j->out, "evicted");
 	} else {
 		r = json_quote(&j->out,
 			       r == -ENOENT ? "unknown" : strerror(-r));
@@ -263,6 +292,8 @@ static void keys_work(struct loop_job *lj)
 	struct key_list l = {0};
 
 	j->result = buf_str(&j->out, "{\"blobs\":[");
+	if (j->result == 0 && j->all && j->one == evict_one)
+		j->result = add_manifests(j->d->store, &l);
 	if (j->result == 0 && j->all)
 		j->result = store_each(j->d->store, add_key, &l);
 	for (size_t i = 0; i < j->ndigests && j->result == 0; i++) {
@@ -288,13 +319,6 @@ static int verify_one(struct daemon *d, struct blob *b, struct buf *out)
 			       : r == -EBADMSG ? "mismatch"
 			       : r == -ENODATA ? "incomplete"
 					       : strerror(-r));
-}
-
-static int evict_one(struct daemon *d, struct blob *b, struct buf *out)
-{
-	int r = store_evict(d->store, b);
-
-	return json_quote(out, r == 0 ? "evicted" : strerror(-r));
 }
 
 /* {"all":true} or {"digests":["sha256:…"]}. */

@@ -29,8 +29,8 @@ const struct option config_options[] = {
 	 .help = "where chunks and the index are kept; one daemon per DIR"},
 	{.name = "cache-size", .type = OPT_SIZE, .offset = F(cache_size),
 	 .value_name = "SIZE", .def = "0", .section = "Cache",
-	 .help = "evict the least recently used chunks above SIZE; 0 is no "
-		 "limit but --cache-min-free"},
+	 .help = "evict the least recently used chunks and manifests above "
+		 "SIZE; 0 is no limit but --cache-min-free"},
 	{.name = "cache-min-free", .type = OPT_SIZE,
 	 .offset = F(cache_min_free), .value_name = "SIZE", .def = "1GiB",
 	 .section = "Cache",

@@ -64,7 +64,12 @@ static struct metric_family m_memory = {
 };
 static struct metric_family m_cache_bytes = {
 	.name = "peerd_cache_bytes",
-	.help = "Bytes in the store.",
+	.help = "Bytes of chunks in the store.",
+	.type = METRIC_GAUGE,
+};
+static struct metric_family m_manifest_bytes = {
+	.name = "peerd_cache_manifest_bytes",
+	.help = "Bytes of manifests in the store.",
 	.type = METRIC_GAUGE,
 };
 static struct metric_family m_cache_blobs = {
@@ -137,6 +142,7 @@ void stats_collect(struct daemon *d)
 	metric_set(single(&m_waiting), (double)ft.reads);
 	metric_set(single(&m_memory), (double)ft.memory_bytes);
 	metric_set(single(&m_cache_bytes), (double)st.cached_bytes);
+	metric_set(single(&m_manifest_bytes), (double)st.manifest_bytes);
 	metric_set(single(&m_cache_blobs), (double)st.blobs);
 	metric_set(single(&m_free), (double)st.fs_free_bytes);
 	show(single(&m_evicted_chunks), st.evicted_chunks);

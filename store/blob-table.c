@@ -3,15 +3,9 @@
 #include "store/store-private.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "base/cleanup.h"
-
-#define CLOSE_AT_ONCE 8
-#define CLOSE_TRIES   64
 
 static struct blob **bucket(struct store *s, const struct blob_key *key)
 {
@@ -85,15 +79,6 @@ static void blob_free(struct blob *b)
 	free(b);
 }
 
-/* Takes b's file off store.files; blob_free() closes it. mu is held. */
-static void file_gone_locked(struct blob *b)
-{
-	if (b->fd < 0)
-		return;
-	list_del(&b->file);
-	b->store->nfiles--;
-}
-
 static void free_all(struct list *dead)
 {
 	while (!list_empty(dead)) {
@@ -108,22 +93,12 @@ static void free_all(struct list *dead)
 static void note_touch(struct store *s, struct blob *b)
 {
 	uint64_t last = blob_last_use_s(b);
-	struct touch *t;
+	uint8_t bkey[INDEX_BKEY];
 
-	if (!b->indexed || last <= b->rec_last_use_s ||
-	    s->ntouches == MAX_TOUCHES)
+	if (!b->indexed || last <= b->rec_last_use_s)
 		return;
-	if (!s->touches)
-		s->touches = malloc(MAX_TOUCHES * sizeof(*t));
-	if (!s->touches)
-		return;
-	t = &s->touches[s->ntouches++];
-	bkey_of(&b->key, t->bkey);
-	t->last_use_s = last;
-	if (s->ntouches == MAX_TOUCHES / 2) {
-		s->housekeep_ms = 0;
-		(void)pthread_cond_signal(&s->commit_wake);
-	}
+	bkey_of(&b->key, bkey);
+	note_touch_locked(s, INDEX_BLOBS, bkey, sizeof(bkey), last);
 }
 
 static void trim_idle_locked(struct store *s, unsigned int keep,
@@ -135,7 +110,7 @@ static void trim_idle_locked(struct store *s, unsigned int keep,
 		list_del(&b->idle);
 		s->nidle--;
 		hash_del(s, b);
-		file_gone_locked(b);
+		blob_file_gone_locked(b);
 		note_touch(s, b);
 		list_add_tail(dead, &b->idle);
 	}
@@ -186,14 +161,19 @@ void blob_unref(struct blob **bp)
 	list_init(&dead);
 	store_lock(s);
 	if (__atomic_sub_fetch(&b->refs, 1, __ATOMIC_ACQ_REL) == 0) {
-		if (b->hashed) {
+		if (b->hashed && b->left_file) {
+			/* The commit thread tries again to unlink it. */
+			b->left_file = false;
+			STORE(&b->fd_uses, 0);
+			blob_dirty_locked(b);
+		} else if (b->hashed) {
 			list_add_tail(&s->idle, &b->idle);
 			s->nidle++;
 			/* Any use left is one that its borrower did not end. */
 			STORE(&b->fd_uses, 0);
 			trim_idle_locked(s, MAX_IDLE_BLOBS, &dead);
 		} else {
-			file_gone_locked(b);
+			blob_file_gone_locked(b);
 			list_add_tail(&dead, &b->idle);
 		}
 	}
@@ -355,6 +335,13 @@ static void init_new_locked(struct store *s, struct blob *b)
 	b->rec_changed = true;
 	b->load_error = 0;
 	blob_dirty_locked(b);
+	/* A stranger may name more in a minute than housekeeping should find.
+	 */
+	if (s->nblobs > STORE_MAX_RECORDS &&
+	    s->nblobs % (STORE_MAX_RECORDS / 10) == 0) {
+		s->housekeep_ms = 0;
+		(void)pthread_cond_signal(&s->commit_wake);
+	}
 }
 
 /* Finds the blob in memory, or puts it there from the index. *ret_absent (only
@@ -729,205 +716,6 @@ int store_create(struct store *s, const struct blob_key *key, uint64_t size,
 	if (r == 0)
 		kick_sum(s, *ret);
 	return r;
-}
-
-/* ---- Files ---- */
-
-static int make_dirs(struct store *s, const char *path)
-{
-	char dir[FILE_PATH_SIZE];
-	const char *slash = path;
-
-	while ((slash = strchr(slash, '/'))) {
-		(void)snprintf(dir, sizeof(dir), "%.*s", (int)(slash - path),
-			       path);
-		if (mkdirat(s->dirfd, dir, 0700) == -1 && errno != EEXIST)
-			return -errno;
-		slash++;
-	}
-	return 0;
-}
-
-static int open_made(struct store *s, const char *path)
-{
-	int flags = O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW;
-	int fd = openat(s->dirfd, path, flags, 0600);
-	int r;
-
-	if (fd == -1 && errno == ENOENT) {
-		r = make_dirs(s, path);
-		if (r < 0)
-			return r;
-		fd = openat(s->dirfd, path, flags, 0600);
-	}
-	return fd == -1 ? -errno : fd;
-}
-
-/* *ret_size is the length at which the file was found. */
-static int open_file(struct blob *b, bool make, uint64_t *ret_size,
-		     bool *ret_made)
-{
-	struct store *s = b->store;
-	char path[FILE_PATH_SIZE];
-	CLEANUP(closep) int fd = -1;
-	struct stat st;
-
-	(void)blob_path(&b->key, path);
-	fd = openat(s->dirfd, path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
-	if (fd == -1 && errno == ENOENT && make) {
-		fd = open_made(s, path);
-		if (fd < 0)
-			return fd;
-		*ret_made = true;
-	}
-	if (fd == -1)
-		return -errno;
-	if (fstat(fd, &st) == -1)
-		return -errno;
-	if (!S_ISREG(st.st_mode))
-		return -EIO;
-	*ret_size = (uint64_t)st.st_size;
-	if (*ret_size != b->size && ftruncate(fd, (off_t)b->size) == -1)
-		return -errno;
-	return steal_fd(&fd);
-}
-
-/* Drops the chunks beyond the length at which the file was found. */
-static unsigned int drop_beyond(struct blob *b, uint64_t length)
-{
-	unsigned int n = 0;
-
-	for (uint32_t c = 0; c < b->chunks && LOAD(&b->npresent) > 0; c++) {
-		struct seg *g = seg_of(b, c);
-
-		if (!g) {
-			c |= INDEX_SEG - 1;
-			continue;
-		}
-		if (!bit_get(g->present, c % INDEX_SEG) ||
-		    (c * CHUNK_SIZE) + blob_chunk_len(b, c) <= length)
-			continue;
-		blob_damaged_locked(b, c);
-		n++;
-	}
-	return n;
-}
-
-/* Takes up to CLOSE_AT_ONCE files that nobody uses and that need no flush, in
- * order, until `keep` are left. Files in use move to the end. mu is held. */
-static int take_unused_locked(struct store *s, unsigned int keep,
-			      int ret_fds[CLOSE_AT_ONCE])
-{
-	unsigned int tries = (unsigned int)min_u64(s->nfiles, CLOSE_TRIES);
-	int n = 0;
-
-	for (; tries > 0 && s->nfiles > keep && n < CLOSE_AT_ONCE; tries--) {
-		struct blob *b = list_first(&s->files, struct blob, file);
-		int fd = b->fd;
-
-		list_del(&b->file);
-		list_add_tail(&s->files, &b->file);
-		if (b->in_dirty || b->in_cycle)
-			continue;
-		/* Writes fd, then reads fd_uses; blob_fd() writes fd_uses, then
-		 * reads fd. So one of the two sees the other. */
-		__atomic_store_n(&b->fd, -1, __ATOMIC_SEQ_CST);
-		if (__atomic_load_n(&b->fd_uses, __ATOMIC_SEQ_CST) > 0) {
-			STORE_REL(&b->fd, fd);
-			continue;
-		}
-		list_del(&b->file);
-		s->nfiles--;
-		ret_fds[n++] = fd;
-	}
-	return n;
-}
-
-static void close_unused(struct store *s, unsigned int keep)
-{
-	int fds[CLOSE_AT_ONCE], n;
-
-	do {
-		store_lock(s);
-		n = take_unused_locked(s, keep, fds);
-		store_unlock(s);
-		for (int i = 0; i < n; i++)
-			(void)close(fds[i]);
-	} while (n == CLOSE_AT_ONCE);
-}
-
-bool too_many_files(struct store *s)
-{
-	bool yes;
-
-	store_lock(s);
-	yes = s->nfiles > s->max_files + s->max_files / 4;
-	store_unlock(s);
-	return yes;
-}
-
-static int open_blob(struct blob *b, bool make)
-{
-	struct store *s = b->store;
-	unsigned int dropped = 0;
-	uint64_t length = 0;
-	bool made = false;
-	int fd;
-
-	store_lock(s);
-	while (b->opening)
-		(void)pthread_cond_wait(&s->changed, &s->mu);
-	fd = b->fd;
-	if (fd >= 0) {
-		store_unlock(s);
-		return fd;
-	}
-	b->opening = true;
-	store_unlock(s);
-
-	fd = open_file(b, make, &length, &made);
-	if (fd == -EMFILE || fd == -ENFILE) {
-		trim_idle(s, 0);
-		close_unused(s, s->max_files / 2);
-		fd = open_file(b, make, &length, &made);
-	}
-
-	store_lock(s);
-	b->opening = false;
-	if (made)
-		b->made = true;
-	if (fd >= 0 || fd == -ENOENT)
-		dropped = drop_beyond(b, fd >= 0 ? length : 0);
-	if (fd >= 0) {
-		STORE_REL(&b->fd, fd);
-		list_add_tail(&s->files, &b->file);
-		s->nfiles++;
-	}
-	(void)pthread_cond_broadcast(&s->changed);
-	store_unlock(s);
-	if (dropped > 0) {
-		char hex[DIGEST_HEX_SIZE];
-
-		log_warn("a cache file is missing or too short; "
-			 "the next reads fetch the lost chunks",
-			 LS("blob", digest_hex(&b->key.id, hex)),
-			 LU("chunks", dropped));
-	}
-	close_unused(s, s->max_files);
-	return fd;
-}
-
-int blob_fd(struct blob *b, bool make)
-{
-	int fd;
-
-	(void)__atomic_fetch_add(&b->fd_uses, 1, __ATOMIC_SEQ_CST);
-	fd = __atomic_load_n(&b->fd, __ATOMIC_SEQ_CST);
-	if (fd < 0)
-		fd = open_blob(b, make);
-	if (fd < 0)
-		blob_fd_put(b);
-	return fd;
 }
 
 /* ---- A key that nobody may load ---- */

@@ -10,6 +10,7 @@
 
 #define CHECK_PIECE	   ((size_t)64 << 10)
 #define ENOSPC_EVICT_BYTES ((uint64_t)64 << 20)
+#define ENOSPC_EVICT_FILES 64
 #define MIN_SLACK_BYTES	   ((uint64_t)64 << 20)
 
 /* ---- Questions that do not touch the disk ---- */
@@ -560,11 +561,15 @@ static int range_fd(struct store *s, struct blob *b, uint64_t off, uint64_t len,
 		r = -EAGAIN;
 	if (r < 0)
 		return r;
-	fd = blob_fd(b, len == 0);
+	if (len == 0) { /* of no file: a blob without chunks has none */
+		ADD(&b->fd_uses, 1);
+		*ret_fd = s->nullfd;
+		return 0;
+	}
+	fd = blob_fd(b, false);
 	if (fd < 0)
 		return fd == -ENOENT ? -ENODATA : fd;
-	if (len > 0)
-		touch(b, first, last);
+	touch(b, first, last);
 	*ret_fd = fd;
 	return 0;
 }
@@ -671,6 +676,8 @@ static void unclaim(struct store *s, struct blob *b, uint32_t chunk)
 {
 	store_lock(s);
 	bit_clear(seg_of(b, chunk)->claimed, chunk % INDEX_SEG);
+	if (LOAD(&b->npresent) == 0) /* its file holds nothing */
+		blob_dirty_locked(b);
 	(void)pthread_cond_broadcast(&s->changed);
 	store_unlock(s);
 }
@@ -708,13 +715,18 @@ static void publish(struct store *s, struct blob *b, uint32_t chunk,
 	store_unlock(s);
 }
 
-/* Asks the commit thread to evict. False: nothing could be evicted. */
-static bool make_room(struct store *s)
+/* Asks the commit thread to evict bytes, or whole blobs where not even a file
+ * could be made: without free inodes no number of bytes helps. False: nothing
+ * could be evicted. */
+static bool make_room(struct store *s, bool file)
 {
 	bool got;
 
 	store_lock(s);
-	s->evict_wanted = ENOSPC_EVICT_BYTES;
+	if (file)
+		s->evict_files = ENOSPC_EVICT_FILES;
+	else
+		s->evict_wanted = ENOSPC_EVICT_BYTES;
 	store_unlock(s);
 	(void)commit_wait(s);
 	store_lock(s);
@@ -767,7 +779,7 @@ int store_write(struct store *s, struct blob *b, uint32_t chunk,
 		fd = blob_fd(b, true);
 		r = fd < 0 ? fd : pwrite_all(fd, data, len, off);
 		if ((r != -ENOSPC && r != -EDQUOT) || tries > 0 ||
-		    !make_room(s))
+		    !make_room(s, fd < 0))
 			break;
 		if (fd >= 0)
 			blob_fd_put(b);

@@ -2,7 +2,8 @@
  *
  * A cycle takes all changed blobs, flushes their files, writes one index
  * transaction, and then frees the disk space of the chunks that this
- * transaction removed. Changes made meanwhile wait for the next cycle. */
+ * transaction removed; a file whose last chunk it removed is unlinked. Changes
+ * made meanwhile wait for the next cycle. */
 #include "store/store-private.h"
 
 #include <errno.h>
@@ -271,7 +272,7 @@ static bool put_blob(struct store *s, struct blob *b, struct index_batch *batch)
 	return fresh;
 }
 
-/* Adds the last uses of blobs: those in memory, and those that were. */
+/* Adds the last uses: of blobs in memory, and those that were noted. */
 static void put_touches(struct store *s, struct index_batch *batch)
 {
 	struct touch *t;
@@ -290,7 +291,8 @@ static void put_touches(struct store *s, struct index_batch *batch)
 				continue;
 			b->rec_last_use_s = last;
 			bkey_of(&b->key, bkey);
-			index_touch(batch, bkey, last);
+			index_touch(batch, INDEX_BLOBS, bkey, sizeof(bkey),
+				    last);
 		}
 	}
 	t = s->touches;
@@ -299,8 +301,20 @@ static void put_touches(struct store *s, struct index_batch *batch)
 	s->ntouches = 0;
 	store_unlock(s);
 	for (unsigned int i = 0; i < n; i++)
-		index_touch(batch, t[i].bkey, t[i].last_use_s);
+		index_touch(batch, t[i].db, t[i].key, t[i].key_len,
+			    t[i].last_use_s);
 	free(t);
+}
+
+void write_touches(struct store *s)
+{
+	struct index_batch batch;
+
+	index_batch_init(&batch);
+	put_touches(s, &batch);
+	/* A last use that is lost only changes an order. */
+	(void)index_write(s->ix, &batch);
+	index_batch_release(&batch);
 }
 
 static void put_peers(struct store *s, struct index_batch *batch,
@@ -425,7 +439,7 @@ static void finish(struct store *s, struct list *batch, int r)
 		store_unlock(s);
 		if (r < 0)
 			requeue(s, b);
-		else
+		else if (!blob_unlink_empty(b))
 			for (uint32_t k = 0; k < b->nsegs; k++)
 				punch_seg(s, b, k);
 		send_events(s, b, fresh && r == 0);
@@ -512,6 +526,7 @@ void *commit_main(void *arg)
 	(void)pthread_setname_np(pthread_self(), "commit");
 	while (!stop) {
 		uint64_t want_room, number, due;
+		unsigned int want_files;
 		bool housekeep;
 		int r;
 
@@ -521,7 +536,9 @@ void *commit_main(void *arg)
 		stop = s->stop_commit;
 		number = ++s->cycle_started;
 		want_room = s->evict_wanted;
+		want_files = s->evict_files;
 		s->evict_wanted = 0;
+		s->evict_files = 0;
 		s->evict_again_ms = 0;
 		housekeep = stop || now_ms() >= s->housekeep_ms;
 		if (housekeep)
@@ -529,10 +546,11 @@ void *commit_main(void *arg)
 		store_unlock(s);
 
 		external_settle(s, stop);
-		evict(s, want_room);
+		evict(s, want_room, want_files);
 		r = run_cycle(s, housekeep);
+		evict_manifests(s);
 		if (housekeep && !stop)
-			forget_empty(s);
+			trim_records(s);
 
 		store_lock(s);
 		s->cycle_done = number;

@@ -16,8 +16,6 @@
 #define KEEP_TICKS   4
 #define AGAIN_MS     300
 #define SMALL_CACHE  ((uint64_t)16 << 20)
-#define MAX_EMPTY    100000
-#define EMPTY_AGE_S  ((uint64_t)24 * 3600)
 
 struct candidate {
 	struct blob_key key;
@@ -66,7 +64,7 @@ static int add_candidate(struct candidates *c, const struct candidate *one)
 	return 0;
 }
 
-static int64_t record_tick(const struct store *s, uint64_t last_use_s)
+int64_t record_tick(const struct store *s, uint64_t last_use_s)
 {
 	if (last_use_s >= s->open_s)
 		return 0;
@@ -271,28 +269,59 @@ static uint64_t evict_recent(struct store *s, const struct candidates *c,
 	return got;
 }
 
-static uint64_t evict_bytes(struct store *s, uint64_t want, bool hard)
+/* Evicts all chunks of the blobs that were used longest ago; returns how many
+ * blobs. */
+static unsigned int evict_whole(struct store *s, const struct candidates *c,
+				unsigned int want)
 {
-	struct candidates c = {.store = s};
-	int64_t recent = (int64_t)store_tick(s) - RECENT_TICKS;
-	uint64_t got = 0;
-	size_t next;
+	struct victims l = {0};
+	unsigned int n = 0;
 
-	if (index_each(s->ix, INDEX_BLOBS, NULL, 0, from_record, &c) == 0 &&
-	    overlay(s, &c) == 0 && c.n > 0) {
-		qsort(c.v, c.n, sizeof(*c.v), by_age);
-		got = evict_old(s, &c, want, recent, &next);
-		if (got < want)
-			got += evict_recent(s, &c, next, want - got, hard);
+	for (size_t i = 0; i < c->n && n < want; i++) {
+		struct blob *b;
+
+		if (c->v[i].cached_bytes == 0 ||
+		    blob_get_quiet(s, &c->v[i].key, &b) < 0)
+			continue;
+		l.n = 0;
+		if (collect(b, &l) == 0)
+			(void)drop_oldest(s, &l, UINT64_MAX, INT64_MAX);
+		n += LOAD(&b->npresent) == 0;
+		blob_unref(&b);
 	}
-	free(c.v);
+	free(l.v);
+	return n;
+}
+
+/* All blobs, the least recently used first. */
+static int list_candidates(struct store *s, struct candidates *c)
+{
+	int r = index_each(s->ix, INDEX_BLOBS, NULL, 0, from_record, c);
+
+	if (r == 0)
+		r = overlay(s, c);
+	if (r == 0 && c->n > 0)
+		qsort(c->v, c->n, sizeof(*c->v), by_age);
+	return r;
+}
+
+static uint64_t evict_bytes(struct store *s, const struct candidates *c,
+			    uint64_t want, bool hard)
+{
+	int64_t recent = (int64_t)store_tick(s) - RECENT_TICKS;
+	size_t next;
+	uint64_t got = evict_old(s, c, want, recent, &next);
+
+	if (got < want)
+		got += evict_recent(s, c, next, want - got, hard);
 	return got;
 }
 
-/* Returns the number of bytes that the limits ask to drop. */
+/* Returns the number of bytes of chunks that the limits ask to drop. */
 static uint64_t over_limits(struct store *s)
 {
-	uint64_t cached = LOAD(&s->cached_bytes), over = 0, keep, have;
+	uint64_t chunks = LOAD(&s->cached_bytes), over = 0, keep, have;
+	uint64_t cached = chunks + LOAD(&s->manifest_bytes);
 	struct statvfs v;
 
 	if (s->max_bytes && cached > s->max_bytes) {
@@ -301,95 +330,34 @@ static uint64_t over_limits(struct store *s)
 			keep = s->max_bytes;
 		over = cached - keep;
 	}
-	if (s->min_free_bytes && cached > 0 && fstatvfs(s->dirfd, &v) == 0) {
+	if (s->min_free_bytes && chunks > 0 && fstatvfs(s->dirfd, &v) == 0) {
 		have = (uint64_t)v.f_bavail * v.f_frsize;
 		if (have < s->min_free_bytes)
 			over = max_u64(over, s->min_free_bytes - have);
 	}
-	return min_u64(over, cached);
+	return min_u64(over, chunks);
 }
 
-void evict(struct store *s, uint64_t want)
+void evict(struct store *s, uint64_t want, unsigned int files)
 {
+	struct candidates c = {.store = s};
 	uint64_t over = over_limits(s), got = 0;
+	unsigned int emptied = 0;
+	bool hard = want > 0;
 
-	if (want > 0)
-		got = evict_bytes(s, max_u64(over, want), true);
-	else if (over > 0)
-		got = evict_bytes(s, over, false);
+	if (want == 0 && over == 0 && files == 0)
+		return;
+	if (list_candidates(s, &c) == 0 && files > 0) {
+		emptied = evict_whole(s, &c, files);
+		over = over_limits(s);
+	}
+	if (c.n > 0 && (hard || over > 0))
+		got = evict_bytes(s, &c, max_u64(over, want), hard);
+	free(c.v);
 	store_lock(s);
-	if (want > 0)
-		s->evict_got = got;
-	if (want == 0 && got < over)
+	if (hard || files > 0)
+		s->evict_got = got + emptied;
+	if (!hard && got < over)
 		s->evict_again_ms = now_ms() + AGAIN_MS;
 	store_unlock(s);
-}
-
-/* ---- Records of blobs without chunks ---- */
-
-struct empties {
-	struct store *s;
-	struct candidates c;
-	uint64_t count;
-};
-
-static int empty_record(void *arg, const uint8_t *key, size_t key_len,
-			const uint8_t *val, size_t val_len)
-{
-	struct empties *e = arg;
-	struct index_blob rec;
-	struct candidate one = {0};
-
-	if (!bkey_parse(key, key_len, &one.key) ||
-	    !index_decode_blob(val, val_len, &rec))
-		return 0;
-	e->count++;
-	if (rec.cached_bytes > 0 || rec.last_use_s + EMPTY_AGE_S > now_unix_s())
-		return 0;
-	one.used = record_tick(e->s, rec.last_use_s);
-	return add_candidate(&e->c, &one);
-}
-
-static void forget(struct store *s, const struct blob_key *key)
-{
-	char path[FILE_PATH_SIZE];
-	uint8_t bkey[INDEX_BKEY];
-	struct index_batch batch;
-
-	if (!blob_reserve(s, key))
-		return;
-	bkey_of(key, bkey);
-	index_batch_init(&batch);
-	index_del(&batch, INDEX_BLOBS, bkey, sizeof(bkey));
-	index_del(&batch, INDEX_ORIGINS, bkey, sizeof(bkey));
-	index_del_prefix(&batch, INDEX_CHUNKS, bkey, sizeof(bkey));
-	if (index_write(s->ix, &batch) == 0) {
-		(void)unlinkat(s->dirfd, blob_path(key, path), 0);
-		store_lock(s);
-		s->nblobs--;
-		store_unlock(s);
-	}
-	index_batch_release(&batch);
-	blob_unreserve(s, key);
-}
-
-void forget_empty(struct store *s)
-{
-	struct empties e = {.s = s, .c = {.store = s}};
-	uint64_t known;
-
-	store_lock(s);
-	known = s->nblobs;
-	store_unlock(s);
-	if (known <= MAX_EMPTY)
-		return;
-	if (index_each(s->ix, INDEX_BLOBS, NULL, 0, empty_record, &e) == 0 &&
-	    e.c.n > 0) {
-		qsort(e.c.v, e.c.n, sizeof(*e.c.v), by_age);
-		for (size_t i = 0; i < e.c.n && e.count > MAX_EMPTY; i++) {
-			forget(s, &e.c.v[i].key);
-			e.count--;
-		}
-	}
-	free(e.c.v);
 }

@@ -31,7 +31,7 @@ size_t index_map_bytes = sizeof(void *) > 4 ? (size_t)((uint64_t)4 << 30)
 
 static const char *const db_names[INDEX_DBS] = {
 	"meta", "blobs", "chunks", "origins", "manifests",
-	"tags", "repos", "kv",	   "peers",
+	"uses", "tags",	 "repos",  "kv",      "peers",
 };
 
 struct index {
@@ -341,6 +341,87 @@ static void reserve(struct index *ix)
 		ix->reserved = st.st_size + RESERVE_BYTES;
 }
 
+/* ---- Compaction ---- */
+
+/* Bytes of the file, and of the pages in use. */
+static int count_pages(struct index *ix, uint64_t *ret_all, uint64_t *ret_used)
+{
+	uint64_t used = 2; /* the meta pages */
+	MDB_envinfo info;
+	MDB_stat st;
+	MDB_txn *txn;
+	int rc = mdb_env_info(ix->env, &info);
+
+	if (rc == 0)
+		rc = mdb_txn_begin(ix->env, NULL, MDB_RDONLY, &txn);
+	if (rc != 0)
+		return rc;
+	/* 0 and 1 are LMDB's own: the free list and the names. */
+	for (int i = 0; rc == 0 && i < INDEX_DBS + 2; i++) {
+		MDB_dbi dbi = i < 2 ? (MDB_dbi)i : ix->dbi[i - 2];
+
+		rc = mdb_stat(txn, dbi, &st);
+		used += st.ms_branch_pages + st.ms_leaf_pages +
+			st.ms_overflow_pages;
+	}
+	mdb_txn_abort(txn);
+	if (rc != 0)
+		return rc;
+	*ret_all = (info.me_last_pgno + 1) * st.ms_psize;
+	*ret_used = used * st.ms_psize;
+	return 0;
+}
+
+static int copy_compact(struct index *ix, const char *to)
+{
+	CLEANUP(closep)
+	int fd = open(to, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	int rc;
+
+	if (fd == -1)
+		return errno;
+	rc = mdb_env_copyfd2(ix->env, fd, MDB_CP_COMPACT);
+	if (rc == 0 && fsync(fd) == -1)
+		rc = errno;
+	return rc;
+}
+
+/* Puts a copy without the free pages in place of data.mdb. A crash leaves the
+ * one or the other. On an error the environment stays as it was. */
+static int compact(struct index *ix)
+{
+	CLEANUP(freep) char *from = NULL;
+	CLEANUP(freep) char *to = NULL;
+	uint64_t all, used;
+	int rc = count_pages(ix, &all, &used);
+
+	if (rc != 0)
+		return rc;
+	if (all <= 2 * used + (uint64_t)RESERVE_BYTES)
+		return 0;
+	if (asprintf(&from, "%s/compact.mdb", ix->dir) < 0) {
+		from = NULL;
+		return ENOMEM;
+	}
+	if (asprintf(&to, "%s/data.mdb", ix->dir) < 0) {
+		to = NULL;
+		return ENOMEM;
+	}
+	(void)unlink(from);
+	rc = copy_compact(ix, from);
+	if (rc != 0) {
+		(void)unlink(from);
+		return rc;
+	}
+	mdb_env_close(ix->env);
+	ix->env = NULL;
+	if (rename(from, to) == -1)
+		(void)unlink(from);
+	log_info("compacted the cache index", LU("bytes_before", all),
+		 LU("bytes", used));
+	return open_env(ix);
+}
+
 int index_open(const char *dir, struct index **ret, struct error *err)
 {
 	CLEANUP(freep) char *lock = NULL;
@@ -365,6 +446,14 @@ int index_open(const char *dir, struct index **ret, struct error *err)
 	}
 	ix->map_bytes = index_map_bytes;
 	rc = open_env(ix);
+	if (rc == 0) {
+		int c = compact(ix);
+
+		if (c != 0)
+			log_warn("cannot compact the cache index",
+				 LE(mdb_r(c)));
+		rc = ix->env ? 0 : c;
+	}
 	if (rc != 0) {
 		(void)set_error(err, 0, "cannot open the cache index %s: %s",
 				dir, mdb_strerror(rc));
@@ -440,6 +529,18 @@ int index_get(struct index *ix, enum index_db db, const void *key,
 		r = buf_add(ret, val.mv_data, val.mv_size);
 	read_end(ix, txn);
 	return r;
+}
+
+uint64_t index_count(struct index *ix, enum index_db db)
+{
+	MDB_stat st = {0};
+	MDB_txn *txn;
+
+	if (read_begin(ix, &txn) < 0)
+		return 0;
+	(void)mdb_stat(txn, ix->dbi[db], &st);
+	read_end(ix, txn);
+	return st.ms_entries;
 }
 
 bool index_decode_blob(const uint8_t *p, size_t len, struct index_blob *ret)
@@ -633,6 +734,15 @@ void index_put_blob(struct index_batch *b, const uint8_t bkey[INDEX_BKEY],
 	index_put(b, INDEX_BLOBS, bkey, INDEX_BKEY, p, sizeof(p));
 }
 
+void index_put_use(struct index_batch *b, const void *key, size_t key_len,
+		   const struct index_blob *rec)
+{
+	uint8_t p[BLOB_RECORD];
+
+	encode_blob(rec, p);
+	index_put(b, INDEX_USES, key, key_len, p, sizeof(p));
+}
+
 void index_del(struct index_batch *b, enum index_db db, const void *key,
 	       size_t key_len)
 {
@@ -645,13 +755,13 @@ void index_del_prefix(struct index_batch *b, enum index_db db,
 	(void)add_op(b, db, OP_DEL_PREFIX, prefix, prefix_len, 0);
 }
 
-void index_touch(struct index_batch *b, const uint8_t bkey[INDEX_BKEY],
-		 uint64_t last_use_s)
+void index_touch(struct index_batch *b, enum index_db db, const void *key,
+		 size_t key_len, uint64_t last_use_s)
 {
 	uint8_t v[8];
 	int r;
 
-	if (!add_op(b, INDEX_BLOBS, OP_TOUCH, bkey, INDEX_BKEY, sizeof(v)))
+	if (!add_op(b, db, OP_TOUCH, key, key_len, sizeof(v)))
 		return;
 	put_le(v, last_use_s, 8);
 	r = buf_add(&b->data, v, sizeof(v));
@@ -680,19 +790,19 @@ static int apply_del_prefix(MDB_txn *txn, MDB_dbi dbi, const MDB_val *prefix)
 	return rc == MDB_NOTFOUND ? 0 : rc;
 }
 
-static int apply_touch(struct index *ix, MDB_txn *txn, MDB_val *key,
-		       uint64_t last_use_s)
+static int apply_touch(struct index *ix, MDB_txn *txn, enum index_db db,
+		       MDB_val *key, uint64_t last_use_s)
 {
 	uint8_t p[BLOB_RECORD + CRC_BYTES];
 	struct index_blob rec;
 	MDB_val val;
-	int rc = mdb_get(txn, ix->dbi[INDEX_BLOBS], key, &val);
+	int rc = mdb_get(txn, ix->dbi[db], key, &val);
 
 	if (rc == MDB_NOTFOUND)
 		return 0;
 	if (rc != 0)
 		return rc;
-	if (!record_ok(ix, INDEX_BLOBS, key, &val) ||
+	if (!record_ok(ix, db, key, &val) ||
 	    !index_decode_blob(val.mv_data, val.mv_size, &rec) ||
 	    rec.last_use_s >= last_use_s)
 		return 0;
@@ -702,7 +812,7 @@ static int apply_touch(struct index *ix, MDB_txn *txn, MDB_val *key,
 	       record_crc(key->mv_data, key->mv_size, p, BLOB_RECORD),
 	       CRC_BYTES);
 	val = (MDB_val){sizeof(p), p};
-	return mdb_put(txn, ix->dbi[INDEX_BLOBS], key, &val, 0);
+	return mdb_put(txn, ix->dbi[db], key, &val, 0);
 }
 
 static int apply(struct index *ix, MDB_txn *txn, const struct index_batch *b)
@@ -727,7 +837,8 @@ static int apply(struct index *ix, MDB_txn *txn, const struct index_batch *b)
 			rc = apply_del_prefix(txn, dbi, &key);
 			break;
 		case OP_TOUCH:
-			rc = apply_touch(ix, txn, &key, get_le(val.mv_data, 8));
+			rc = apply_touch(ix, txn, o->db, &key,
+					 get_le(val.mv_data, 8));
 			break;
 		}
 		if (rc != 0)

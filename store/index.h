@@ -16,15 +16,17 @@
  *   origins    BKEY                             NUL-terminated strings, newest
  *                                               first
  *   manifests  digest[32]                       media type, NUL, bytes
+ *   uses       digest[32] of a manifest         as in blobs; bytes of the
+ *                                               record in manifests
  *   tags       repository, NUL, tag             digest[32], seen u64
- *   repos      repository, NUL                  nothing: it is known
+ *   repos      repository, NUL                  noted u64
  *              repository, NUL, 'm' or 'b',
- *              digest[32]                       size u64
- *   kv         any                              any
+ *              digest[32]                       noted u64, size u64
+ *   kv         any                              noted u64, any
  *   peers      number u16 big-endian            name
  *
  * BKEY is 57 bytes: kind u8, id[32], claim: place[16], size u64. A segment stands for INDEX_SEG chunks; n
- * is how many of them the blob has. Every value is followed by the CRC32C (u32)
+ * is how many of them the blob has. Seen, noted: in seconds since 1970. Every value is followed by the CRC32C (u32)
  * of key and value; a record with a wrong checksum counts as absent, and the
  * first such record is logged.
  *
@@ -59,6 +61,7 @@ enum index_db {
 	INDEX_CHUNKS,
 	INDEX_ORIGINS,
 	INDEX_MANIFESTS,
+	INDEX_USES,
 	INDEX_TAGS,
 	INDEX_REPOS,
 	INDEX_KV,
@@ -83,7 +86,8 @@ extern size_t index_map_bytes;
 
 /* Opens the index; makes dir and the databases if necessary. Call index_check()
  * first. Replaces the lock file: the caller makes sure that no other process
- * uses dir. */
+ * uses dir. Writes a smaller data.mdb when more than half of it is free: LMDB
+ * uses free pages again, but never gives them back. */
 int index_open(const char *dir, struct index **ret, struct error *err);
 void index_close(struct index **ix);
 
@@ -93,6 +97,9 @@ int index_get(struct index *ix, enum index_db db, const void *key,
 /* The same for a blob's record, without a copy on the heap. */
 int index_get_blob(struct index *ix, const uint8_t bkey[INDEX_BKEY],
 		   struct index_blob *ret);
+
+/* Number of records in a database; 0 if it cannot be read. */
+uint64_t index_count(struct index *ix, enum index_db db);
 
 /* Calls each() for all records whose key begins with prefix, in order; skips
  * those with a wrong checksum. key and val live until each() returns, and
@@ -138,9 +145,13 @@ void index_del(struct index_batch *b, enum index_db db, const void *key,
 /* Deletes every key with this prefix. */
 void index_del_prefix(struct index_batch *b, enum index_db db,
 		      const void *prefix, size_t prefix_len);
-/* Raises a blob's last use if the blob has a record. */
-void index_touch(struct index_batch *b, const uint8_t bkey[INDEX_BKEY],
-		 uint64_t last_use_s);
+/* For INDEX_USES; rec as for a blob. */
+void index_put_use(struct index_batch *b, const void *key, size_t key_len,
+		   const struct index_blob *rec);
+/* Raises the last use of a record in INDEX_BLOBS or INDEX_USES if there is
+ * one. */
+void index_touch(struct index_batch *b, enum index_db db, const void *key,
+		 size_t key_len, uint64_t last_use_s);
 
 /* Blocks. 0: all changes are durable. -ENOSPC and so on: none is written. */
 int index_write(struct index *ix, const struct index_batch *b);

@@ -9,6 +9,12 @@
 #define MAX_TYPE   255
 #define MAX_KV_KEY 480
 #define MAX_KV_VAL ((size_t)64 << 10)
+/* How old the noted use of a manifest, or the note of a repository's item, may
+ * be before it is written again. */
+#define USE_S	   60
+#define NOTED_S	   ((uint64_t)24 * 3600)
+#define TIME_BYTES 8
+#define ITEM_BYTES (TIME_BYTES + 8)
 
 struct rkey {
 	uint8_t v[INDEX_KEY_MAX];
@@ -60,6 +66,36 @@ static int del_one(struct store *s, enum index_db db, const void *key,
 
 /* ---- Manifests ---- */
 
+static int put_manifest(struct store *s, const struct digest *d,
+			const struct buf *v)
+{
+	CLEANUP(buf_release) struct buf old = BUF_INIT(64);
+	struct index_blob rec = {.size = v->len,
+				 .last_use_s = now_unix_s(),
+				 .cached_bytes = v->len},
+			  was = {0};
+	struct index_batch b;
+	bool known;
+	int r;
+
+	index_batch_init(&b);
+	index_put(&b, INDEX_MANIFESTS, d->sha256, DIGEST_BYTES, v->data,
+		  v->len);
+	index_put_use(&b, d->sha256, DIGEST_BYTES, &rec);
+	(void)pthread_mutex_lock(&s->manifests_mu);
+	known = index_get(s->ix, INDEX_USES, d->sha256, DIGEST_BYTES, &old) ==
+			0 &&
+		index_decode_blob((uint8_t *)old.data, old.len, &was);
+	r = index_write(s->ix, &b);
+	if (r == 0) {
+		ADD(&s->manifests, known ? 0 : 1);
+		ADD(&s->manifest_bytes, rec.cached_bytes - was.cached_bytes);
+	}
+	(void)pthread_mutex_unlock(&s->manifests_mu);
+	index_batch_release(&b);
+	return r;
+}
+
 int store_manifest_put(struct store *s, const struct digest *d,
 		       const char *media_type, const void *bytes, size_t len)
 {
@@ -81,8 +117,33 @@ int store_manifest_put(struct store *s, const struct digest *d,
 		r = buf_add(&v, bytes, len);
 	if (r < 0)
 		return r;
-	return write_one(s, INDEX_MANIFESTS, d->sha256, DIGEST_BYTES, v.data,
-			 v.len);
+	r = put_manifest(s, d, &v);
+	/* Now, and not when the next chunks are committed: LMDB's file never
+	 * shrinks while it is open. */
+	if (r == 0 && LOAD(&s->manifest_bytes) > manifests_max(s))
+		(void)commit_wait(s);
+	return r;
+}
+
+/* Uses are written at leisure, so once in a while is enough. */
+static void note_use(struct store *s, const struct digest *d)
+{
+	CLEANUP(buf_release) struct buf v = BUF_INIT(64);
+	uint64_t now = now_unix_s();
+	struct index_blob rec;
+	bool noted = false;
+
+	if (index_get(s->ix, INDEX_USES, d->sha256, DIGEST_BYTES, &v) < 0 ||
+	    !index_decode_blob((uint8_t *)v.data, v.len, &rec) ||
+	    rec.last_use_s + USE_S > now)
+		return;
+	store_lock(s);
+	for (unsigned int i = 0; i < s->ntouches && !noted; i++)
+		noted = s->touches[i].db == INDEX_USES &&
+			memcmp(s->touches[i].key, d->sha256, DIGEST_BYTES) == 0;
+	if (!noted)
+		note_touch_locked(s, INDEX_USES, d->sha256, DIGEST_BYTES, now);
+	store_unlock(s);
 }
 
 int store_manifest_get(struct store *s, const struct digest *d, char **ret_type,
@@ -108,6 +169,7 @@ int store_manifest_get(struct store *s, const struct digest *d, char **ret_type,
 		return -ENOMEM;
 	memcpy(bytes, v.data + type_len + 1, len);
 	bytes[len] = '\0';
+	note_use(s, d);
 	*ret_type = steal_ptr(&type);
 	*ret_bytes = steal_ptr(&bytes);
 	*ret_len = len;
@@ -119,7 +181,7 @@ int store_manifest_get(struct store *s, const struct digest *d, char **ret_type,
 int store_tag_put(struct store *s, const char *repo, const char *tag,
 		  const struct digest *d, uint64_t seen_s)
 {
-	uint8_t v[DIGEST_BYTES + 8];
+	uint8_t v[DIGEST_BYTES + TIME_BYTES], noted[TIME_BYTES];
 	struct index_batch b;
 	struct rkey key;
 	int r;
@@ -130,10 +192,12 @@ int store_tag_put(struct store *s, const char *repo, const char *tag,
 	if (r < 0)
 		return r;
 	memcpy(v, d->sha256, DIGEST_BYTES);
-	put_le(v + DIGEST_BYTES, seen_s, 8);
+	put_le(v + DIGEST_BYTES, seen_s, TIME_BYTES);
+	put_le(noted, now_unix_s(), TIME_BYTES);
 	index_batch_init(&b);
 	index_put(&b, INDEX_TAGS, key.v, key.len, v, sizeof(v));
-	index_put(&b, INDEX_REPOS, key.v, strlen(repo) + 1, NULL, 0);
+	index_put(&b, INDEX_REPOS, key.v, strlen(repo) + 1, noted,
+		  sizeof(noted));
 	r = index_write(s->ix, &b);
 	index_batch_release(&b);
 	return r;
@@ -203,6 +267,25 @@ int store_tag_list(struct store *s, const char *repo, struct string_list *ret)
 	return index_each(s->ix, INDEX_TAGS, key.v, key.len, add_rest, &l);
 }
 
+static int add_digest(void *arg, const uint8_t *key, size_t key_len,
+		      const uint8_t *val, size_t val_len)
+{
+	char text[DIGEST_STR_SIZE];
+	struct digest d;
+
+	(void)val;
+	(void)val_len;
+	if (key_len != DIGEST_BYTES)
+		return 0;
+	memcpy(d.sha256, key, DIGEST_BYTES);
+	return string_list_add(arg, digest_str(&d, text));
+}
+
+int store_manifest_list(struct store *s, struct string_list *ret)
+{
+	return index_each(s->ix, INDEX_USES, NULL, 0, add_digest, ret);
+}
+
 /* ---- Repositories ---- */
 
 static int item_key(const char *repo, bool manifest, const struct digest *d,
@@ -216,39 +299,49 @@ static int item_key(const char *repo, bool manifest, const struct digest *d,
 	return repo_key(repo, more, d ? sizeof(more) : 1, ret);
 }
 
+static int get_item(struct store *s, const struct rkey *key,
+		    uint64_t *ret_noted_s, uint64_t *ret_size)
+{
+	CLEANUP(buf_release) struct buf v = BUF_INIT(ITEM_BYTES);
+	int r = index_get(s->ix, INDEX_REPOS, key->v, key->len, &v);
+
+	if (r < 0)
+		return r == -EMSGSIZE ? -ENOENT : r;
+	if (v.len != ITEM_BYTES)
+		return -ENOENT;
+	*ret_noted_s = get_le((const uint8_t *)v.data, TIME_BYTES);
+	*ret_size = get_le((const uint8_t *)v.data + TIME_BYTES, 8);
+	return 0;
+}
+
 int store_repo_add(struct store *s, const char *repo, bool manifest,
 		   const struct digest *d, uint64_t size)
 {
-	uint64_t old;
+	uint64_t old, noted, now = now_unix_s();
+	uint8_t v[ITEM_BYTES];
 	struct rkey key;
-	uint8_t v[8];
 	int r = item_key(repo, manifest, d, &key);
 
 	if (r < 0)
 		return r;
 	/* Most are known: this saves a flush. */
-	if (store_repo_has(s, repo, manifest, d, &old) == 0 && old == size)
+	if (get_item(s, &key, &noted, &old) == 0 && old == size &&
+	    noted + NOTED_S > now)
 		return 0;
-	put_le(v, size, 8);
+	put_le(v, now, TIME_BYTES);
+	put_le(v + TIME_BYTES, size, 8);
 	return write_one(s, INDEX_REPOS, key.v, key.len, v, sizeof(v));
 }
 
 int store_repo_has(struct store *s, const char *repo, bool manifest,
 		   const struct digest *d, uint64_t *ret_size)
 {
-	CLEANUP(buf_release) struct buf v = BUF_INIT(8);
 	struct rkey key;
-	int r;
+	uint64_t noted;
 
 	if (item_key(repo, manifest, d, &key) < 0)
 		return -ENOENT;
-	r = index_get(s->ix, INDEX_REPOS, key.v, key.len, &v);
-	if (r < 0)
-		return r == -EMSGSIZE ? -ENOENT : r;
-	if (v.len != 8)
-		return -ENOENT;
-	*ret_size = get_le((const uint8_t *)v.data, 8);
-	return 0;
+	return get_item(s, &key, &noted, ret_size);
 }
 
 struct item {
@@ -268,7 +361,7 @@ static int add_item(void *arg, const uint8_t *key, size_t key_len,
 {
 	struct items *l = arg;
 
-	if (key_len != l->skip + DIGEST_BYTES || val_len != 8)
+	if (key_len != l->skip + DIGEST_BYTES || val_len != ITEM_BYTES)
 		return 0;
 	if (l->n == l->cap) {
 		size_t cap = l->cap ? l->cap * 2 : 64;
@@ -280,7 +373,7 @@ static int add_item(void *arg, const uint8_t *key, size_t key_len,
 		l->cap = cap;
 	}
 	memcpy(l->v[l->n].d.sha256, key + l->skip, DIGEST_BYTES);
-	l->v[l->n++].size = get_le(val, 8);
+	l->v[l->n++].size = get_le(val + TIME_BYTES, 8);
 	return 0;
 }
 
@@ -340,15 +433,32 @@ int store_repo_list(struct store *s, const char *prefix,
 int store_kv_put(struct store *s, const void *key, size_t key_len,
 		 const void *val, size_t val_len)
 {
+	CLEANUP(buf_release) struct buf v = BUF_INIT(TIME_BYTES + MAX_KV_VAL);
+	uint8_t noted[TIME_BYTES];
+	int r;
+
 	if (key_len == 0 || key_len > MAX_KV_KEY || val_len > MAX_KV_VAL)
 		return -EINVAL;
-	return write_one(s, INDEX_KV, key, key_len, val, val_len);
+	put_le(noted, now_unix_s(), TIME_BYTES);
+	r = buf_add(&v, noted, sizeof(noted));
+	if (r == 0 && val_len > 0)
+		r = buf_add(&v, val, val_len);
+	if (r < 0)
+		return r;
+	return write_one(s, INDEX_KV, key, key_len, v.data, v.len);
 }
 
 int store_kv_get(struct store *s, const void *key, size_t key_len,
 		 struct buf *ret)
 {
-	return index_get(s->ix, INDEX_KV, key, key_len, ret);
+	CLEANUP(buf_release) struct buf v = BUF_INIT(TIME_BYTES + MAX_KV_VAL);
+	int r = index_get(s->ix, INDEX_KV, key, key_len, &v);
+
+	if (r < 0)
+		return r;
+	if (v.len < TIME_BYTES)
+		return -ENOENT;
+	return buf_add(ret, v.data + TIME_BYTES, v.len - TIME_BYTES);
 }
 
 int store_kv_del(struct store *s, const void *key, size_t key_len)

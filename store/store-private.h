@@ -102,8 +102,9 @@ struct blob {
 	bool ext_refused;
 	struct list settling; /* in store.settling, which holds a reference */
 	uint64_t settle_ms;
-	bool made;    /* the file's name is not durable yet */
-	bool indexed; /* the index has a record */
+	bool made;	/* the file's name is not durable yet */
+	bool left_file; /* a file without chunks that was in use */
+	bool indexed;	/* the index has a record */
 	uint64_t durable_bytes;
 	uint64_t rec_last_use_s; /* as in the index */
 	unsigned int ev_dropped; /* number of BLOB_EV_DROPPED not sent yet */
@@ -126,8 +127,11 @@ struct sum_waiter {
 	void *arg;
 };
 
+/* The last use of a blob or manifest, to be written at leisure. */
 struct touch {
-	uint8_t bkey[INDEX_BKEY];
+	enum index_db db; /* INDEX_BLOBS or INDEX_USES */
+	uint8_t key[INDEX_BKEY];
+	size_t key_len;
 	uint64_t last_use_s;
 };
 
@@ -139,7 +143,7 @@ struct store {
 	uint32_t commit_interval_ms;
 	char *external_dir; /* NULL = none */
 	uint32_t external_grace_ms;
-	int nullfd;		/* /dev/null, if there is an external_dir */
+	int nullfd;		/* /dev/null */
 	unsigned int max_files; /* limit of open blob files, kept if possible */
 	void (*event)(void *arg, struct blob *b, enum blob_event ev);
 	void *event_arg;
@@ -167,6 +171,7 @@ struct store {
 	uint64_t cycle_wanted, cycle_started, cycle_done;
 	int cycle_result;
 	uint64_t evict_wanted, evict_got;
+	unsigned int evict_files;
 	struct touch *touches;
 	unsigned int ntouches;
 
@@ -176,12 +181,16 @@ struct store {
 	pthread_cond_t sum_wake[2];
 	struct list sums[2];
 
+	/* Held while a manifest is written or deleted, LMDB included. */
+	pthread_mutex_t manifests_mu;
+
 	/* guarded by: mu */
 	char **peers; /* number - 1 -> name */
 	unsigned int npeers, npeers_saved;
 
 	/* Atomic. */
 	uint64_t cached_bytes;
+	uint64_t manifests, manifest_bytes; /* changed under manifests_mu */
 	uint64_t evicted_chunks, evicted_bytes, damaged_chunks, write_errors;
 	uint64_t commits, verified_blobs, mismatched_blobs;
 };
@@ -255,7 +264,7 @@ uint64_t blob_last_use_s(const struct blob *b);
 void cond_wait_until(pthread_cond_t *c, struct store *s, uint64_t ms);
 void cond_init(pthread_cond_t *c);
 
-/* ---- blob-table.c: the blobs in memory, and their files ---- */
+/* ---- blob-table.c: the blobs in memory ---- */
 
 /* As store_get(), for the store itself: it does not start verification. */
 int blob_get_quiet(struct store *s, const struct blob_key *key,
@@ -283,6 +292,12 @@ bool blob_reserve(struct store *s, const struct blob_key *key);
 void blob_unreserve(struct store *s, const struct blob_key *key);
 /* Gets or makes segment i; NULL when memory is short. mu is held. */
 struct seg *seg_make_locked(struct blob *b, uint32_t i);
+/* Frees idle blobs and closes their files, until `keep` are left. mu is not
+ * held. */
+void trim_idle(struct store *s, unsigned int keep);
+
+/* ---- blob-file.c ---- */
+
 /* Blocks. Returns the descriptor, or a negative errno; -ENOENT when there is no
  * file and make is false. The caller holds a reference to b. The descriptor
  * stays open until blob_fd_put(), and while chunks wait for a flush; after that
@@ -294,9 +309,11 @@ static inline void blob_fd_put(struct blob *b)
 }
 /* True if writers should wait until some files are flushed. */
 bool too_many_files(struct store *s);
-/* Frees idle blobs and closes their files, until `keep` are left. mu is not
- * held. */
-void trim_idle(struct store *s, unsigned int keep);
+/* Takes b's file off store.files; the caller closes it. mu is held. */
+void blob_file_gone_locked(struct blob *b);
+/* On the commit thread, after the index commit: unlinks b's file if b has no
+ * chunk. A later write makes a new file. False: the file stays. */
+bool blob_unlink_empty(struct blob *b);
 
 /* ---- blob.c ---- */
 
@@ -330,17 +347,30 @@ void *commit_main(void *arg);
  */
 int commit_wait(struct store *s);
 
+/* On the commit thread: writes the noted last uses. */
+void write_touches(struct store *s);
 /* At store_close(): releases the blobs whose changes could not be written. */
 void drop_unsaved(struct store *s);
 
 /* ---- evict.c, on the commit thread ---- */
 
-/* Drops chunks as the limits ask, and at least `want` bytes. The next commit
- * frees their disk space. */
-void evict(struct store *s, uint64_t want);
-/* Deletes old records of blobs without chunks if there are very many records.
- */
-void forget_empty(struct store *s);
+/* Drops chunks as the limits ask, at least `want` bytes, and all chunks of
+ * `files` blobs. The next commit frees their disk space. */
+void evict(struct store *s, uint64_t want, unsigned int files);
+/* As in the index: ticks from store_open() on, negative before. */
+int64_t record_tick(const struct store *s, uint64_t last_use_s);
+
+/* ---- evict-records.c ---- */
+
+/* The bytes that manifests may take. */
+uint64_t manifests_max(struct store *s);
+/* On the commit thread: evicts the least recently used manifests above that. */
+void evict_manifests(struct store *s);
+/* On the commit thread: keeps to STORE_MAX_RECORDS. */
+void trim_records(struct store *s);
+/* Notes a last use for a later commit. mu is held. */
+void note_touch_locked(struct store *s, enum index_db db, const uint8_t *key,
+		       size_t key_len, uint64_t last_use_s);
 
 /* ---- external.c: external blobs ---- */
 

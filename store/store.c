@@ -235,7 +235,8 @@ static int open_dir(struct store *s, struct error *err)
 /* Keeps a damaged index for inspection, in place of the one kept before. */
 static int set_aside(struct store *s)
 {
-	static const char *const files[] = {"data.mdb", "lock.mdb"};
+	static const char *const files[] = {"data.mdb", "lock.mdb",
+					    "compact.mdb"};
 	char path[64];
 
 	for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
@@ -303,6 +304,20 @@ static int count_blob(void *arg, const uint8_t *key, size_t key_len,
 	return 0;
 }
 
+static int count_manifest(void *arg, const uint8_t *key, size_t key_len,
+			  const uint8_t *val, size_t val_len)
+{
+	struct store *s = arg;
+	struct index_blob rec;
+
+	(void)key;
+	if (key_len != DIGEST_BYTES || !index_decode_blob(val, val_len, &rec))
+		return 0;
+	s->manifests++;
+	s->manifest_bytes += rec.cached_bytes;
+	return 0;
+}
+
 static int add_peer(struct store *s, const char *name)
 {
 	char **v;
@@ -341,7 +356,8 @@ static int load_peer(void *arg, const uint8_t *key, size_t key_len,
 	return r == 0 && id > 0 && id <= MAX_PEERS ? add_peer(s, name) : r;
 }
 
-/* Removes files without a record. Leaves names alone that are not ours. */
+/* Removes files without a record, and those of blobs without chunks. Leaves
+ * names alone that are not ours. */
 static unsigned int scan_files(struct store *s, int dirfd, enum blob_kind kind)
 {
 	DIR *d = fdopendir(dirfd);
@@ -356,11 +372,13 @@ static unsigned int scan_files(struct store *s, int dirfd, enum blob_kind kind)
 		struct blob_key key = {.kind = kind};
 		uint8_t bkey[INDEX_BKEY];
 		struct index_blob rec;
+		int r;
 
 		if (!parse_file_name(e->d_name, &key))
 			continue;
 		bkey_of(&key, bkey);
-		if (index_get_blob(s->ix, bkey, &rec) == -ENOENT &&
+		r = index_get_blob(s->ix, bkey, &rec);
+		if ((r == -ENOENT || (r == 0 && rec.cached_bytes == 0)) &&
 		    unlinkat(dirfd, e->d_name, 0) == 0)
 			removed++;
 	}
@@ -387,7 +405,7 @@ static void remove_orphans(struct store *s)
 		}
 	}
 	if (removed)
-		log_info("removed cache files without a record",
+		log_info("removed cache files without chunks",
 			 LU("files", removed));
 }
 
@@ -395,6 +413,8 @@ static int load_all(struct store *s, struct error *err)
 {
 	int r = index_each(s->ix, INDEX_BLOBS, NULL, 0, count_blob, s);
 
+	if (r == 0)
+		r = index_each(s->ix, INDEX_USES, NULL, 0, count_manifest, s);
 	if (r == 0)
 		r = index_each(s->ix, INDEX_PEERS, NULL, 0, load_peer, s);
 	if (r < 0)
@@ -434,6 +454,7 @@ static void init(struct store *s, const struct store_config *cfg)
 	s->open_s = now_unix_s();
 	s->housekeep_ms = s->open_ms; /* applies a smaller limit at once */
 	BUG_ON(pthread_mutex_init(&s->mu, NULL) != 0);
+	BUG_ON(pthread_mutex_init(&s->manifests_mu, NULL) != 0);
 	cond_init(&s->changed);
 	cond_init(&s->commit_wake);
 	cond_init(&s->cycle_end);
@@ -463,6 +484,7 @@ static void destroy(struct store *s)
 	(void)pthread_cond_destroy(&s->sum_wake[0]);
 	(void)pthread_cond_destroy(&s->sum_wake[1]);
 	(void)pthread_mutex_destroy(&s->mu);
+	(void)pthread_mutex_destroy(&s->manifests_mu);
 	free(s->external_dir);
 	free(s->dir);
 	free(s);
@@ -513,8 +535,7 @@ static int start_threads(struct store *s)
 static bool set_external(struct store *s, const struct store_config *cfg)
 {
 	s->external_dir = strdup(cfg->external_dir);
-	s->nullfd = open("/dev/null", O_RDONLY | O_CLOEXEC);
-	return s->external_dir && s->nullfd >= 0;
+	return s->external_dir;
 }
 
 int store_open(const struct store_config *cfg, struct store **ret,
@@ -527,7 +548,11 @@ int store_open(const struct store_config *cfg, struct store **ret,
 		return set_error(err, r, "out of memory");
 	init(s, cfg);
 	s->dir = strdup(cfg->dir);
-	if (s->dir && (!cfg->external_dir || set_external(s, cfg)))
+	s->nullfd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	if (s->nullfd == -1)
+		r = set_error(err, -errno, "cannot open /dev/null: %s",
+			      strerror(errno));
+	else if (s->dir && (!cfg->external_dir || set_external(s, cfg)))
 		r = open_dir(s, err);
 	if (r == 0)
 		r = open_index(s, err);
@@ -664,6 +689,8 @@ void store_stats(struct store *s, struct store_stats *ret)
 	*ret = (struct store_stats){
 		.cached_bytes = LOAD(&s->cached_bytes),
 		.max_bytes = s->max_bytes,
+		.manifests = LOAD(&s->manifests),
+		.manifest_bytes = LOAD(&s->manifest_bytes),
 		.evicted_chunks = LOAD(&s->evicted_chunks),
 		.evicted_bytes = LOAD(&s->evicted_bytes),
 		.damaged_chunks = LOAD(&s->damaged_chunks),

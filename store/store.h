@@ -96,7 +96,7 @@ enum blob_event {
 
 struct store_config {
 	const char *dir;	     /* created if absent; copied */
-	uint64_t max_bytes;	     /* of chunks; 0 = no limit */
+	uint64_t max_bytes;	     /* of chunks and manifests; 0 = no limit */
 	uint64_t min_free_bytes;     /* of the file system, kept free */
 	uint32_t commit_interval_ms; /* batch window; 0 = 50 */
 	/* See "External blobs"; copied; NULL = none. */
@@ -292,7 +292,8 @@ int store_peer_name(struct store *s, uint16_t id, char *out, size_t out_size);
 /* ---- Manifests, tags, URL versions: small records. All block. ---- */
 
 /* Stores a manifest. -EBADMSG: bytes do not hash to d. -EFBIG above
- * MANIFEST_MAX_BYTES. */
+ * MANIFEST_MAX_BYTES. Manifests have an eighth of the cache; above that the
+ * least recently used are evicted. */
 int store_manifest_put(struct store *s, const struct digest *d,
 		       const char *media_type, const void *bytes, size_t len);
 /* Gets a manifest; the caller free()s *ret_bytes and *ret_type. -ENOENT. Looks
@@ -300,6 +301,17 @@ int store_manifest_put(struct store *s, const struct digest *d,
  * it has none. */
 int store_manifest_get(struct store *s, const struct digest *d, char **ret_type,
 		       void **ret_bytes, size_t *ret_len);
+
+/* -ENOENT: it is not stored. */
+int store_manifest_evict(struct store *s, const struct digest *d);
+/* Appends the digests of all stored manifests, "sha256:…". */
+int store_manifest_list(struct store *s, struct string_list *ret);
+
+/* Of tags, of what repositories have, and of general records whose key begins
+ * with "url:", at most STORE_MAX_RECORDS of each kind are kept for long: those
+ * that were written last. The same holds for records of blobs without chunks,
+ * by their last use. */
+#define STORE_MAX_RECORDS 100000
 
 /* repo is "HOST/NAME". seen_s: when upstream said so, in seconds since 1970. */
 int store_tag_put(struct store *s, const char *repo, const char *tag,
@@ -353,7 +365,8 @@ int store_each(struct store *s,
 
 struct store_stats {
 	uint64_t blobs;
-	uint64_t cached_bytes;
+	uint64_t cached_bytes; /* of chunks */
+	uint64_t manifests, manifest_bytes;
 	uint64_t max_bytes;
 	uint64_t fs_free_bytes;
 	uint64_t evicted_chunks, evicted_bytes; /* since the start */

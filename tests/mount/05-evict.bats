@@ -100,6 +100,46 @@ cache_bytes()
 	at_most "$(cache_bytes)" $((8 * MiB))
 }
 
+# large_manifest N: pushes one of 3.9 MB and prints its digest.
+large_manifest()
+{
+	python3 - "$1" >"$BATS_TEST_TMPDIR/manifest" <<-'END'
+		import json, sys
+		kind = "application/vnd.oci."
+		empty = {"mediaType": kind + "empty.v1+json", "size": 2,
+		         "digest": "sha256:44136fa355b3678a1146ad16f7e8649e94fb4f"
+		                   "c21fe77e8310c060f61caaff8a"}
+		print(json.dumps({
+		    "schemaVersion": 2,
+		    "mediaType": kind + "image.manifest.v1+json",
+		    "config": empty, "layers": [empty],
+		    "annotations": {"n": sys.argv[1], "pad": "x" * 3900000}}))
+	END
+	push_manifest evict/manifests "v$1" "$BATS_TEST_TMPDIR/manifest"
+}
+
+@test "manifests are counted, bounded and evicted" {
+	echo -n '{}' >"$BATS_TEST_TMPDIR/empty"
+	push_blob evict/manifests "$BATS_TEST_TMPDIR/empty"
+	for i in {1..12}; do
+		large_manifest "$i"
+	done >"$BATS_TEST_TMPDIR/digests"
+	start_peerd --cache-size 64MiB
+	for i in {1..12}; do
+		peerd pull --quiet "$REG/evict/manifests:v$i"
+	done
+	# An eighth of the cache is two of them.
+	at_least "$(peerd status --json | jq .cache.manifest_bytes)" 3900000
+	at_most "$(peerd status --json | jq .cache.manifest_bytes)" $((8 * MiB))
+	at_most "$(stat -c %s "$CACHE/index/data.mdb")" $((32 * MiB))
+	peerd status | grep -E 'cache .*[12] manifests, [37]'
+	# A tag whose manifest is gone is asked again.
+	peerd evict "$(tail -1 "$BATS_TEST_TMPDIR/digests")"
+	peerd evict --all
+	equal "$(peerd status --json | jq .cache.manifest_bytes)" 0
+	peerd pull --quiet "$REG/evict/manifests:v12"
+}
+
 @test "a smaller --cache-size at the next start is kept to" {
 	start_peerd
 	cat "$(nth 1)" "$(nth 2)" >/dev/null

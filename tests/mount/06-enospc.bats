@@ -27,8 +27,18 @@ loop_cache()
 	CACHE=$BATS_TEST_TMPDIR/small/cache
 	mkdir -p "$BATS_TEST_TMPDIR/small"
 	truncate -s "$1" "$BATS_TEST_TMPDIR/image"
-	mkfs.ext4 -q "$BATS_TEST_TMPDIR/image"
+	mkfs.ext4 -q ${2:+-N "$2"} "$BATS_TEST_TMPDIR/image"
 	mount -o loop "$BATS_TEST_TMPDIR/image" "$BATS_TEST_TMPDIR/small"
+}
+
+# push_small COUNT: many small files as one artifact's; their digests are in
+# $BATS_TEST_TMPDIR/digests.
+push_small()
+{
+	for ((i = 0; i < $1; i++)); do
+		echo "small $i" >"$BATS_TEST_TMPDIR/one"
+		push_blob full/small "$BATS_TEST_TMPDIR/one"
+	done >"$BATS_TEST_TMPDIR/digests"
 }
 
 release_cache()
@@ -79,6 +89,26 @@ full_disk()
 	# And after a restart on the full disk.
 	stop_peerd
 	full_disk
+	release_cache
+}
+
+@test "a file system out of inodes: the oldest blobs make room" {
+	# Of 400 inodes directories take up to 256.
+	loop_cache 64M 400
+	push_small 500
+	start_peerd
+	while read -r digest; do
+		grep -q '^small' "$(blob_path full/small "$digest")"
+	done <"$BATS_TEST_TMPDIR/digests"
+	# What was read last is cached.
+	equal "$(peerd status --json | jq .cache.write_errors)" 0 \
+		'writes that failed'
+	peerd ls --json | jq -e --arg d "$(tail -1 "$BATS_TEST_TMPDIR/digests")" \
+		'.blobs[] | select(.digest == $d) | .cached > 0'
+	# An empty cache has no files.
+	peerd evict --all >/dev/null
+	equal "$(find "$CACHE/blobs" -type f | wc -l)" 0 'files left'
+	cmp "$(blob_path full/data "$DIGEST")" "$FILE"
 	release_cache
 }
 

@@ -180,9 +180,9 @@ static void blobs_and_touches(void)
 
 	index_batch_init(&b);
 	index_put_blob(&b, key, &rec);
-	index_touch(&b, key, 2000);
-	index_touch(&b, key, 1500);
-	index_touch(&b, other, 5);
+	index_touch(&b, INDEX_BLOBS, key, sizeof(key), 2000);
+	index_touch(&b, INDEX_BLOBS, key, sizeof(key), 1500);
+	index_touch(&b, INDEX_BLOBS, other, sizeof(other), 5);
 	EQ(index_write(ix, &b), 0);
 	index_batch_release(&b);
 	EQ(index_get_blob(ix, key, &got), 0);

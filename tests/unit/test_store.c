@@ -342,7 +342,8 @@ static void proof(void)
 static void claims(void)
 {
 	uint64_t size = 2 * MIB + 9;
-	struct blob_key good = sha_key(42, size), evil = good, any, nobody = good;
+	struct blob_key good = sha_key(42, size), evil = good, any,
+			nobody = good;
 	struct store *s = open_store();
 	struct blob *b, *e, *x = NULL;
 
@@ -627,6 +628,210 @@ static void manifests(void)
 	wipe();
 }
 
+static uint64_t index_bytes(void)
+{
+	struct stat st;
+
+	return stat(in_dir("index/data.mdb"), &st) == 0 ? (uint64_t)st.st_size
+							: UINT64_MAX;
+}
+
+#define BIG_MANIFEST ((size_t)300 << 10)
+
+/* The i-th of some large manifests. */
+static struct digest put_manifest(struct store *s, uint64_t i)
+{
+	CLEANUP(freep) uint8_t *bytes = malloc(BIG_MANIFEST);
+	struct digest d;
+
+	if (!bytes)
+		BAIL("malloc");
+	fill(i, 0, bytes, BIG_MANIFEST);
+	digest_of(bytes, BIG_MANIFEST, &d);
+	EQ(store_manifest_put(s, &d, "t", bytes, BIG_MANIFEST), 0);
+	return d;
+}
+
+static bool has_manifest(struct store *s, const struct digest *d)
+{
+	CLEANUP(freep) char *type = NULL;
+	CLEANUP(freep) void *bytes = NULL;
+	size_t len;
+
+	return store_manifest_get(s, d, &type, &bytes, &len) == 0;
+}
+
+static struct store_stats stats(struct store *s)
+{
+	struct store_stats st;
+
+	store_stats(s, &st);
+	return st;
+}
+
+static void manifests_are_bounded(void)
+{
+	const struct store_config cfg = {.max_bytes = 16 * MIB,
+					 .commit_interval_ms = 5};
+	struct store *s = open_with(cfg);
+	struct digest small;
+	struct blob *b;
+
+	for (uint64_t i = 0; i < 100; i++) {
+		(void)put_manifest(s, i);
+		OK(stats(s).manifest_bytes <= 2 * MIB);
+	}
+	OK(stats(s).manifests > 0);
+	EQ(stats(s).manifests, stats(s).manifest_bytes / (BIG_MANIFEST + 2));
+	OK(index_bytes() < 6 * MIB);
+	/* The same again counts once. */
+	digest_of("{}", 2, &small);
+	for (int i = 0; i < 2; i++)
+		EQ(store_manifest_put(s, &small, "t", "{}", 2), 0);
+	OK(has_manifest(s, &small));
+	/* Chunks leave them their share, and do not drive them out. */
+	b = make_blob(s, url_key(1), 40 * MIB);
+	write_all(s, b, 1);
+	WAIT(stats(s).cached_bytes + stats(s).manifest_bytes <= 16 * MIB);
+	blob_unref(&b);
+	OK(has_manifest(s, &small));
+	store_close(&s);
+
+	s = open_with(cfg);
+	OK(has_manifest(s, &small));
+	OK(stats(s).manifests > 1);
+	EQ(store_manifest_evict(s, &small), 0);
+	EQ(store_manifest_evict(s, &small), -ENOENT);
+	OK(!has_manifest(s, &small));
+	store_close(&s);
+	wipe();
+}
+
+/* The least recently used go: those whose use was noted long ago. */
+static void old_manifests_go_first(void)
+{
+	struct store_config cfg = {.max_bytes = 16 * MIB};
+	struct index_blob rec = {.cached_bytes = BIG_MANIFEST + 2};
+	struct store *s = open_with(cfg);
+	struct index_batch batch;
+	struct digest d[6];
+
+	index_batch_init(&batch);
+	for (uint64_t i = 0; i < 6; i++) {
+		d[i] = put_manifest(s, i);
+		rec.last_use_s = 1000 + (i * 5 + 3) % 6;
+		index_put_use(&batch, d[i].sha256, DIGEST_BYTES, &rec);
+	}
+	EQ(index_write(s->ix, &batch), 0);
+	index_batch_release(&batch);
+	OK(has_manifest(s, &d[3])); /* the oldest, were it not for this use */
+	(void)put_manifest(s, 6);
+	OK(has_manifest(s, &d[3]));
+	OK(!has_manifest(s, &d[2])); /* 1001 */
+	OK(has_manifest(s, &d[4]));  /* 1005 */
+	store_close(&s);
+	wipe();
+}
+
+static void index_is_compacted(void)
+{
+	struct store *s = open_store();
+	CLEANUP(string_list_release) struct string_list l = {0};
+	uint64_t before, used;
+	struct digest d, kept;
+	uint64_t seen;
+
+	for (uint64_t i = 0; i < 40; i++)
+		kept = put_manifest(s, i);
+	EQ(store_tag_put(s, "host/a", "t", &kept, 77), 0);
+	before = index_bytes();
+	OK(before > 40 * BIG_MANIFEST);
+	EQ(store_manifest_list(s, &l), 0);
+	EQ(l.n, 40);
+	for (size_t i = 0; i < l.n; i++) {
+		EQ(digest_parse(l.v[i], &d), 0);
+		if (!digest_equal(&d, &kept))
+			EQ(store_manifest_evict(s, &d), 0);
+	}
+	EQ(stats(s).manifest_bytes, BIG_MANIFEST + 2);
+	store_close(&s);
+	OK(index_bytes() >= before); /* no file shrinks while it is open */
+
+	run("echo left over >\"$D\"/index/compact.mdb");
+	s = open_store();
+	used = index_bytes();
+	OK(used < 2 * BIG_MANIFEST);
+	OK(has_manifest(s, &kept));
+	EQ(store_tag_get(s, "host/a", "t", &d, &seen), 0);
+	EQ(seen, 77);
+	(void)put_manifest(s, 100);
+	store_close(&s);
+
+	s = open_store(); /* the index passes its check */
+	OK(has_manifest(s, &kept));
+	EQ(stats(s).manifests, 2);
+	store_close(&s);
+	wipe();
+}
+
+/* Far more than are kept of each kind, made by a stranger in one go; the oldest
+ * come last by key. */
+#define TOO_MANY (STORE_MAX_RECORDS + STORE_MAX_RECORDS / 5)
+
+static void put_many(struct store *s)
+{
+	struct index_batch batch;
+
+	index_batch_init(&batch);
+	for (uint64_t i = 0; i < TOO_MANY; i++) {
+		struct index_blob rec = {.size = 7, .last_use_s = TOO_MANY - i};
+		struct blob_key blob = {.kind = BLOB_SHA256};
+		uint8_t v[DIGEST_BYTES + 8] = {0}, bkey[INDEX_BKEY];
+		char key[64];
+		size_t len;
+
+		len = (size_t)snprintf(key, sizeof(key), "url:%08llu",
+				       (unsigned long long)i);
+		put_le(v, TOO_MANY - i, 8);
+		index_put(&batch, INDEX_KV, key, len, v, 16);
+		index_put(&batch, INDEX_REPOS, key, len, v, 16);
+		put_le(v + DIGEST_BYTES, TOO_MANY - i, 8);
+		index_put(&batch, INDEX_TAGS, key, len, v, sizeof(v));
+		digest_of(key, len, &blob.id);
+		bkey_of(&blob, bkey);
+		index_put_blob(&batch, bkey, &rec);
+	}
+	EQ(index_write(s->ix, &batch), 0);
+	index_batch_release(&batch);
+}
+
+static void records_are_bounded(void)
+{
+	static const enum index_db dbs[] = {INDEX_KV, INDEX_REPOS, INDEX_TAGS,
+					    INDEX_BLOBS};
+	CLEANUP(buf_release) struct buf v = BUF_INIT(100);
+	struct store *s = open_store();
+
+	EQ(store_kv_put(s, "node-id", 7, "x", 1), 0);
+	put_many(s);
+	store_close(&s);
+	s = open_store();
+	EQ(stats(s).blobs, TOO_MANY);
+	EQ(store_sync(s), 0);
+	EQ(store_sync(s), 0); /* the first came after housekeeping */
+	for (size_t i = 0; i < ARRAY_SIZE(dbs); i++)
+		OK(index_count(s->ix, dbs[i]) <= STORE_MAX_RECORDS);
+	for (size_t i = 0; i < ARRAY_SIZE(dbs); i++)
+		OK(index_count(s->ix, dbs[i]) >= STORE_MAX_RECORDS / 2);
+	EQ(stats(s).blobs, index_count(s->ix, INDEX_BLOBS));
+	/* The newest are left, and what is no stranger's. */
+	EQ(index_get(s->ix, INDEX_TAGS, "url:00000000", 12, &v), 0);
+	EQ(index_get(s->ix, INDEX_TAGS, "url:00119999", 12, &v), -ENOENT);
+	EQ(store_kv_get(s, "node-id", 7, &v), 0);
+	store_close(&s);
+	wipe();
+}
+
 static void tags_and_repositories(void)
 {
 	struct digest d = {{1}}, e = {{2}}, got;
@@ -848,6 +1053,10 @@ int main(void)
 	RUN(descriptors);
 	RUN(emptied);
 	RUN(manifests);
+	RUN(manifests_are_bounded);
+	RUN(old_manifests_go_first);
+	RUN(index_is_compacted);
+	RUN(records_are_bounded);
 	RUN(tags_and_repositories);
 	RUN(small_records);
 	RUN(ten_thousand);

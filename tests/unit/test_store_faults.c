@@ -718,6 +718,132 @@ static void eviction_under_load(void)
 	wipe();
 }
 
+/* ---- Inodes ---- */
+
+static bool has_file(struct blob_key key)
+{
+	struct stat st;
+
+	return stat(file_of(key), &st) == 0;
+}
+
+static void emptied_files_go(void)
+{
+	const struct blob_key key = url_key(1), other = url_key(2);
+	struct store *s = open_store();
+	struct blob *b = make_blob(s, key, 3 * MIB);
+	uint64_t gen;
+	int fd;
+
+	for (int round = 0; round < 3; round++) {
+		write_all(s, b, 1);
+		OK(has_file(key));
+		EQ(read_same(s, b, 1, 5, 2 * MIB), 0);
+		EQ(store_evict(s, b), 0);
+		OK(!has_file(key));
+		EQ(read_same(s, b, 1, 0, 10), -ENODATA);
+	}
+	/* An empty range needs no file. */
+	EQ(store_range_fd(s, b, 0, 0, &fd, &gen), 0);
+	store_range_done(b);
+	OK(!has_file(key));
+	/* A chunk that is left keeps it. */
+	write_all(s, b, 1);
+	store_lock(s);
+	chunk_drop_locked(b, 0);
+	store_unlock(s);
+	EQ(store_sync(s), 0);
+	OK(has_file(key));
+	EQ(read_same(s, b, 1, MIB, 2 * MIB), 0);
+	blob_unref(&b);
+	store_close(&s);
+
+	/* A crash came between the index and the file. */
+	s = open_store();
+	b = make_blob(s, other, 5);
+	EQ(store_sync(s), 0);
+	blob_unref(&b);
+	store_close(&s);
+	(void)setenv("F", file_of(other), 1);
+	run("mkdir -p \"${F%/*}\" && echo >\"$F\"");
+	s = open_store();
+	OK(!has_file(other));
+	OK(has_file(key));
+	b = get_blob(s, key);
+	EQ(read_same(s, b, 1, MIB, 2 * MIB), 0);
+	blob_unref(&b);
+	store_close(&s);
+	wipe();
+}
+
+/* A reader's descriptor is its own until it is given back. */
+static void emptied_while_lent(void)
+{
+	const struct blob_key key = url_key(1);
+	struct store *s = open_store();
+	struct blob *b = make_blob(s, key, MIB);
+	uint64_t gen;
+	int fd;
+
+	write_all(s, b, 1);
+	EQ(store_sync(s), 0);
+	EQ(store_range_fd(s, b, 0, MIB, &fd, &gen), 0);
+	EQ(store_evict(s, b), 0);
+	OK(!store_gen_ok(b, gen));
+	OK(fcntl(fd, F_GETFD) >= 0);
+	/* What is written meanwhile is not lost with a file without a name. */
+	write_all(s, b, 1);
+	EQ(store_sync(s), 0);
+	OK(has_file(key));
+	EQ(store_evict(s, b), 0);
+	store_range_done(b);
+	blob_unref(&b);
+	WAIT(!has_file(key));
+	b = get_blob(s, key);
+	write_all(s, b, 1);
+	blob_unref(&b);
+	store_close(&s);
+	s = open_store();
+	b = get_blob(s, key);
+	EQ(read_same(s, b, 1, 0, MIB), 0);
+	blob_unref(&b);
+	store_close(&s);
+	wipe();
+}
+
+#define MANY_FILES 1000
+
+static void no_inodes(void)
+{
+	struct store_config cfg = {0};
+	char dir[5000];
+	struct store *s;
+
+	if (!mount_tmp("size=64m,nr_inodes=500")) {
+		wipe();
+		SKIP("needs root to mount a tmpfs");
+	}
+	(void)snprintf(dir, sizeof(dir), "%s", in_dir("m"));
+	cfg.dir = dir;
+	s = open_with(cfg);
+	for (uint64_t i = 0; i < MANY_FILES; i++) {
+		struct blob *b = make_blob(s, url_key(i), 100);
+
+		EQ(write_chunk(s, b, 0, i), 0);
+		EQ(read_same(s, b, i, 0, 100), 0);
+		blob_unref(&b);
+	}
+	/* The last ones are still there: not all went for one. */
+	for (uint64_t i = MANY_FILES - 50; i < MANY_FILES; i++) {
+		struct blob *b = get_blob(s, url_key(i));
+
+		EQ(read_same(s, b, i, 0, 100), 0);
+		blob_unref(&b);
+	}
+	store_close(&s);
+	unmount_tmp();
+}
+
 int main(void)
 {
 	t_begin("test_store_faults");
@@ -735,6 +861,9 @@ int main(void)
 	RUN(bad_directories);
 	RUN(read_only_directory);
 	RUN(full_disk);
+	RUN(emptied_files_go);
+	RUN(emptied_while_lent);
+	RUN(no_inodes);
 	RUN(eviction_order);
 	RUN(tiny_cache);
 	RUN(keeps_disk_free);

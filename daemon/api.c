@@ -235,10 +235,28 @@ static int add_key(void *arg, const struct blob_info *info)
 	return 0;
 }
 
+/* Every blob of that digest; one that is not known is answered as such. */
+static int add_claims(struct api_job *j, const struct digest *d,
+		      struct key_list *l)
+{
+	CLEANUP(freep) struct blob_key *v = NULL;
+	struct blob_info info = {.key = {.kind = BLOB_SHA256, .id = *d}};
+	size_t n = 0;
+	int r = store_claims_of(j->d->store, d, &v, &n);
+
+	if (r == 0 && n == 0)
+		return add_key(l, &info);
+	for (size_t i = 0; i < n && r == 0; i++) {
+		info.key = v[i];
+		r = add_key(l, &info);
+	}
+	return r;
+}
+
 static int do_key(struct api_job *j, const struct blob_key *key)
 {
 	struct blob *b = NULL;
-	int r = store_get(j->d->store, key, &b);
+	int r = store_get_claim(j->d->store, key, &b);
 	char hex[DIGEST_HEX_SIZE];
 
 	if (j->out.data[j->out.len - 1] != '[')
@@ -265,12 +283,8 @@ static void keys_work(struct loop_job *lj)
 	j->result = buf_str(&j->out, "{\"blobs\":[");
 	if (j->result == 0 && j->all)
 		j->result = store_each(j->d->store, add_key, &l);
-	for (size_t i = 0; i < j->ndigests && j->result == 0; i++) {
-		struct blob_info info = {
-			.key = {.kind = BLOB_SHA256, .id = j->digests[i]}};
-
-		j->result = add_key(&l, &info);
-	}
+	for (size_t i = 0; i < j->ndigests && j->result == 0; i++)
+		j->result = add_claims(j, &j->digests[i], &l);
 	for (size_t i = 0; i < l.n && j->result == 0; i++)
 		j->result = do_key(j, &l.v[i]);
 	if (j->result == 0)

@@ -57,9 +57,13 @@ struct flight {
 	struct chunk_buf *buf; /* NULL without bytes, or about to get some */
 	enum flight_state state;
 	uint32_t chunk;
-	uint32_t len;	     /* of the chunk */
-	uint32_t have;	     /* watermark: bytes in buf */
-	uint16_t from;	     /* who sent the bytes; a peer wins over upstream */
+	uint32_t len;  /* of the chunk */
+	uint32_t have; /* watermark: bytes in buf */
+	uint16_t from; /* who sent the bytes; a peer wins over upstream */
+	/* The source that they came from and its place, if it was one; else
+	 * FETCH_MAX_SOURCES, 0. */
+	unsigned int by;
+	uint32_t place;
 	unsigned int source; /* to be tried next */
 	unsigned int rounds; /* in which every source failed */
 	uint64_t retry_ms;
@@ -242,6 +246,10 @@ static inline uint64_t run_left(const struct run *run)
 
 	return min_u64(end, blob_size(run->rq.blob)) - run->pos;
 }
+
+/* The flight's bytes are not the chunk's: those who brought them are blamed,
+ * and others are asked. */
+void flight_lied(struct flight *fl);
 
 /* ---- stream.c ---- */
 

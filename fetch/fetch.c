@@ -154,7 +154,9 @@ static bool held_back(const struct fetch_read *rd)
 
 bool read_sees(const struct fetch_read *rd, const struct flight *fl)
 {
-	return rd->unchecked ? !blob_failed(rd->blob) : flight_shows(fl);
+	if (!rd->unchecked || blob_proven(rd->blob))
+		return flight_shows(fl);
+	return !blob_failed(rd->blob);
 }
 
 /* Fills rd->piece[] from what there is now; rd->got is the number of bytes
@@ -299,9 +301,7 @@ static void read_attach(struct fetch_read *rd)
 	if (rd->unchecked && blob_failed(b)) {
 		r = -EBADMSG;
 	} else if (failed_digest(b) && blob_chunks(b) > 1) {
-		if (bf->mismatches < 2)
-			fetch_prefetch_as(f, b, 0, blob_size(b), false,
-					  rd->auth);
+		fetch_prefetch_as(f, b, 0, blob_size(b), false, rd->auth);
 		r = -EBADMSG;
 	} else if (held_back(rd) && blob_missing(b) == 0) {
 		rd->wait[0].waiting = true;

@@ -288,6 +288,9 @@ bool flight_shows(const struct flight *fl)
 		return true;
 	if (fl->state == FLIGHT_MEMORY && blob_chunks(b) == 1)
 		return true; /* it was checked, see write_work() */
+	/* Not before store_write() has looked at them. */
+	if (blob_proven(b))
+		return fl->state == FLIGHT_MEMORY;
 	if (blob_gated(b))
 		return false;
 	return fl->state == FLIGHT_MEMORY || !is_last(fl) ||
@@ -381,15 +384,22 @@ static void log_peers_mismatch(const struct blob *b)
 			     "from upstream"));
 }
 
-static void log_mismatch(const struct blob *b, unsigned int times)
+static void log_mismatch(const struct blob *b, unsigned int times, bool bad)
 {
 	char s[DIGEST_STR_SIZE];
 
 	log_error("blob does not match its digest",
 		  LS("digest", digest_str(&blob_key(b)->id, s)),
 		  LU("times", times),
-		  LS("then",
-		     times > 1 ? "it is marked bad" : "it is fetched again"));
+		  LS("then", bad ? "it is marked bad" : "it is fetched again"));
+}
+
+/* How many places may have the blob. */
+static uint32_t count_origins(struct blob *b)
+{
+	CLEANUP(string_list_release) struct string_list l = {0};
+
+	return blob_origins(b, &l) == 0 ? (uint32_t)l.n : 0;
 }
 
 static void refetch(struct blob_fetch *bf)
@@ -449,8 +459,9 @@ static void stored(struct flight *fl)
 	flight_free(fl);
 	/* The mismatch came before the news of our own write: this chunk was
 	 * under way then, and so left out. */
-	if (bf->mismatches + bf->peers_mismatches > 0 && bf->mismatches < 2 &&
-	    blob_failed(bf->blob) && !blob_has(bf->blob, chunk))
+	if (bf->mismatches + bf->peers_mismatches > 0 &&
+	    blob_get_state(bf->blob) != BLOB_BAD && blob_failed(bf->blob) &&
+	    !blob_has(bf->blob, chunk))
 		refetch(bf);
 }
 
@@ -461,11 +472,14 @@ static void not_stored(struct flight *fl, int r)
 
 	if (blob_get_state(b) == BLOB_BAD) {
 		flight_fail(fl, -EBADMSG);
-	} else if (r == -ESTALE) {
-		flight_fail(fl, r);
+	} else if (r == -EBADMSG) {
+		flight_lied(fl);
+	} else if (r == -ENOMEM && blob_proven(b)) {
+		flight_fail(fl, r); /* nobody has looked at them */
 	} else if (blob_chunks(b) == 1 && !fl->digest_ok &&
 		   blob_key(b)->kind == BLOB_SHA256) {
-		log_mismatch(b, ++fl->mismatches);
+		fl->mismatches++;
+		log_mismatch(b, fl->mismatches, fl->mismatches > 1);
 		if (fl->mismatches > 1) {
 			blob_set_bad(f->cfg.store, b);
 			flight_fail(fl, -EBADMSG);
@@ -588,18 +602,34 @@ void check_start(struct blob_fetch *bf)
 	blob_on_verified(bf->f->cfg.store, bf->blob, check_ended, bf);
 }
 
+/* The second time comes from another place, if there is one. */
+static void blame_upstream(struct blob_fetch *bf)
+{
+	for (unsigned int i = 0; i < bf->f->nsources; i++) {
+		struct source *s = bf->f->sources[i];
+
+		if (s->ops->blame)
+			s->ops->blame(s, bf->blob, CHUNK_FROM_UPSTREAM, 0);
+	}
+}
+
 static void mismatch(struct blob_fetch *bf, bool from_peers)
 {
+	bool bad;
+
 	if (from_peers && bf->peers_mismatches++ == 0) {
 		log_peers_mismatch(bf->blob);
 		refetch(bf);
 		return;
 	}
-	log_mismatch(bf->blob, ++bf->mismatches);
-	if (bf->mismatches == 1)
-		refetch(bf);
-	else
+	bad = ++bf->mismatches >= max_u32(2, count_origins(bf->blob));
+	log_mismatch(bf->blob, bf->mismatches, bad);
+	if (bad) {
 		blob_set_bad(bf->f->cfg.store, bf->blob);
+	} else {
+		blame_upstream(bf);
+		refetch(bf);
+	}
 }
 
 struct event {

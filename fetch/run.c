@@ -174,6 +174,28 @@ static void flight_run_failed(struct flight *fl, const struct run *run, int r,
 						       : FLIGHT_WANTED);
 }
 
+void flight_lied(struct flight *fl)
+{
+	struct fetch *f = fl->bf->f;
+	const char *name = "sources";
+	struct source *s;
+
+	if (fl->by < f->nsources) {
+		s = f->sources[fl->by];
+		name = s->ops->name;
+		if (s->ops->blame)
+			s->ops->blame(s, fl->bf->blob, fl->from, fl->place);
+		fl->source = fl->by + 1;
+	}
+	flight_forget_bytes(fl);
+	note_failure(fl, name, -EBADMSG, "the bytes are not the chunk's");
+	if (fl->source >= f->nsources)
+		round_failed(fl);
+	else
+		flight_move(fl, list_empty(&fl->waits) ? FLIGHT_QUEUED
+						       : FLIGHT_WANTED);
+}
+
 /* ---- One run ---- */
 
 static bool run_wanted(const struct run *run)
@@ -273,6 +295,23 @@ static void on_done(struct source_request *rq, int r, const char *why)
 	run_free(run);
 }
 
+/* Before bytes of the run are added to those the flight has. */
+static void note_origin(struct flight *fl, const struct run *run)
+{
+	const struct source_request *rq = &run->rq;
+
+	if (fl->have == 0) {
+		fl->by = run->source_index;
+		fl->place = rq->place;
+	} else if (fl->by != run->source_index || fl->place != rq->place ||
+		   fl->from != rq->from) {
+		fl->by = FETCH_MAX_SOURCES;
+		fl->place = 0;
+	}
+	if (fl->have == 0 || rq->from != CHUNK_FROM_UPSTREAM)
+		fl->from = rq->from;
+}
+
 static bool on_data(struct source_request *rq, const void *bytes, size_t len)
 {
 	struct run *run = container_of(rq, struct run, rq);
@@ -305,8 +344,7 @@ static bool on_data(struct source_request *rq, const void *bytes, size_t len)
 		}
 		n = min_u64(left, fl->len - fl->have);
 		memcpy(fl->buf->data + fl->have, p, n);
-		if (fl->have == 0 || rq->from != CHUNK_FROM_UPSTREAM)
-			fl->from = rq->from;
+		note_origin(fl, run);
 		fl->have += (uint32_t)n;
 		run->pos += n;
 		p += n;

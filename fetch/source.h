@@ -80,7 +80,11 @@ struct source_request {
 
 	/* For the source. */
 	void *source_data;
-	uint16_t from; /* set by the source before the first data() call */
+	/* Set by the source before the first data() call: who sends the bytes
+	 * (see CHUNK_FROM_UPSTREAM), and a number of the source's own for the
+	 * place, for blame(). */
+	uint16_t from;
+	uint32_t place;
 };
 
 struct source_ops {
@@ -99,6 +103,11 @@ struct source_ops {
 	/* After data() returned false. The bytes come again, from inside this
 	 * call or later. */
 	void (*resume)(struct source *s, struct source_request *rq);
+	/* Bytes of b that came from there were wrong: they are asked for
+	 * somewhere else first. place 0: it is not known from where. May be
+	 * NULL. */
+	void (*blame)(struct source *s, struct blob *b, uint16_t from,
+		      uint32_t place);
 	/* Ends it early; called once at most. No data() any more, and
 	 * done(-ECANCELED) comes later. */
 	void (*cancel)(struct source *s, struct source_request *rq);

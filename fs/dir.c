@@ -166,7 +166,8 @@ static int add_blob_info(void *arg, const struct blob_info *info)
 {
 	char hex[DIGEST_HEX_SIZE];
 
-	if (info->key.kind != BLOB_SHA256)
+	/* The name says nothing of where it comes from. */
+	if (info->key.kind != BLOB_SHA256 || !info->shared)
 		return 0;
 	return add(arg, digest_hex(&info->key.id, hex), false);
 }

@@ -96,14 +96,19 @@ enum fs_metric {
 struct node *node_get(struct fs *fs, enum node_type type, const char *host,
 		      const char *name, const char *sub,
 		      const struct digest *digest);
-/* NODE_BLOB; takes over the reference *b. */
-struct node *node_get_blob(struct fs *fs, struct blob **b);
+/* NODE_BLOB; takes over the reference *b. place: where the name leads to, as an
+ * origin of blob_key_claim(), or NULL. Names that lead to one place share a
+ * node, and with it the kernel's pages; others do not, for pages may have been
+ * filled before the blob was verified. */
+struct node *node_get_blob(struct fs *fs, struct blob **b, const char *place);
 /* By inode number, with a use; NULL if unknown. */
 struct node *node_find(struct fs *fs, uint64_t ino);
 void node_put(struct fs *fs, struct node **n);
 void node_lookup_add(struct fs *fs, struct node *n);
 void node_forget(struct fs *fs, uint64_t ino, uint64_t n);
-uint64_t blob_ino(const struct blob_key *key);
+/* Calls each(arg, ino) for every node of that blob, with fs.mu held. */
+void node_each_of(struct fs *fs, const struct blob *b,
+		  void (*each)(void *arg, uint64_t ino), void *arg);
 int nodes_init(struct fs *fs);
 void nodes_release(struct fs *fs);
 bool node_is_dir(const struct node *n);

@@ -137,20 +137,48 @@ struct inval {
 	struct loop_task task;
 	struct loop_job job;
 	struct fs *fs;
-	uint64_t ino;
+	struct blob *blob;
+	uint64_t *inos;
+	size_t n, cap;
 };
+
+static void inval_add(void *arg, uint64_t ino)
+{
+	struct inval *v = arg;
+
+	if (v->n == v->cap) {
+		size_t cap = v->cap ? v->cap * 2 : 4;
+		void *more = reallocarray(v->inos, cap, sizeof(*v->inos));
+
+		if (!more) {
+			log_error("pages of wrong bytes stay with the kernel",
+				  LE(-ENOMEM));
+			return;
+		}
+		v->inos = more;
+		v->cap = cap;
+	}
+	v->inos[v->n++] = ino;
+}
 
 static void inval_work(struct loop_job *j)
 {
 	struct inval *v = container_of(j, struct inval, job);
 
+	node_each_of(v->fs, v->blob, inval_add, v);
 	/* -ENOENT: the kernel has no such inode. */
-	(void)fuse_lowlevel_notify_inval_inode(v->fs->se, v->ino, 0, 0);
+	for (size_t i = 0; i < v->n; i++)
+		(void)fuse_lowlevel_notify_inval_inode(v->fs->se, v->inos[i], 0,
+						       0);
 }
 
 static void inval_done(struct loop_job *j)
 {
-	free(container_of(j, struct inval, job));
+	struct inval *v = container_of(j, struct inval, job);
+
+	blob_unref(&v->blob);
+	free(v->inos);
+	free(v);
 }
 
 static void inval_start(struct loop_task *t)
@@ -164,16 +192,17 @@ void fs_blob_event(struct fs *fs, struct blob *b, enum blob_event ev)
 {
 	struct inval *v;
 
-	if (ev != BLOB_EV_MISMATCH || !fs->se)
+	/* What is damaged on disk now may have been when it was read. */
+	if ((ev != BLOB_EV_MISMATCH && ev != BLOB_EV_DROPPED) || !fs->se)
 		return;
 	v = calloc(1, sizeof(*v));
 	if (!v) {
-		log_error("pages of a bad blob stay with the kernel",
+		log_error("pages of wrong bytes stay with the kernel",
 			  LE(-ENOMEM));
 		return;
 	}
 	v->fs = fs;
-	v->ino = blob_ino(blob_key(b));
+	v->blob = blob_ref(b);
 	v->task.run = inval_start;
 	loop_post(fs->cfg.loop, &v->task);
 }

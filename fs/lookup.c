@@ -36,17 +36,30 @@ static char *join(const char *a, const char *b)
 	return buf_steal(&s);
 }
 
-static void on_blob(void *arg, int r, struct blob *b)
+/* The name leads to "SCHEME://REST". */
+static void reply_blob(struct fs_op *op, int r, struct blob *b,
+		       const char *scheme, const char *rest)
 {
-	struct fs_op *op = arg;
+	CLEANUP(buf_release) struct buf place = BUF_INIT(65536);
 	struct node *n;
 
+	if (r == 0)
+		r = buf_printf(&place, "%s://%s", scheme, rest);
 	if (r < 0) {
+		blob_unref(&b);
 		fs_op_reply_err(op, r);
 		return;
 	}
-	n = node_get_blob(op->fs, &b);
+	n = node_get_blob(op->fs, &b, place.data);
 	fs_op_reply_entry(op, &n);
+}
+
+/* Of a repository. */
+static void on_blob(void *arg, int r, struct blob *b)
+{
+	struct fs_op *op = arg;
+
+	reply_blob(op, r, b, "registry", op->node->host);
 }
 
 /* ---- blobs/sha256/<hex> ---- */
@@ -64,7 +77,7 @@ static void lookup_known_blob(struct fs *fs, fuse_req_t req, const char *name)
 		fs_reply_err(req, r == -EINVAL ? -ENOENT : r);
 		return;
 	}
-	n = node_get_blob(fs, &b);
+	n = node_get_blob(fs, &b, NULL);
 	if (n)
 		fs_reply_entry(fs, req, &n);
 	else
@@ -372,7 +385,8 @@ static void on_url(void *arg, int r, struct blob *b)
 	    (r != -EISDIR && r != -EOPNOTSUPP && r != -EACCES &&
 	     r != -ENOENT) ||
 	    (r == -ENOENT && op->node->real_dir)) {
-		on_blob(op, r, b);
+		path = join(op->node->name, op->name);
+		reply_blob(op, path ? r : -ENOMEM, b, op->node->host, path);
 		return;
 	}
 	path = join(op->node->name, op->name);

@@ -15,10 +15,13 @@ static uint64_t avoid_reserved(uint64_t ino)
 	return ino <= FUSE_ROOT_ID ? ino + 2 : ino;
 }
 
-uint64_t blob_ino(const struct blob_key *key)
+static uint64_t blob_ino(const struct blob_key *key)
 {
-	return avoid_reserved(digest_prefix(&key->id) ^
-			      (key->kind == BLOB_URL ? 1 : 0));
+	uint64_t ino = digest_prefix(&key->id) ^ (key->kind == BLOB_URL);
+
+	for (int i = 0; i < 8; i++)
+		ino ^= (uint64_t)key->claim.place[i] << (8 * i);
+	return avoid_reserved(ino);
 }
 
 /* A hash of the identity; NUL cannot occur in the parts. */
@@ -131,23 +134,48 @@ struct node *node_get(struct fs *fs, enum node_type type, const char *host,
 	return in;
 }
 
-struct node *node_get_blob(struct fs *fs, struct blob **b)
+struct node *node_get_blob(struct fs *fs, struct blob **b, const char *place)
 {
-	const struct blob_key *key = blob_key(*b);
-	struct node *n = node_alloc(NODE_BLOB, key->kind == BLOB_URL ? "u" : "",
-				    NULL, NULL, &key->id),
-		    *in;
+	struct blob_key key = {.kind = blob_key(*b)->kind,
+			       .id = blob_key(*b)->id};
+	char text[2 * BLOB_PLACE_BYTES + 24] = "";
+	struct node *n, *in;
 
+	if (place && key.kind == BLOB_SHA256) {
+		blob_key_claim(&key, place, blob_size(*b));
+		for (int i = 0; i < BLOB_PLACE_BYTES; i++)
+			(void)snprintf(text + 2 * i, 3, "%02x",
+				       key.claim.place[i]);
+		(void)snprintf(text + 2 * BLOB_PLACE_BYTES, 24, " %llu",
+			       (unsigned long long)key.claim.size);
+	}
+	n = node_alloc(NODE_BLOB, key.kind == BLOB_URL ? "u" : "", text, NULL,
+		       &key.id);
 	if (!n) {
 		blob_unref(b);
 		return NULL;
 	}
-	n->ino = blob_ino(key);
+	n->ino = blob_ino(&key);
 	n->blob = steal_ptr(b);
 	in = insert(fs, n);
 	if (in != n)
 		node_free(n);
 	return in;
+}
+
+void node_each_of(struct fs *fs, const struct blob *b,
+		  void (*each)(void *arg, uint64_t ino), void *arg)
+{
+	(void)pthread_mutex_lock(&fs->mu);
+	for (int i = 0; i < NODE_BUCKETS; i++)
+		list_for_each (n, &fs->buckets[i]) {
+			const struct node *node =
+				list_entry(n, struct node, hash);
+
+			if (node->blob == b)
+				each(arg, node->ino);
+		}
+	(void)pthread_mutex_unlock(&fs->mu);
 }
 
 struct node *node_find(struct fs *fs, uint64_t ino)

@@ -52,7 +52,7 @@ int origin_path(const char *origin, const struct blob_key *key, struct buf *out)
 	const char *host, *name;
 
 	if (!origin || strncmp(origin, scheme, sizeof(scheme) - 1) != 0) {
-		if (origin && key->kind == BLOB_URL)
+		if (origin)
 			return buf_printf(out, "/blobs/%s", origin);
 		return buf_printf(out, "/v2/peerd/blobs/%s",
 				  digest_str(&key->id, s));
@@ -718,6 +718,15 @@ void asks_hedge(struct peers *p, uint64_t normal_ms, uint64_t now)
 	}
 }
 
+static void blame(struct source *s, struct blob *b, uint16_t from,
+		  uint32_t place)
+{
+	(void)b;
+	(void)place;
+	if (from != CHUNK_FROM_UPSTREAM)
+		peers_bench(of(s), from);
+}
+
 void peers_source_init(struct peers *p)
 {
 	static const struct source_ops ops = {
@@ -725,6 +734,7 @@ void peers_source_init(struct peers *p)
 		.extent = extent,
 		.start = start,
 		.hurry = hurry,
+		.blame = blame,
 		.resume = resume,
 		.cancel = cancel,
 	};

@@ -284,8 +284,8 @@ static void get_manifest(struct other_nodes *c, const char *host,
 	meta_start(of(c), m, &key);
 }
 
-static void get_size(struct other_nodes *c, const struct digest *d,
-		     peer_size_cb *cb, void *arg)
+static void get_size(struct other_nodes *c, const char *host, const char *name,
+		     const struct digest *d, peer_size_cb *cb, void *arg)
 {
 	struct meta_question *m = calloc(1, sizeof(*m));
 	struct holder_key key = {.kind = HOLDER_SHA256, .id = *d};
@@ -299,7 +299,8 @@ static void get_size(struct other_nodes *c, const struct digest *d,
 	m->on_size = cb;
 	m->arg = arg;
 	m->key = (struct blob_key){.kind = BLOB_SHA256, .id = *d};
-	if (asprintf(&m->path, "/v2/peerd/blobs/%s", digest_str(d, s)) < 0)
+	if (asprintf(&m->path, "/v2/%s/blobs/%s?ns=%s", name, digest_str(d, s),
+		     host) < 0)
 		m->path = NULL;
 	meta_start(of(c), m, &key);
 }

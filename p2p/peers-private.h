@@ -187,6 +187,9 @@ void partner_unref(struct partner **w);
 bool partner_alive(const struct partner *w);
 /* Ours, when w is NULL. */
 const char *partner_name(const struct partner *w);
+/* The member of that store_peer_id() sent wrong bytes: it is not asked for a
+ * while. */
+void peers_bench(struct peers *p, uint16_t store_id);
 void arm_peers_tick(struct peers *p);
 /* One of p->jobs has come back; p may be gone after it. */
 void peers_job_ended(struct peers *p);

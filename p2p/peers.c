@@ -155,7 +155,7 @@ struct suspicion {
 	struct suspect v[];
 };
 
-static void bench(struct peers *p, uint16_t store_id)
+void peers_bench(struct peers *p, uint16_t store_id)
 {
 	uint64_t now = now_ms();
 
@@ -228,7 +228,7 @@ static void convict(struct suspicion *s)
 {
 	for (uint32_t i = 0; i < s->n; i++)
 		if (blob_chunk_crc(s->blob, s->v[i].chunk) != s->v[i].crc)
-			bench(s->p, s->v[i].from);
+			peers_bench(s->p, s->v[i].from);
 	suspicion_free(s);
 }
 

@@ -27,7 +27,9 @@ struct other_nodes_ops {
 	void (*get_manifest)(struct other_nodes *p, const char *host,
 			     const char *name, const char *reference,
 			     peer_manifest_cb *cb, void *arg);
-	void (*get_size)(struct other_nodes *p, const struct digest *d,
+	/* Of a blob of the repository. */
+	void (*get_size)(struct other_nodes *p, const char *host,
+			 const char *name, const struct digest *d,
 			 peer_size_cb *cb, void *arg);
 	/* Ends what was asked with this arg: its callback does not come. */
 	void (*cancel)(struct other_nodes *p, void *arg);

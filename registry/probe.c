@@ -10,6 +10,7 @@ struct probe {
 	struct login *login;
 	char *url, *authorization;
 	const struct string_list *guard;
+	bool said_empty; /* HEAD did */
 	bool need_ranges;
 	bool got; /* the GET is under way */
 	uint64_t deadline_ms;
@@ -66,7 +67,7 @@ static int get_head(struct call *c)
 		p->res.size = total;
 		return CALL_ENOUGH;
 	case 416: /* of an empty file */
-		if (!v || strcasecmp(v, "bytes */0") != 0)
+		if (v ? strcasecmp(v, "bytes */0") != 0 : !p->said_empty)
 			return call_why(c, -EBADMSG,
 					"%s: HTTP 416 for the "
 					"first byte",
@@ -131,7 +132,8 @@ static bool head_tells_nothing(const struct probe *p, const struct call *c,
 		return c->status == 400 || c->status == 405 ||
 		       c->status == 501 ||
 		       (c->status == 403 && (c->crossed || !p->login));
-	if (c->content_length < 0)
+	/* "No bytes" is what some say that mean "I do not tell". */
+	if (c->content_length <= 0)
 		return true;
 	return p->need_ranges && c->content_length > 0 &&
 	       (!ranges || strcasecmp(ranges, "bytes") != 0);
@@ -145,6 +147,7 @@ static void head_done(struct call *c, int r, const char *why)
 	p->call = NULL;
 	if (head_tells_nothing(p, c, r, ranges)) {
 		p->got = true;
+		p->said_empty = r == 0 && c->content_length == 0;
 		r = send_probe(p);
 		if (r == 0)
 			return;

@@ -377,13 +377,24 @@ char *route_key(const struct blob_key *key, const char *origin,
 struct url_secret *url_secret_find(struct registry *r,
 				   const struct blob_key *key,
 				   const char *origin);
-/* The id of a version: that of the answer to c, of `size` bytes. False when
- * the answer has neither ETag nor date, and *ret can never be had again. */
-bool url_version_id(const char *origin, const char *etag, const char *modified,
-		    uint64_t size, struct digest *ret);
+/* The id of a version: of the origin, what its query (NULL: none) names, and
+ * the answer, of `size` bytes. What only lets somebody in is left out. False
+ * when the answer has neither ETag nor date, and *ret can never be had again.
+ */
+bool url_version_id(const char *origin, const char *query, const char *etag,
+		    const char *modified, uint64_t size, struct digest *ret);
+/* What stands behind the question mark; NULL: nothing. */
+const char *query_of(const char *url);
 /* Makes the next registry_get_url() ask again. */
 void url_expire(struct registry *r, const char *origin);
 void urls_release(struct registry *r);
+
+/* ---- blobs.c ---- */
+
+/* Blocks: on a worker. Gives a blob that is bad another try, if there is a
+ * reason to: `origin` is new to it, or it has been bad for negative_ms. */
+void blob_revive(struct store *s, uint64_t negative_ms, struct blob *b,
+		 const char *origin);
 
 /* ---- count.c ---- */
 

@@ -202,11 +202,50 @@ static int check_version(struct request *u, struct call *c)
 	secret = url_secret_find(u->r, key, origin_now(u));
 	if (secret && (secret->unversioned || (!etag && !modified)))
 		return 0; /* the size is all there is to compare */
-	if (url_version_id(origin_now(u), etag, modified,
-			   blob_size(u->rq->blob), &id) &&
+	if (url_version_id(origin_now(u), secret ? query_of(secret->url) : NULL,
+			   etag, modified, blob_size(u->rq->blob), &id) &&
 	    digest_equal(&id, &key->id))
 		return 0;
 	return call_why(c, -ESTALE, "the file has changed");
+}
+
+struct forget {
+	struct store_job job;
+	struct store *store;
+	struct digest digest;
+	char repo[];
+};
+
+static void forget_work(struct store_job *j)
+{
+	struct forget *g = container_of(j, struct forget, job);
+
+	(void)store_repo_del(g->store, g->repo, false, &g->digest);
+}
+
+static void forget_done(struct store_job *j)
+{
+	free(container_of(j, struct forget, job));
+}
+
+/* The repository was thought to have the blob with this size: it is asked when
+ * the name is looked up again. */
+static void forget_size(struct request *u)
+{
+	const char *origin = origin_now(u);
+	const struct blob_key *key = blob_key(u->rq->blob);
+	struct forget *g;
+
+	if (strncmp(origin, REGISTRY_PREFIX, strlen(REGISTRY_PREFIX)) != 0)
+		return;
+	origin += strlen(REGISTRY_PREFIX);
+	g = calloc(1, sizeof(*g) + strlen(origin) + 1);
+	if (!g)
+		return;
+	g->store = u->r->store;
+	g->digest = key->id;
+	memcpy(g->repo, origin, strlen(origin) + 1);
+	store_job_start(u->r, &g->job, forget_work, forget_done);
 }
 
 static int check_range(struct request *u, struct call *c)
@@ -220,6 +259,8 @@ static int check_range(struct request *u, struct call *c)
 				"%s: 206 without a usable "
 				"Content-Range",
 				c->at.host);
+	if (total != size)
+		forget_size(u);
 	if (total != size)
 		return call_why(c, -EBADMSG,
 				"%s: the size upstream is "
@@ -255,6 +296,7 @@ static int check_head(struct request *u, struct call *c)
 		u->cut = still_wanted(u) < size;
 		return 0;
 	case 416:
+		forget_size(u);
 		return call_why(c, -EBADMSG,
 				"%s: HTTP 416: the size upstream "
 				"is another",
@@ -280,6 +322,12 @@ static void learn_route(struct request *u, struct call *c)
 	}
 }
 
+/* Stands for an origin in source_request.place. */
+static uint32_t place_of(const char *origin)
+{
+	return crc32c(0, origin, strlen(origin)) | 1;
+}
+
 static int range_head(struct call *c)
 {
 	struct request *u = c->arg;
@@ -293,6 +341,7 @@ static int range_head(struct call *c)
 	learn_route(u, c);
 	u->accepted = true;
 	u->rq->from = CHUNK_FROM_UPSTREAM;
+	u->rq->place = place_of(origin_now(u));
 	return 0;
 }
 
@@ -513,7 +562,8 @@ static void next_origin(struct request *u)
 			     r == -ENOENT ? "not there a moment ago"
 			     : r == -EACCES || r == -EKEYEXPIRED
 				     ? "refused a moment ago"
-				     : strerror(-r));
+			     : r == -EBADMSG ? "sent wrong bytes a moment ago"
+					     : strerror(-r));
 	}
 	try_origin(u);
 }
@@ -563,6 +613,31 @@ static int upstream_start(struct source *s, struct source_request *rq)
 	return 0;
 }
 
+/* An origin that lied is asked last, and for a while not at all. */
+static void upstream_blame(struct source *s, struct blob *b, uint16_t from,
+			   uint32_t place)
+{
+	struct registry *r = container_of(s, struct registry, source);
+	CLEANUP(string_list_release) struct string_list all = {0};
+
+	if (from != CHUNK_FROM_UPSTREAM)
+		return;
+	if (!place)
+		blob_origin_last(r->store, b, NULL);
+	if (!place || blob_origins(b, &all) < 0)
+		return;
+	for (size_t i = 0; i < all.n; i++) {
+		CLEANUP(freep) char *key = NULL;
+
+		if (place_of(all.v[i]) != place)
+			continue;
+		key = route_key(blob_key(b), all.v[i], NULL);
+		if (key)
+			no_remember(r, key, -EBADMSG);
+		blob_origin_last(r->store, b, all.v[i]);
+	}
+}
+
 static void upstream_resume(struct source *s, struct source_request *rq)
 {
 	struct request *u = rq->source_data;
@@ -590,6 +665,7 @@ const struct source_ops upstream_ops = {
 	.name = "upstream",
 	.start = upstream_start,
 	.resume = upstream_resume,
+	.blame = upstream_blame,
 	.cancel = upstream_cancel,
 };
 

@@ -28,11 +28,13 @@ struct url_version {
 struct url_flight {
 	struct query f;
 	struct store *store;
+	uint64_t negative_ms;
 	char *url;	/* whole; a secret */
 	char *known_as; /* the same, and " tag" if it was asked for with auth */
 	struct source_auth *auth; /* NULL: none */
 	char *origin;		  /* without the query */
 	struct digest query_id;
+	bool has_secret; /* a signature, or auth: not everybody's */
 	const struct string_list *guard;
 	struct blob_key key; /* of BLOB_SHA256: the URL names the digest */
 	uint64_t size;
@@ -70,36 +72,7 @@ static void url_answer(struct query *f, int r, void (*cb)(void), void *arg)
 	((blob_cb *)cb)(arg, r, r == 0 ? blob_ref(of(f)->blob) : NULL);
 }
 
-/* ---- Versions ---- */
-
-bool url_version_id(const char *origin, const char *etag, const char *modified,
-		    uint64_t size, struct digest *ret)
-{
-	struct sha256 *h = sha256_new();
-	uint64_t nonce[2] = {now_ms(), 0};
-	char text[32];
-	int n;
-
-	memset(ret, 0, sizeof(*ret));
-	if (!h)
-		return false;
-	/* A weak ETag alone does not promise the same bytes. */
-	if (etag && strncmp(etag, "W/", 2) != 0)
-		modified = NULL;
-	sha256_update(h, origin, strlen(origin) + 1);
-	n = snprintf(text, sizeof(text), "%" PRIu64, size);
-	sha256_update(h, text, (size_t)n + 1);
-	sha256_update(h, etag ? etag : "", etag ? strlen(etag) + 1 : 1);
-	if (modified)
-		sha256_update(h, modified, strlen(modified) + 1);
-	if (!etag && !modified) {
-		(void)!getrandom(&nonce[1], sizeof(nonce[1]), 0);
-		sha256_update(h, nonce, sizeof(nonce));
-	}
-	sha256_final(h, ret);
-	sha256_free(&h);
-	return etag || modified;
-}
+/* ---- Queries ---- */
 
 static bool is_signature(const char *p, size_t n)
 {
@@ -139,24 +112,62 @@ static bool is_signature(const char *p, size_t n)
 	return false;
 }
 
-/* What of a query names a thing and is no signature: two URLs that differ in
- * it are never taken for one another when the server cannot be asked. */
-static int hash_query(const char *query, struct digest *ret)
-{
-	struct sha256 *h = sha256_new();
+/* A query says which thing is meant, or lets somebody in. */
+struct query_parts {
+	bool names, lets_in;
+	struct digest id; /* of what names */
+};
 
-	if (!h)
-		return -ENOMEM;
+static struct query_parts split_query(const char *query)
+{
+	CLEANUP(buf_release) struct buf names = BUF_INIT(URL_MAX_BYTES);
+	struct query_parts parts = {0};
+
 	while (query && *query) {
 		size_t n = strcspn(query, "&");
 
-		if (!is_signature(query, strcspn(query, "=&")))
-			sha256_update(h, query, n + (query[n] == '&'));
+		if (is_signature(query, strcspn(query, "=&")))
+			parts.lets_in = true;
+		else if (buf_printf(&names, "%.*s&", (int)n, query) == 0)
+			parts.names = true;
 		query += n + (query[n] == '&');
+	}
+	digest_of(names.data ? names.data : "", names.len, &parts.id);
+	return parts;
+}
+
+/* ---- Versions ---- */
+
+bool url_version_id(const char *origin, const char *query, const char *etag,
+		    const char *modified, uint64_t size, struct digest *ret)
+{
+	struct query_parts parts = split_query(query);
+	struct sha256 *h = sha256_new();
+	uint64_t nonce[2] = {now_ms(), 0};
+	char text[32];
+	int n;
+
+	memset(ret, 0, sizeof(*ret));
+	if (!h)
+		return false;
+	/* A weak ETag alone does not promise the same bytes. */
+	if (etag && strncmp(etag, "W/", 2) != 0)
+		modified = NULL;
+	sha256_update(h, origin, strlen(origin) + 1);
+	if (parts.names)
+		sha256_update(h, &parts.id, sizeof(parts.id));
+	n = snprintf(text, sizeof(text), "%" PRIu64, size);
+	sha256_update(h, text, (size_t)n + 1);
+	sha256_update(h, etag ? etag : "", etag ? strlen(etag) + 1 : 1);
+	if (modified)
+		sha256_update(h, modified, strlen(modified) + 1);
+	if (!etag && !modified) {
+		(void)!getrandom(&nonce[1], sizeof(nonce[1]), 0);
+		sha256_update(h, nonce, sizeof(nonce));
 	}
 	sha256_final(h, ret);
 	sha256_free(&h);
-	return 0;
+	return etag || modified;
 }
 
 static void version_del(struct registry *r, struct url_version *v)
@@ -212,6 +223,13 @@ void url_expire(struct registry *r, const char *origin)
 }
 
 /* ---- Whole URLs ---- */
+
+const char *query_of(const char *url)
+{
+	const char *mark = strchr(url, '?');
+
+	return mark ? mark + 1 : NULL;
+}
 
 static void secret_del(struct registry *r, struct url_secret *s)
 {
@@ -287,25 +305,22 @@ static void kv_key(const struct url_flight *u, char out[KV_KEY_MAX])
 	(void)snprintf(out, KV_KEY_MAX, "urlhash:%s", digest_hex(&d, hex));
 }
 
-/* By its digest it may be here whoever brought it. */
+/* Checked bytes are everybody's. */
 static void find_digest(struct store_job *j)
 {
 	struct url_flight *u = of_job(j);
+	struct blob_key key = {.kind = BLOB_SHA256, .id = u->key.id};
 
-	u->r = store_get(u->store, &u->key, &u->blob);
-	if (u->r == 0 && !blob_cached_bytes(u->blob) &&
-	    blob_get_state(u->blob) != BLOB_VERIFIED) {
-		blob_unref(&u->blob);
-		u->r = -ENOENT;
-	}
+	u->r = store_get(u->store, &key, &u->blob);
 }
 
 static void create_digest(struct url_flight *u)
 {
+	blob_key_claim(&u->key, u->origin, u->size);
+	blob_unref(&u->blob);
 	u->r = store_create(u->store, &u->key, u->size, &u->blob);
-	/* Another size than that of what is cached: the digest will tell. */
-	if (u->r == -ESTALE)
-		u->r = store_get(u->store, &u->key, &u->blob);
+	if (u->r == 0)
+		blob_revive(u->store, u->negative_ms, u->blob, u->origin);
 }
 
 /* A version that was asked for a moment ago. */
@@ -329,7 +344,7 @@ static void create(struct store_job *j)
 	}
 	u->r = store_create(u->store, &u->key, u->size, &u->blob);
 	/* What is on disk can be had by anybody while upstream is away. */
-	if (u->r < 0 || u->auth)
+	if (u->r < 0 || u->has_secret)
 		return;
 	kv_key(u, key);
 	n = snprintf(val, sizeof(val), RECORD_FORMAT, u->size,
@@ -347,7 +362,10 @@ static void find_last(struct store_job *j)
 	struct digest query_id;
 
 	if (u->key.kind == BLOB_SHA256) {
+		blob_key_claim(&u->key, u->origin, 0);
 		u->r = store_get(u->store, &u->key, &u->blob);
+		if (u->r == 0)
+			u->key = *blob_key(u->blob);
 		return;
 	}
 	kv_key(u, key);
@@ -388,11 +406,29 @@ static void last_found(struct query *f)
 		return;
 	}
 	u->versioned = true;
-	secret_set(u);
 	/* As long as a "no" would last: nobody waits for a dead server again
 	 * and again. */
 	version_set(u, f->r->negative_ms);
 	query_finish(f, 0);
+}
+
+/* Upstream does not answer. What it said of this very URL to the same
+ * credential still holds; what lets nobody in may be had by all. */
+static void serve_last(struct query *f)
+{
+	struct url_flight *u = of(f);
+	struct url_version *v = version_find(f->r, u->known_as);
+
+	if (u->blob) { /* checked, but not all of it is here */
+		query_finish(f, 0);
+	} else if (v) {
+		u->key = v->key;
+		query_job(f, get_known, last_found);
+	} else if (u->has_secret) {
+		query_finish(f, u->probe_r);
+	} else {
+		query_job(f, find_last, last_found);
+	}
 }
 
 static void probed(void *arg, int r, const struct probe_result *res,
@@ -405,7 +441,7 @@ static void probed(void *arg, int r, const struct probe_result *res,
 	f->probe = NULL;
 	if (unreachable) {
 		u->probe_r = r;
-		query_job(f, find_last, last_found);
+		serve_last(f);
 		return;
 	}
 	if (r == 0 && res->size > BLOB_MAX_SIZE)
@@ -420,8 +456,8 @@ static void probed(void *arg, int r, const struct probe_result *res,
 		query_job(f, create, ready);
 		return;
 	}
-	u->versioned = url_version_id(u->origin, res->etag, res->modified,
-				      res->size, &u->key.id);
+	u->versioned = url_version_id(u->origin, query_of(u->url), res->etag,
+				      res->modified, res->size, &u->key.id);
 	if (res->etag && res->etag[0] == '"')
 		u->etag = strdup(res->etag);
 	query_job(f, create, ready);
@@ -454,14 +490,13 @@ static void known_got(struct query *f)
 	ask(f);
 }
 
+/* What is not all here has to be fetched with what the reader has brought. */
 static void digest_found(struct query *f)
 {
-	if (of(f)->r == 0) {
-		of(f)->versioned = true;
-		ready(f);
-	} else {
+	if (of(f)->r == 0 && blob_missing(of(f)->blob) == 0)
+		query_finish(f, 0);
+	else
 		ask(f);
-	}
 }
 
 static void url_begin(struct query *f)
@@ -491,6 +526,7 @@ static int set_url(struct url_flight *u, const char *text)
 	CLEANUP(url_release) struct url url = {0};
 	CLEANUP(buf_release) struct buf whole = BUF_INIT(URL_MAX_BYTES + 64);
 	CLEANUP(buf_release) struct buf origin = BUF_INIT(ORIGIN_MAX);
+	struct query_parts parts;
 
 	if (url_parse(text, &url) < 0 || url_format(&url, false, &origin) < 0 ||
 	    url_format(&url, true, &whole) < 0)
@@ -507,7 +543,10 @@ static int set_url(struct url_flight *u, const char *text)
 	if (url_digest(url.path, &u->key.id))
 		u->key.kind = BLOB_SHA256;
 	u->f.repo = strdup(u->origin);
-	return hash_query(url.query, &u->query_id);
+	parts = split_query(url.query);
+	u->query_id = parts.id;
+	u->has_secret = parts.lets_in || u->auth;
+	return 0;
 }
 
 void registry_get_url_guarded(struct registry *r, const char *url,
@@ -527,6 +566,7 @@ void registry_get_url_guarded(struct registry *r, const char *url,
 	if (!f || !is_new)
 		return;
 	of(f)->store = r->store;
+	of(f)->negative_ms = r->negative_ms;
 	of(f)->guard = guard;
 	of(f)->auth = source_auth_ref(auth);
 	of(f)->key.kind = BLOB_URL;

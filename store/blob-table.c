@@ -551,8 +551,8 @@ static int each_record(struct store *s, const struct digest *d,
 			  l);
 }
 
-int blob_keys_of(struct store *s, const struct digest *d, struct blob_key **ret,
-		 size_t *ret_n)
+int store_claims_of(struct store *s, const struct digest *d,
+		    struct blob_key **ret, size_t *ret_n)
 {
 	const struct blob_key key = {.kind = BLOB_SHA256, .id = *d};
 	struct key_list l = {0};
@@ -671,6 +671,12 @@ int store_get(struct store *s, const struct blob_key *key, struct blob **ret)
 	if (r == 0)
 		kick_sum(s, *ret);
 	return r;
+}
+
+int store_get_claim(struct store *s, const struct blob_key *key,
+		    struct blob **ret)
+{
+	return blob_get_quiet(s, key, ret);
 }
 
 static int create(struct store *s, const struct blob_key *key, uint64_t size,

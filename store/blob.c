@@ -181,6 +181,25 @@ int blob_add_origin(struct store *s, struct blob *b, const char *origin)
 	return r < 0 ? r : 0;
 }
 
+void blob_origin_last(struct store *s, struct blob *b, const char *origin)
+{
+	struct string_list *l = &b->origins;
+	char *o;
+
+	store_lock(s);
+	for (size_t i = 0; i < l->n; i++) {
+		o = l->v[i];
+		if (origin && strcmp(o, origin) != 0)
+			continue;
+		memmove(l->v + i, l->v + i + 1, (l->n - i - 1) * sizeof(o));
+		l->v[l->n - 1] = o;
+		b->origins_changed = true;
+		blob_dirty_locked(b);
+		break;
+	}
+	store_unlock(s);
+}
+
 int blob_origins(struct blob *b, struct string_list *ret)
 {
 	int r = 0;
@@ -195,10 +214,16 @@ int blob_origins(struct blob *b, struct string_list *ret)
 void blob_set_bad(struct store *s, struct blob *b)
 {
 	store_lock(s);
+	STORE(&b->bad_ms, now_ms());
 	STORE_REL(&b->state, BLOB_BAD);
 	b->rec_changed = true;
 	blob_dirty_locked(b);
 	store_unlock(s);
+}
+
+uint64_t blob_bad_ms(const struct blob *b)
+{
+	return now_ms() - LOAD(&b->bad_ms);
 }
 
 bool blob_gated(const struct blob *b)

@@ -140,11 +140,12 @@ static int check_format(MDB_txn *txn, MDB_dbi dbi)
 	if (record_crc(format_key, sizeof(format_key) - 1, p, len) !=
 	    get_le(p + len, CRC_BYTES))
 		return CHECK_DAMAGED;
-	if (len == sizeof(INDEX_FORMAT) - 1 && memcmp(p, INDEX_FORMAT, len) == 0)
+	if (len == sizeof(INDEX_FORMAT) - 1 &&
+	    memcmp(p, INDEX_FORMAT, len) == 0)
 		return CHECK_OK;
 	/* Formats are single digits so far. */
 	return len == 1 && *p >= '1' && *p < INDEX_FORMAT[0] ? CHECK_OLD
-							      : CHECK_FORMAT;
+							     : CHECK_FORMAT;
 }
 
 /* Reads every byte; a sum keeps the compiler from leaving that out. */

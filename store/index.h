@@ -40,7 +40,7 @@
 #include "base/buf.h"
 #include "base/util.h"
 
-#define INDEX_FORMAT	   "2"
+#define INDEX_FORMAT "2"
 /* Of a URL's blob, and the part of all keys of one digest. */
 #define INDEX_BKEY_ID	   33
 #define INDEX_BKEY	   57

@@ -233,6 +233,16 @@ int store_repo_add(struct store *s, const char *repo, bool manifest,
 	return write_one(s, INDEX_REPOS, key.v, key.len, v, sizeof(v));
 }
 
+int store_repo_del(struct store *s, const char *repo, bool manifest,
+		   const struct digest *d)
+{
+	struct rkey key;
+
+	return item_key(repo, manifest, d, &key) < 0
+		       ? 0
+		       : del_one(s, INDEX_REPOS, key.v, key.len);
+}
+
 int store_repo_has(struct store *s, const char *repo, bool manifest,
 		   const struct digest *d, uint64_t *ret_size)
 {

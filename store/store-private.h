@@ -52,8 +52,8 @@ struct seg {
 	uint64_t punch[SEG_WORDS];
 	bool changed; /* the index's record is to be written */
 	uint32_t n;
-	uint32_t *crc;	 /* atomic */
-	uint16_t *from;	 /* guarded by: store.mu */
+	uint32_t *crc;	/* atomic */
+	uint16_t *from; /* guarded by: store.mu */
 	/* sha256_state() behind each chunk; NULL before the first sum. Written
 	 * by the sum until the blob is proven, constant from then on. */
 	uint8_t (*sums)[SHA256_STATE_BYTES];
@@ -87,6 +87,7 @@ struct blob {
 	int ext_fd;	       /* atomic; see external.c */
 	bool external;	       /* atomic; changed under store.mu */
 	bool proven;	       /* atomic; see blob_proven() */
+	uint64_t bad_ms;       /* atomic; when it was marked bad, 0 before */
 	void *user;	       /* loop thread */
 
 	/* guarded by: store.mu */
@@ -102,7 +103,7 @@ struct blob {
 	bool ext_refused;
 	struct list settling; /* in store.settling: holds a reference */
 	uint64_t settle_ms;
-	bool made; /* the file's name is not durable yet */
+	bool made;    /* the file's name is not durable yet */
 	bool indexed; /* there is a record */
 	uint64_t durable_bytes;
 	uint64_t rec_last_use_s; /* as in the index */
@@ -266,10 +267,6 @@ struct blob *blob_find_loaded(struct store *s, const struct blob_key *key);
 void blob_segs_changed_locked(struct blob *b);
 /* For a blob that is being made. -ENOMEM. */
 int blob_set_size(struct blob *b, uint64_t size);
-/* Blocks. The keys of all blobs of that digest in memory or the index, each
- * once. *ret is the caller's to free(). */
-int blob_keys_of(struct store *s, const struct digest *d, struct blob_key **ret,
-		 size_t *ret_n);
 static inline void blob_ref_locked(struct blob *b)
 {
 	ADD(&b->refs, 1);

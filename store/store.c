@@ -107,8 +107,8 @@ static bool parse_file_name(const char *name, struct blob_key *ret)
 		(void)snprintf(place, sizeof(place), "%.*s%032d",
 			       2 * BLOB_PLACE_BYTES, name + len + 1, 0);
 		if (digest_parse_hex(place, &d) < 0 ||
-		    sscanf(name + len + 1 + 2 * BLOB_PLACE_BYTES,
-			   ".%" SCNx64, &ret->claim.size) != 1)
+		    sscanf(name + len + 1 + 2 * BLOB_PLACE_BYTES, ".%" SCNx64,
+			   &ret->claim.size) != 1)
 			return false;
 		memcpy(ret->claim.place, d.sha256, BLOB_PLACE_BYTES);
 	}
@@ -626,6 +626,7 @@ static int add_info(void *arg, const uint8_t *key, size_t key_len,
 	i->last_use_s = rec.last_use_s;
 	i->state = state_shown((enum blob_state)rec.state, rec.size,
 			       rec.cached_bytes);
+	i->shared = rec.state == BLOB_VERIFIED;
 	l->n++;
 	return 0;
 }
@@ -649,6 +650,7 @@ int store_each(struct store *s,
 			l.v[i].cached_bytes = LOAD(&b->cached_bytes);
 			l.v[i].last_use_s = blob_last_use_s(b);
 			l.v[i].state = blob_get_state(b);
+			l.v[i].shared = blob_shared(b);
 		}
 		store_unlock(s);
 		r = each(arg, &l.v[i]);

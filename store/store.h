@@ -52,9 +52,9 @@ enum blob_kind {
 
 /* Whose word it is that a digest stands for so many bytes, and where those
  * bytes come from. Bytes and facts that are not checked belong to one claim:
- * a reader sees them only if its own name leads to that place. A digest may have
- * several claims, each a blob of its own, until one of them is verified; that
- * blob is then everybody's (see blob_proven()). */
+ * a reader sees them only if its own name leads to that place. A digest may
+ * have several claims, each a blob of its own, until one of them is verified;
+ * that blob is then everybody's (see blob_proven()). */
 #define BLOB_PLACE_BYTES 16
 struct blob_claim {
 	uint8_t place[BLOB_PLACE_BYTES]; /* all zero: nobody's claim */
@@ -134,6 +134,13 @@ int store_get(struct store *s, const struct blob_key *key, struct blob **ret);
  * -EBADMSG: no bytes, but the digest is not that of no bytes. */
 int store_create(struct store *s, const struct blob_key *key, uint64_t size,
 		 struct blob **ret);
+/* Blocks. Exactly that blob. -ENOENT. */
+int store_get_claim(struct store *s, const struct blob_key *key,
+		    struct blob **ret);
+/* Blocks. The keys of all blobs of that digest, each once. *ret is the caller's
+ * to free(). */
+int store_claims_of(struct store *s, const struct digest *d,
+		    struct blob_key **ret, size_t *ret_n);
 /* Does not block: -EAGAIN when the blob is not in memory; use store_get(). */
 int store_peek(struct store *s, const struct blob_key *key, struct blob **ret);
 struct blob *blob_ref(struct blob *b);
@@ -178,6 +185,8 @@ void *blob_user(const struct blob *b);
  * the front. Does not block (written with the next commit). -EINVAL above
  * 1 KiB. */
 int blob_add_origin(struct store *s, struct blob *b, const char *origin);
+/* Moves an origin to the end; NULL: the first one. Does not block. */
+void blob_origin_last(struct store *s, struct blob *b, const char *origin);
 /* Appends copies, newest first. -ENOMEM. */
 int blob_origins(struct blob *b, struct string_list *ret);
 
@@ -223,10 +232,10 @@ int store_range_fd_unchecked(struct store *s, struct blob *b, uint64_t off,
 /* Blocks on disk. Writes a whole chunk (len = blob_chunk_len()) and marks it
  * present; it becomes durable with the next commit. -EBADMSG: the blob is
  * proven, and these are not the chunk's bytes. With any other result they are.
- * -EEXIST: it was present already, nothing is done. -ENOSPC, -EDQUOT, -EROFS, -EIO: not kept (the
- * store logs the first of a series); eviction is tried once before. When this
- * chunk completes the blob, verification starts by itself; see
- * blob_wait_verified(). */
+ * -EEXIST: it was present already, nothing is done. -ENOSPC, -EDQUOT, -EROFS,
+ * -EIO: not kept (the store logs the first of a series); eviction is tried once
+ * before. When this chunk completes the blob, verification starts by itself;
+ * see blob_wait_verified(). */
 int store_write(struct store *s, struct blob *b, uint32_t chunk,
 		const void *data, size_t len, uint16_t from);
 
@@ -249,6 +258,8 @@ int store_verify(struct store *s, struct blob *b);
 int store_evict(struct store *s, struct blob *b);
 /* Marks the blob BLOB_BAD, kept in the index. */
 void blob_set_bad(struct store *s, struct blob *b);
+/* How long it has been BLOB_BAD; a mark from before the start is old. */
+uint64_t blob_bad_ms(const struct blob *b);
 /* Blocks until everything written so far is durable. */
 int store_sync(struct store *s);
 
@@ -309,6 +320,8 @@ int store_tag_list(struct store *s, const char *repo, struct string_list *ret);
  * size (from a manifest's descriptor). */
 int store_repo_add(struct store *s, const char *repo, bool manifest,
 		   const struct digest *d, uint64_t size);
+int store_repo_del(struct store *s, const char *repo, bool manifest,
+		   const struct digest *d);
 /* -ENOENT when the repository was not seen to have it. */
 int store_repo_has(struct store *s, const char *repo, bool manifest,
 		   const struct digest *d, uint64_t *ret_size);
@@ -340,6 +353,8 @@ struct blob_info {
 	uint64_t cached_bytes;
 	uint64_t last_use_s; /* since 1970 */
 	enum blob_state state;
+	bool shared; /* see blob_shared(); false while it is not in memory and
+			not proven */
 };
 /* Blocks. Each known blob, by key. A non-zero return ends it. */
 int store_each(struct store *s,

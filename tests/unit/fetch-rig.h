@@ -40,7 +40,7 @@ struct fake {
 	struct rig *rig;
 	struct list asks;
 	int refuse; /* what start() returns */
-	unsigned int starts, cancels, resumes;
+	unsigned int starts, cancels, resumes, blamed;
 	uint64_t sent; /* bytes that were taken */
 	/* NULL: by hand. Called once a turn for each request; may end it. */
 	void (*behave)(struct ask *a);
@@ -118,6 +118,17 @@ static int fake_start(struct source *s, struct source_request *rq)
 	return 0;
 }
 
+static void fake_blame(struct source *s, struct blob *b, uint16_t from,
+		       uint32_t place)
+{
+	struct fake *f = container_of(s, struct fake, source);
+
+	(void)b;
+	(void)from;
+	(void)place;
+	f->blamed++;
+}
+
 static void fake_resume(struct source *s, struct source_request *rq)
 {
 	struct ask *a = rq->source_data;
@@ -142,6 +153,7 @@ static const struct source_ops fake_ops = {
 	.name = "fake",
 	.start = fake_start,
 	.resume = fake_resume,
+	.blame = fake_blame,
 	.cancel = fake_cancel,
 };
 

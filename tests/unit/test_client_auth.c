@@ -244,6 +244,7 @@ static void test_other_origins(void)
 	struct liar l, other;
 	struct blob *b;
 	char path[100], hex[DIGEST_HEX_SIZE];
+	struct blob_key key;
 	struct digest d;
 
 	open_all(&g, &l, &other);
@@ -261,9 +262,9 @@ static void test_other_origins(void)
 	blob_unref(&b);
 	/* One that is refused does not keep the bytes from its owner. */
 	auth = auth_new(url_of(&l, path), BAD);
-	EQ(store_get(g.store, &(struct blob_key){.kind = BLOB_SHA256, .id = d},
-		     &b),
-	   0);
+	key = (struct blob_key){.kind = BLOB_SHA256, .id = d};
+	blob_key_claim(&key, url_of(&other, path), CONTENT_SIZE);
+	EQ(store_get(g.store, &key, &b), 0);
 	w.rq.auth = &auth->base;
 	EQ(rig_range(&g, b, 0, 10, content, &w), 0);
 	EQ(liar_saw(&l, BAD), 1);

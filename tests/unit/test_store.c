@@ -342,7 +342,8 @@ static void proof(void)
 static void claims(void)
 {
 	uint64_t size = 2 * MIB + 9;
-	struct blob_key good = sha_key(42, size), evil = good, any, nobody = good;
+	struct blob_key good = sha_key(42, size), evil = good, any,
+			nobody = good;
 	struct store *s = open_store();
 	struct blob *b, *e, *x = NULL;
 

@@ -1,4 +1,4 @@
-/* An HTTP/1.1 server on the loop. It parses with http-parser, keeps
+/* An HTTP/1.1 server on the loop. It parses with llhttp, keeps
  * connections alive, answers one request after the other on a connection
  * (what a client sends ahead waits in the connection's buffer and the socket),
  * and holds no more than a small window for a slow client. Sources: RFC 9110,

@@ -14,7 +14,8 @@ struct dir {
 	struct string_list names; /* a trailing '/' marks a directory */
 };
 
-uint64_t dir_open(struct fs *fs, struct string_list *names)
+/* Takes over the names; 0 when memory is short. */
+static uint64_t dir_open(struct fs *fs, struct string_list *names)
 {
 	struct dir *d = calloc(1, sizeof(*d));
 	uint64_t id;
@@ -232,6 +233,19 @@ static int list_sync(struct fs *fs, const struct node *n,
 	return r;
 }
 
+static void reply_opendir(struct fs_op *op, struct string_list *names)
+{
+	fuse_req_t req = fs_op_take(op);
+
+	if (req) {
+		op->fi.fh = dir_open(op->fs, names);
+		(void)fuse_reply_open(req, &op->fi);
+	} else {
+		string_list_release(names);
+	}
+	fs_op_put(op);
+}
+
 static void on_tags(void *arg, int r, const struct string_list *tags,
 		    bool stale)
 {
@@ -248,7 +262,7 @@ static void on_tags(void *arg, int r, const struct string_list *tags,
 		return;
 	}
 	sort_unique(&names);
-	fs_op_reply_opendir(op, &names);
+	reply_opendir(op, &names);
 }
 
 static void run_tags(struct fs_op *op)
@@ -278,7 +292,7 @@ static void on_tag_image(void *arg, int r, struct image *img)
 		fs_op_reply_err(op, r);
 		return;
 	}
-	fs_op_reply_opendir(op, &names);
+	reply_opendir(op, &names);
 }
 
 static void run_tag(struct fs_op *op)

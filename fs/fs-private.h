@@ -89,6 +89,21 @@ enum fs_metric {
 	FS_STATFS
 };
 
+/* ---- image.c: loop thread ---- */
+
+struct image *image_ref(struct image *img);
+void image_unref(struct image **img);
+typedef void image_cb(void *arg, int r, struct image *img /* borrowed */);
+/* What a tag (or digest) names, with this machine's manifest out of an index.
+ * An artifact that is no image is -ENOENT only if its manifest cannot be
+ * parsed. */
+void image_resolve(struct fs *fs, const char *host, const char *name,
+		   const char *reference, image_cb *cb, void *arg);
+/* "00-0123456789ab" */
+#define LAYER_NAME_SIZE 32
+void layer_name(const struct manifest *m, uint32_t i,
+		char out[LAYER_NAME_SIZE]);
+
 /* ---- node.c: any thread ---- */
 
 /* The node of that identity, made if there is none; the caller owns a use.
@@ -109,29 +124,10 @@ void nodes_release(struct fs *fs);
 bool node_is_dir(const struct node *n);
 /* Sets an image on LAYERS or FILES if it has none yet; takes a reference. */
 void node_set_image(struct fs *fs, struct node *n, struct image *img);
-
-/* ---- image.c: loop thread ---- */
-
-struct image *image_ref(struct image *img);
-void image_unref(struct image **img);
-typedef void image_cb(void *arg, int r, struct image *img /* borrowed */);
-/* What a tag (or digest) names, with this machine's manifest out of an index.
- * An artifact that is no image is -ENOENT only if its manifest cannot be
- * parsed. */
-void image_resolve(struct fs *fs, const char *host, const char *name,
-		   const char *reference, image_cb *cb, void *arg);
-
-/* ---- attr.c ---- */
-
 void node_stat(struct fs *fs, const struct node *n, struct stat *st);
 double node_attr_timeout(const struct node *n);
 /* For names that may change: tags and what depends on them. */
 double node_entry_timeout(const struct fs *fs, const struct node *n);
-void fs_op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
-void fs_op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name,
-		    size_t size);
-void fs_op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size);
-void fs_op_statfs(fuse_req_t req, fuse_ino_t ino);
 
 /* ---- op.c: a request that is answered on the loop ---- */
 
@@ -154,12 +150,24 @@ void fs_op_start(struct fs *fs, fuse_req_t req, struct node *n,
 /* Exactly one of these ends the operation; each frees op. */
 void fs_op_reply_err(struct fs_op *op, int r);
 void fs_op_reply_entry(struct fs_op *op, struct node **n);
-void fs_op_reply_opendir(struct fs_op *op, struct string_list *names);
+/* For a reply of another kind: takes the request away from whoever would
+ * interrupt it. NULL: it was answered meanwhile. fs_op_put() ends the operation
+ * then. */
+fuse_req_t fs_op_take(struct fs_op *op);
+void fs_op_put(struct fs_op *op);
 /* -ETIMEDOUT and the like become what a file's reader understands. */
 int fs_errno(int r);
 void fs_reply_err(fuse_req_t req, int r);
 void fs_reply_entry(struct fs *fs, fuse_req_t req, struct node **n);
 void fs_count(struct fs *fs, enum fs_metric m);
+
+/* ---- attr.c ---- */
+
+void fs_op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void fs_op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name,
+		    size_t size);
+void fs_op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size);
+void fs_op_statfs(fuse_req_t req, fuse_ino_t ino);
 
 /* ---- lookup.c, dir.c, read.c ---- */
 
@@ -170,12 +178,6 @@ void fs_op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
 void fs_op_releasedir(fuse_req_t req, fuse_ino_t ino,
 		      struct fuse_file_info *fi);
 void dirs_release(struct fs *fs);
-/* Takes over the names; 0 when memory is short. */
-uint64_t dir_open(struct fs *fs, struct string_list *names);
-/* "00-0123456789ab" */
-#define LAYER_NAME_SIZE 32
-void layer_name(const struct manifest *m, uint32_t i,
-		char out[LAYER_NAME_SIZE]);
 void fs_op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void fs_op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
 		struct fuse_file_info *fi);

@@ -24,6 +24,14 @@ void image_unref(struct image **ip)
 	free(img);
 }
 
+void layer_name(const struct manifest *m, uint32_t i, char out[LAYER_NAME_SIZE])
+{
+	char hex[DIGEST_HEX_SIZE];
+
+	(void)snprintf(out, LAYER_NAME_SIZE, "%02u-%.12s", i,
+		       digest_hex(&m->entries[i].digest, hex));
+}
+
 struct resolve {
 	struct fs *fs;
 	struct image *img;

@@ -213,14 +213,6 @@ static void run_tag_child(struct fs_op *op)
 		      on_tag_child, op);
 }
 
-void layer_name(const struct manifest *m, uint32_t i, char out[LAYER_NAME_SIZE])
-{
-	char hex[DIGEST_HEX_SIZE];
-
-	(void)snprintf(out, LAYER_NAME_SIZE, "%02u-%.12s", i,
-		       digest_hex(&m->entries[i].digest, hex));
-}
-
 static void run_layer(struct fs_op *op)
 {
 	struct registry *reg = op->fs->cfg.registry;

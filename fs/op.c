@@ -52,7 +52,7 @@ void fs_reply_entry(struct fs *fs, fuse_req_t req, struct node **np)
 	node_put(fs, np);
 }
 
-static void op_put(struct fs_op *op)
+void fs_op_put(struct fs_op *op)
 {
 	if (__atomic_sub_fetch(&op->refs, 1, __ATOMIC_ACQ_REL) > 0)
 		return;
@@ -61,8 +61,7 @@ static void op_put(struct fs_op *op)
 	free(op);
 }
 
-/* Takes the request away from whoever would interrupt it. */
-static fuse_req_t op_take(struct fs_op *op)
+fuse_req_t fs_op_take(struct fs_op *op)
 {
 	fuse_req_t req = steal_ptr(&op->req);
 
@@ -74,11 +73,11 @@ static fuse_req_t op_take(struct fs_op *op)
 static void op_cancel(struct loop_task *t)
 {
 	struct fs_op *op = container_of(t, struct fs_op, cancel);
-	fuse_req_t req = op_take(op);
+	fuse_req_t req = fs_op_take(op);
 
 	if (req)
 		(void)fuse_reply_err(req, EINTR);
-	op_put(op);
+	fs_op_put(op);
 }
 
 /* On a libfuse thread, under the request's lock. */
@@ -130,7 +129,7 @@ void fs_op_start(struct fs *fs, fuse_req_t req, struct node *n,
 void fs_op_reply_err(struct fs_op *op, int r)
 {
 	struct fs *fs = op->fs;
-	fuse_req_t req = op_take(op);
+	fuse_req_t req = fs_op_take(op);
 
 	if (req && r == -ENOENT && op->name) {
 		/* A "no" that the kernel may remember for a while. */
@@ -141,7 +140,7 @@ void fs_op_reply_err(struct fs_op *op, int r)
 	} else if (req) {
 		fs_reply_err(req, r);
 	}
-	op_put(op);
+	fs_op_put(op);
 }
 
 void fs_op_reply_entry(struct fs_op *op, struct node **n)
@@ -152,23 +151,10 @@ void fs_op_reply_entry(struct fs_op *op, struct node **n)
 		fs_op_reply_err(op, -ENOMEM);
 		return;
 	}
-	req = op_take(op);
+	req = fs_op_take(op);
 	if (req)
 		fs_reply_entry(op->fs, req, n);
 	else
 		node_put(op->fs, n);
-	op_put(op);
-}
-
-void fs_op_reply_opendir(struct fs_op *op, struct string_list *names)
-{
-	fuse_req_t req = op_take(op);
-
-	if (req) {
-		op->fi.fh = dir_open(op->fs, names);
-		(void)fuse_reply_open(req, &op->fi);
-	} else {
-		string_list_release(names);
-	}
-	op_put(op);
+	fs_op_put(op);
 }

@@ -231,11 +231,10 @@ static void run_status(struct fs_op *op)
 {
 	struct fs *fs = op->fs;
 	CLEANUP(buf_release) struct buf out = BUF_INIT(1 << 20);
-	fuse_req_t req = steal_ptr(&op->req);
+	fuse_req_t req = fs_op_take(op);
 	size_t off = (size_t)op->fi.fh, size = op->fi.lock_owner;
 	int r = fs->cfg.status(fs->cfg.status_arg, &out);
 
-	fuse_req_interrupt_func(req, NULL, NULL);
 	if (r < 0)
 		fs_reply_err(req, r);
 	else if (off >= out.len)
@@ -243,7 +242,7 @@ static void run_status(struct fs_op *op)
 	else
 		(void)fuse_reply_buf(req, out.data + off,
 				     min_u64(size, out.len - off));
-	fs_op_reply_err(op, 0); /* frees; the request is answered */
+	fs_op_put(op);
 }
 
 static void read_status(struct fs *fs, fuse_req_t req, struct node *n,

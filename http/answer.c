@@ -1,8 +1,6 @@
-#include <arpa/inet.h>
 #include <errno.h>
 #include <stdarg.h>
 #include <strings.h>
-#include <sys/un.h>
 
 #include "base/cleanup.h"
 #include "base/json.h"
@@ -134,31 +132,6 @@ const void *http_req_body(const struct http_req *rq, size_t *ret_len)
 
 	*ret_len = c->body_len;
 	return c->body_data ? c->body_data : "";
-}
-
-char *conn_addr(const struct conn *c, char out[HTTP_ADDR_SIZE])
-{
-	const struct sockaddr_in6 *a6 = (const void *)&c->addr;
-	const struct sockaddr_in *a4 = (const void *)&c->addr;
-	char host[INET6_ADDRSTRLEN] = "unknown";
-	const void *ip = &a4->sin_addr;
-	bool v6 = c->addr.ss_family == AF_INET6;
-
-	if (c->addr.ss_family != AF_INET && !v6) {
-		(void)snprintf(out, HTTP_ADDR_SIZE, "unix");
-		return out;
-	}
-	if (v6 && IN6_IS_ADDR_V4MAPPED(&a6->sin6_addr)) {
-		ip = &a6->sin6_addr.s6_addr[12];
-		v6 = false;
-	} else if (v6) {
-		ip = &a6->sin6_addr;
-	}
-	(void)inet_ntop(v6 ? AF_INET6 : AF_INET, ip, host, sizeof(host));
-	/* The port is at the same place in both. */
-	(void)snprintf(out, HTTP_ADDR_SIZE, v6 ? "[%s]:%u" : "%s:%u", host,
-		       (unsigned int)ntohs(a4->sin_port));
-	return out;
 }
 
 const char *http_req_client(const struct http_req *rq)

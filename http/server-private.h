@@ -232,7 +232,7 @@ void conn_kick_unless_armed(struct conn *c);
 /* The handler is done with the request. */
 void conn_unhold(struct conn *c);
 
-/* ---- answer.c ---- */
+/* ---- plain.c ---- */
 
 /* "127.0.0.1:1234" or "unix". Returns out. */
 #define HTTP_ADDR_SIZE (INET6_ADDRSTRLEN + 16)

@@ -1,4 +1,4 @@
-/* The transport of connections without TLS. */
+/* The transport of connections without TLS, and their addresses. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <sys/sendfile.h>
@@ -73,7 +73,7 @@ char *conn_addr(const struct conn *c, char out[HTTP_ADDR_SIZE])
 		ip = &a6->sin6_addr;
 	}
 	(void)inet_ntop(v6 ? AF_INET6 : AF_INET, ip, host, sizeof(host));
-	/* The port is at the same place in both. */
+	/* The port is at the same offset in both structs. */
 	(void)snprintf(out, HTTP_ADDR_SIZE, v6 ? "[%s]:%u" : "%s:%u", host,
 		       (unsigned int)ntohs(a4->sin_port));
 	return out;

@@ -1,4 +1,4 @@
-/* What stat(2), statfs(2) and getxattr(2) show. */
+/* Replies to getattr, getxattr, listxattr and statfs. */
 #include <errno.h>
 #include <string.h>
 #include <sys/statvfs.h>

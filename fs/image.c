@@ -1,4 +1,4 @@
-/* From a tag to an image of this machine. */
+/* Resolves a tag to an image for this machine. */
 #include <errno.h>
 #include <string.h>
 
@@ -78,7 +78,7 @@ static void on_child(void *arg, int r, const struct manifest_result *res)
 	if (r == 0)
 		r = take_manifest(rs->img, res);
 	if (r == 0 && rs->img->manifest->index)
-		r = -ENOENT; /* an index in an index: nothing to show */
+		r = -ENOENT; /* an index in an index has no layers to show */
 	resolve_end(rs, r);
 }
 

@@ -1,4 +1,4 @@
-/* The inode table. */
+/* The inode table, and what stat(2) shows of a node. */
 #include <errno.h>
 #include <string.h>
 
@@ -23,7 +23,7 @@ uint64_t blob_ino(const struct blob_key *key)
 			      (key->kind == BLOB_URL ? 1 : 0));
 }
 
-/* A hash of the identity; NUL cannot occur in the parts. */
+/* A hash of the identity. The parts cannot contain NUL. */
 static uint64_t identity_ino(enum node_type type, const char *host,
 			     const char *name, const char *sub,
 			     const struct digest *d)
@@ -91,8 +91,8 @@ static struct node *node_alloc(enum node_type type, const char *host,
 	return n;
 }
 
-/* Puts n into the table, or finds the one of that identity already there. In
- * the event that two identities hash alike the later one moves up. */
+/* Puts n into the table, or finds the node of its identity there. If two
+ * identities have the same hash, the later node gets the next free number. */
 static struct node *insert(struct fs *fs, struct node *n)
 {
 	struct node *old;
@@ -164,7 +164,7 @@ struct node *node_find(struct fs *fs, uint64_t ino)
 	return n;
 }
 
-/* fs.mu held; true: the caller frees it. */
+/* fs.mu is held. True: the caller frees n. */
 static bool drop_locked(struct node *n)
 {
 	if (n->uses || n->nlookup)
@@ -251,7 +251,7 @@ void node_stat(struct fs *fs, const struct node *n, struct stat *st)
 
 double node_attr_timeout(const struct node *n)
 {
-	/* st_blocks moves as chunks come and are evicted. */
+	/* st_blocks changes as chunks come and are evicted. */
 	if (n->blob)
 		return 1;
 	return n->type == NODE_STATUS ? 0 : LONG_S;
@@ -265,10 +265,11 @@ double node_entry_timeout(const struct fs *fs, const struct node *n)
 	case NODE_TAG:
 	case NODE_LAYERS:
 	case NODE_FILES:
-	case NODE_MANIFEST: /* by a tag, perhaps */
+	case NODE_MANIFEST: /* may be named by a tag */
 	case NODE_URL_DIR:
-	case NODE_BLOB: /* layers/, files/, config.json and url/ names may move
-			   to another blob */
+	/* Names in layers/, files/ and url/, and config.json, may come to name
+	 * another blob. */
+	case NODE_BLOB:
 		return fresh;
 	default:
 		return LONG_S;

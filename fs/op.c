@@ -1,4 +1,4 @@
-/* Requests that are answered on the loop, and how answers are made. */
+/* Requests that are answered on the loop, and how replies are made. */
 #include <errno.h>
 #include <string.h>
 
@@ -45,10 +45,11 @@ void fs_reply_entry(struct fs *fs, fuse_req_t req, struct node **np)
 	node_stat(fs, n, &e.attr);
 	e.attr_timeout = node_attr_timeout(n);
 	e.entry_timeout = node_entry_timeout(fs, n);
-	/* Before the reply: the kernel may forget it before we come back. */
+	/* Before the reply: the kernel may forget the node before the reply
+	 * returns. */
 	node_lookup_add(fs, n);
 	if (fuse_reply_entry(req, &e) == -ENOENT)
-		node_forget(fs, n->ino, 1); /* interrupted: never seen */
+		node_forget(fs, n->ino, 1); /* interrupted: reply not taken */
 	node_put(fs, np);
 }
 
@@ -80,7 +81,7 @@ static void op_cancel(struct loop_task *t)
 	fs_op_put(op);
 }
 
-/* On a libfuse thread, under the request's lock. */
+/* Called on a libfuse thread, with the request's lock held. */
 static void op_interrupted(fuse_req_t req, void *data)
 {
 	struct fs_op *op = data;
@@ -98,7 +99,7 @@ static void op_run(struct loop_task *t)
 {
 	struct fs_op *op = container_of(t, struct fs_op, task);
 
-	/* Only from here on an interrupt may answer in our place. */
+	/* From here on an interrupt may answer the request. */
 	fuse_req_interrupt_func(op->req, op_interrupted, op);
 	op->run(op);
 }
@@ -132,7 +133,7 @@ void fs_op_reply_err(struct fs_op *op, int r)
 	fuse_req_t req = fs_op_take(op);
 
 	if (req && r == -ENOENT && op->name) {
-		/* A "no" that the kernel may remember for a while. */
+		/* A negative entry, which the kernel may keep for a while. */
 		struct fuse_entry_param e = {0};
 
 		e.entry_timeout = (double)fs->cfg.negative_ms / 1000;

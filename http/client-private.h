@@ -1,4 +1,4 @@
-/* What client-setup.c does for client.c: it sets up a curl handle for a
+/* Private to the client. client-setup.c sets up a curl handle for a
  * request, and translates curl's error codes. Loop thread only. */
 #ifndef HTTP_CLIENT_PRIVATE_H
 #define HTTP_CLIENT_PRIVATE_H

@@ -78,7 +78,7 @@ enum conn_state {
 	CONN_DEAD,
 };
 
-/* What a connection in server.later waits for. */
+/* The reasons for which a connection is in server.later. */
 enum conn_later {
 	LATER_CALL = 1,	 /* to call sent() or gone(), or to be freed */
 	LATER_RUN = 2,	 /* to parse buffered bytes, which may hold a request */

@@ -82,6 +82,15 @@ unusual()
 	equal "$(ls -A "$LONG")" ''
 }
 
+@test "what is installed is for everybody, whatever the umask" {
+	local to=$BATS_TEST_TMPDIR/to
+	mkdir -m 755 "$to"
+	# All is built.
+	unusual make -s -o all BUILD="$BUILD" BIN="$BIN" DESTDIR="$to" install
+	grep -q ^ExecStart "$to/usr/local/lib/systemd/system/peerd.service"
+	equal "$(find "$to" -type d ! -perm 755 -o -type f ! -perm -444)" ''
+}
+
 @test "a lab in an unusual environment" {
 	unusual tests/lab/lab up 2 -- tests/lab/lab exec 1 \
 		ip -o addr show eth0 >"$BATS_TEST_TMPDIR/out"

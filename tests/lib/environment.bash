@@ -4,13 +4,16 @@
 # a variable sets it itself. What contain.c gives each test besides (HOME,
 # TMPDIR, signals) stands there.
 
+# For tests/deploy/make-image, which goes to Debian's mirror.
+[[ ! ${http_proxy:-} ]] || export OUTSIDE_PROXY=$http_proxy
+
 environment=(
 	PATH TERM TMPDIR LD_LIBRARY_PATH PKG_CONFIG_PATH
 	# make
 	BUILD BIN CC CFLAGS LDFLAGS DEV SANITIZE V
 	# tests/run, the tests
 	STRICT TEST_TIMEOUT TEST_KEEP TEST_CACHE TEST_CONTAINED JOBS PROVE
-	PATIENCE SANITIZED VERBOSE SHOW LAB_TCP LAB_QUEUE NODE_LEVEL
+	OUTSIDE_PROXY PATIENCE SANITIZED VERBOSE SHOW LAB_TCP LAB_QUEUE NODE_LEVEL
 	# benchmarks
 	BENCH BENCH_DIR ROUNDS RUNS QUICK SYSTEMS KEEP_LOGS
 	# the demo

@@ -207,7 +207,7 @@ values()
 	done
 }
 
-@test "what docker says is passed on, not guessed at" {
+@test "a message of docker is passed on, no cause is guessed" {
 	fake_tools
 	cat >"$BATS_TEST_TMPDIR/bin/docker" <<-'END'
 		#!/bin/bash

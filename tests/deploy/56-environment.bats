@@ -1,7 +1,7 @@
 #!/usr/bin/env bats
 # shellcheck disable=SC2016,SC2154
-# Tests are the same whoever calls them: what tests/lib/environment.bash and
-# tests/lib/contain.c make of an environment in which much is unusual.
+# Tests give the same results in any environment: tests/lib/environment.bash and
+# tests/lib/contain.c replace it by one of their own.
 
 load ../lib/common
 
@@ -10,7 +10,7 @@ setup()
 	need_root
 	mkdir "$BATS_TEST_TMPDIR/home"
 	echo 'proxy = http://127.0.0.1:1' >"$BATS_TEST_TMPDIR/home/.curlrc"
-	# A socket below it could have no name.
+	# Too long for the name of a socket.
 	LONG="$BATS_TEST_TMPDIR/with spaces, and long$(printf '.%.0s' {1..100})"
 	mkdir "$LONG"
 	# A locale with a decimal comma, where its source is installed.
@@ -23,7 +23,7 @@ setup()
 # plain [NAME=VALUE]... COMMAND...
 plain()
 {
-	# bats has put its own inner programs first.
+	# bats puts a directory with an inner program "bats" in front.
 	env -i PATH="${PATH//"$BATS_LIBEXEC:"/}" BUILD="$BUILD" BIN="$BIN" \
 		PATIENCE="$PATIENCE" SANITIZED="${SANITIZED:-}" "$@"
 }
@@ -43,7 +43,7 @@ unusual()
 		"BASH_FUNC_curl%%=() { echo 'the caller'\''s curl'; }" "$@"
 )
 
-@test "what a test sees is the same in an unusual environment" {
+@test "a test sees nothing of an unusual environment" {
 	local file=$BATS_TEST_TMPDIR/look
 	cat >"$file" <<-END
 		#!/bin/bash
@@ -70,7 +70,7 @@ unusual()
 	# mkdtemp() has chosen the last letters.
 	sed -i 's/peerd-test-....../peerd-test/' "$file.plain" "$file.seen"
 	grep -qx 'LC_ALL=C.UTF-8' "$file.plain"
-	# For the one test that goes to Debian's mirror.
+	# tests/deploy/make-image alone uses it.
 	grep -qx 'OUTSIDE_PROXY=http://127.0.0.1:1' "$file.seen"
 	sed -i '/^OUTSIDE_PROXY=/d' "$file.seen"
 	diff -u "$file.plain" "$file.seen"
@@ -85,7 +85,7 @@ unusual()
 	equal "$(ls -A "$LONG")" ''
 }
 
-@test "what is installed is for everybody, whatever the umask" {
+@test "everybody can read the installed files, whatever the umask" {
 	local to=$BATS_TEST_TMPDIR/to
 	mkdir -m 755 "$to"
 	# All is built.
@@ -100,7 +100,7 @@ unusual()
 	grep -q 10.99.0.11 "$BATS_TEST_TMPDIR/out"
 }
 
-# They run from a file system on which anybody may.
+# They are copied, since that user may not be allowed to read the sources.
 @test "unit tests as a user without a name or a home" {
 	local name all=()
 	mount -t tmpfs -o mode=1777 none /mnt

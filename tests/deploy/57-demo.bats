@@ -9,7 +9,7 @@ setup()
 	need_root
 	STUBS=$BATS_TEST_TMPDIR/bin
 	mkdir "$STUBS"
-	# What is to be shown is built already.
+	# peerd is built already.
 	stub make 0 ''
 }
 

@@ -33,9 +33,9 @@ mbits()
 	cat "$BATS_TEST_TMPDIR/meter.$1.out"
 }
 
-# carries "FROM TO MIN MAX"...: Mbit/s of streams at the same time. None is ever
-# faster than its MAX. A busy machine makes any of them slower, so that MIN is
-# what all of them must reach in one of several tries.
+# carries "FROM TO MIN MAX"...: Mbit/s of streams at the same time. No
+# stream may ever exceed its MAX. A busy machine makes streams slower, so there
+# are several tries; in one of them all streams must reach their MIN.
 carries()
 {
 	local try stream from to min max got slow

@@ -20,9 +20,10 @@
 #   lab_sweep                       removes labs whose owners are gone
 #   host_ip I, host_pids I
 #
-# A lab needs namespaces, veth pairs and a bridge. It goes on without anything
-# else that the kernel refuses (rates, a congestion control, a sysctl), and
-# lab_up says in one line what that is, in the words of the command that failed.
+# A lab needs namespaces, veth pairs and a bridge. If the kernel refuses anything
+# else (rates, a congestion control, a sysctl), the lab goes on without it, and
+# lab_up prints one line with the differences and the messages of the commands
+# that failed.
 #
 # LAB_DIR is the lab: set by lab_up, or by who wants another one. The holders
 # end with the shell that called lab_up, however it ends (LAB_KEEP=1: not).
@@ -235,9 +236,9 @@ bridge_to_wire()
 	END
 }
 
-# A namespace's default may only be what the machine allows to everybody
-# (net.ipv4.tcp_allowed_congestion_control). A route's may be whatever the
-# kernel has, and goes with the namespace; and nothing of the machine changes.
+# The kernel lets a namespace choose its default only from
+# net.ipv4.tcp_allowed_congestion_control, which belongs to the machine. A route
+# may have any congestion control of the kernel, and it ends with the namespace.
 choose_tcp()
 {
 	local ip=$1

@@ -39,8 +39,8 @@ export ASAN_OPTIONS UBSAN_OPTIONS TSAN_OPTIONS
 
 # ---- Small things ----
 
-# wait_for SECONDS COMMAND...: until it succeeds. A machine or a disk that is
-# slow is no failure: it waits $PATIENCE seconds at least.
+# wait_for SECONDS COMMAND...: until it succeeds. It waits at
+# least $PATIENCE seconds, because a slow machine or disk is no failure.
 wait_for()
 {
 	local end=$((SECONDS + ($1 > PATIENCE ? $1 : PATIENCE)))
@@ -111,8 +111,8 @@ need_root()
 	((EUID == 0)) || missing 'needs root'
 }
 
-# Not one of those that the kernel gives to connections, which could have it by
-# the time a server wants it.
+# Below the ephemeral ports: the kernel could give one of those to a connection
+# before the server listens.
 free_port()
 {
 	python3 -c 'import random, socket

@@ -1,14 +1,14 @@
 /* contain TEST [ARGS]: runs one test program so that nothing of it remains.
  *
- * It gets a temporary directory of its own (TMPDIR, and HOME: no file of the
- * user's has a say), a session of its own, signals as a login has them, and,
- * for root, a mount and a network namespace with a loopback device (so that
- * ports never collide and no test reaches the network). For root the
- * directory's path is short and plain whatever TMPDIR was: sockets have 107
- * bytes, and mounts and configurations are easier without spaces. When it ends,
- * or after TEST_TIMEOUT seconds (300), every process it started is killed,
- * whatever is mounted below the directory is unmounted, loop devices on files
- * in it are freed, and the directory is removed (unless TEST_KEEP is set).
+ * It gets a temporary directory of its own (TMPDIR; also HOME, so that no file
+ * of the user matters), a session of its own, default signals, and, for root, a
+ * mount and a network namespace with a loopback device (so that ports never
+ * collide and no test reaches the network). For root the directory's path is
+ * short and has no spaces, whatever TMPDIR was: a socket's path has at most 107
+ * bytes, and /proc/self/mounts escapes spaces. When it ends, or after
+ * TEST_TIMEOUT seconds (300), every process it started is killed, whatever is
+ * mounted below the directory is unmounted, loop devices on files in it are
+ * freed, and the directory is removed (unless TEST_KEEP is set).
  *
  * Exits as the test did; 124 after the timeout. */
 #include <dirent.h>
@@ -32,7 +32,7 @@
 #define SETTLE_MS 10000
 
 static char dir[256];
-/* Where its files are, in the caller's TMPDIR; "": in dir itself. */
+/* The directory in the caller's TMPDIR that is mounted at dir; "": none. */
 static char store[PATH_MAX];
 
 static int64_t monotonic_ms(void)
@@ -246,8 +246,8 @@ static void clean_up(bool tell)
 
 static void run(char **argv, const sigset_t *mask)
 {
-	/* Who ignores a signal bequeaths that, and a shell cannot undo it: a
-	 * pipeline that relies on SIGPIPE would fail. */
+	/* Ignored signals are inherited, and a shell cannot change that. With
+	 * SIGPIPE ignored, pipelines that end early fail. */
 	for (int sig = 1; sig < SIGRTMIN; sig++)
 		if (sig != SIGKILL && sig != SIGSTOP)
 			(void)signal(sig, SIG_DFL);

@@ -1,10 +1,10 @@
 # shellcheck shell=bash
-# For tests/run, the benchmarks and the demo: from here on nothing of the
-# caller's environment counts but what stands in this list. A test that is about
-# a variable sets it itself. What contain.c gives each test besides (HOME,
-# TMPDIR, signals) stands there.
+# For tests/run, the benchmarks and the demo: unsets every variable of the
+# caller's environment that is not in the list below, and sets locale, time zone,
+# umask and limits. A test that needs another variable sets it. contain.c sets
+# HOME, TMPDIR and signals for each test.
 
-# For tests/deploy/make-image, which goes to Debian's mirror.
+# tests/deploy/make-image alone uses a network, to reach Debian's mirror.
 [[ ! ${http_proxy:-} ]] || export OUTSIDE_PROXY=$http_proxy
 
 environment=(
@@ -20,7 +20,7 @@ environment=(
 	KEEP LOOPBACK HOME
 )
 for name in $(compgen -e); do
-	# Some (SHELLOPTS) can only be kept from others.
+	# SHELLOPTS and the like are read-only.
 	[[ " ${environment[*]} " == *" $name "* ]] ||
 		unset "$name" 2>/dev/null || export -n "${name?}"
 done
@@ -29,13 +29,14 @@ for name in $(declare -Fx | cut -d ' ' -f 3); do
 done
 unset environment name
 
-# Sorting, decimal points, messages, and what a byte is.
+# For sorting, decimal points, and messages.
 export LC_ALL=C.UTF-8 TZ=UTC
-# Debian has its servers' and the kernel's tools there; not every root does.
+# nginx, ip and tc are there; not every root's PATH has it.
 export PATH=${PATH:-/usr/bin:/bin}:/usr/local/sbin:/usr/sbin:/sbin
 export HOME=${HOME:-/}
 umask 022
-# Neither so few files that a registry fails, nor so many that programs that
-# close all they could have are at it for minutes.
-ulimit -n 8192 2>/dev/null || ulimit -Sn "$(ulimit -Hn)"
+# A registry needs some hundreds of files. With a limit of 10^9, programs that
+# close every possible file take minutes.
+ulimit -Sn 8192 2>/dev/null || ulimit -n 8192 2>/dev/null ||
+	ulimit -Sn "$(ulimit -Hn)"
 ulimit -c 0

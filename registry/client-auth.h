@@ -18,7 +18,7 @@
  * files without a digest are kept apart by the tag. A read that has waited in
  * vain for bytes that another one's credential should have brought tries its
  * own (fetch/flight.c). Bytes that have come are the store's, and are read as
- * any are: see docs/architecture.md, "Over HTTP".
+ * any are: see docs/upstream.md, "Credentials of clients".
  *
  * Ours (--registry-config) are not used for URLs, so there is nothing that
  * could come before or after the client's. Loop thread. */

@@ -65,6 +65,7 @@ struct http_request {
 	uint32_t connect_timeout_ms;	/* name, TCP and TLS; 10 s */
 	uint32_t first_byte_timeout_ms; /* from the sending of the request until
 					   the final head has arrived; 30 s */
+
 	uint32_t low_speed_bytes;   /* below this many a second (1024) … */
 	uint32_t low_speed_seconds; /* … for so long (20) is a stall; time
 				       while paused does not count */

@@ -119,7 +119,7 @@ $(BUILD)/%.pb-c.c $(BUILD)/%.pb-c.h &: %.proto
 $(BUILD)/%.pb-c.o: $(BUILD)/%.pb-c.c $(BUILD)/flags
 	$(call say,CC,$<)
 	$(Q)$(CC) $(filter-out -W%,$(BASEFLAGS)) $(CFLAGS) -MMD -MP -c -o $@ $<
-$(BUILD)/registry/containerd-msg.o: | $(PROTO:%.proto=$(BUILD)/%.pb-c.h)
+$(BUILD)/containerd/containerd-msg.o: | $(PROTO:%.proto=$(BUILD)/%.pb-c.h)
 .SECONDARY: $(PROTO:%.proto=$(BUILD)/%.pb-c.c)
 
 $(LIB): $(OBJ)

@@ -53,7 +53,7 @@ struct registry {
 	struct list delays;
 	struct workers *workers;
 
-	/* See table.h. */
+	/* See base/name-table.h. */
 	struct hash_table hosts, logins, routes, queries, noes, urls, versions;
 	struct list calls;    /* struct call */
 	struct list requests; /* struct request of upstream.c */

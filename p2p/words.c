@@ -15,7 +15,7 @@ struct holder_key holder_key_of(const struct blob_key *key)
 	};
 }
 
-/* A number in decimal digits and nothing else. */
+/* Parses decimal digits and nothing else. */
 static int number(const char *s, uint64_t max, uint64_t *ret)
 {
 	char *end;

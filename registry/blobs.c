@@ -1,22 +1,20 @@
-/* Blobs of repositories, made ready to be read. */
+/* Blobs of repositories, made ready for reading. */
 #include <string.h>
 
 #include "base/log.h"
 #include "registry/registry-private.h"
 
-struct blob_flight {
+struct blob_query {
 	struct query f;
 	struct store *store;
 	uint64_t negative_ms;
 	struct blob_key key;
-	uint64_t size; /* asked for upstream */
+	uint64_t size; /* the size that upstream or a member gave */
 	char *origin;  /* "registry://HOST/NAME" */
-	int r;	       /* of the job */
+	int r;	       /* result of the job */
 	struct blob *blob;
 };
 
-/* A blob that failed its digest is tried again when its readers name a place
- * that was not tried, and when a "no" would be forgotten. Blocks. */
 void blob_revive(struct store *s, uint64_t negative_ms, struct blob *b,
 		 const char *origin)
 {
@@ -31,9 +29,9 @@ void blob_revive(struct store *s, uint64_t negative_ms, struct blob *b,
 		(void)store_evict(s, b);
 }
 
-static struct blob_flight *of(struct query *f)
+static struct blob_query *of(struct query *f)
 {
-	return container_of(f, struct blob_flight, f);
+	return container_of(f, struct blob_query, f);
 }
 
 static void blob_release(struct query *f)
@@ -47,25 +45,25 @@ static void blob_answer(struct query *f, int r, void (*cb)(void), void *arg)
 	((blob_cb *)cb)(arg, r, r == 0 ? blob_ref(of(f)->blob) : NULL);
 }
 
-static void add_origin(struct blob_flight *bf)
+static void add_origin(struct blob_query *bf)
 {
 	if (blob_add_origin(bf->store, bf->blob, bf->origin) < 0)
-		log_warn("a blob's origin could not be noted",
+		log_warn("cannot note a blob's origin",
 			 LS("origin", bf->origin));
 }
 
-/* The word of the repository's own manifest on the size outranks what a record
- * of unchecked bytes says; of those only the registry's own count. */
+/* The repository's own manifest gives the size. Without one, unchecked bytes
+ * from the same registry do. */
 static void look_up(struct store_job *j)
 {
-	struct blob_flight *bf = of(container_of(j, struct query, job));
+	struct blob_query *bf = of(container_of(j, struct query, job));
 	uint64_t size = 0;
 
 	bf->r = -ENOENT;
 	if (store_repo_has(bf->store, bf->f.repo, false, &bf->key.id, &size) ==
 	    0)
 		bf->r = store_create(bf->store, &bf->key, size, &bf->blob);
-	/* A size that cannot be is as good as none. */
+	/* An impossible size counts as none. */
 	if (bf->r == -ENOENT || bf->r == -EBADMSG || bf->r == -EFBIG)
 		bf->r = store_get(bf->store, &bf->key, &bf->blob);
 	if (bf->r == 0)
@@ -74,7 +72,7 @@ static void look_up(struct store_job *j)
 
 static void create(struct store_job *j)
 {
-	struct blob_flight *bf = of(container_of(j, struct query, job));
+	struct blob_query *bf = of(container_of(j, struct query, job));
 
 	bf->r = store_create(bf->store, &bf->key, bf->size, &bf->blob);
 	if (bf->r == 0)
@@ -86,14 +84,14 @@ static void create(struct store_job *j)
 
 static void ready(struct query *f)
 {
-	struct blob_flight *bf = of(f);
+	struct blob_query *bf = of(f);
 
 	if (bf->r == 0)
 		add_origin(bf);
 	query_finish(f, bf->r);
 }
 
-/* The digest will tell whether it was right. */
+/* The size is a member's word; the digest will decide. */
 static void peers_answered(void *arg, int r, uint64_t size)
 {
 	struct query *f = arg;
@@ -163,7 +161,7 @@ static void ask_size(struct query *f)
 
 static void looked_up(struct query *f)
 {
-	struct blob_flight *bf = of(f);
+	struct blob_query *bf = of(f);
 
 	if (bf->r == -ENOENT && f->r->peers && query_host_is_down(f))
 		ask_peers(f);
@@ -179,7 +177,7 @@ static void blob_begin(struct query *f)
 }
 
 static const struct query_ops blob_ops = {
-	.size = sizeof(struct blob_flight),
+	.size = sizeof(struct blob_query),
 	.begin = blob_begin,
 	.answer = blob_answer,
 	.release = blob_release,

@@ -1,4 +1,5 @@
-/* How large is it, which version is it, and are ranges served? */
+/* Probes: find a file's size and version, and whether its server serves
+ * ranges. */
 #include <string.h>
 #include <strings.h>
 
@@ -12,7 +13,7 @@ struct probe {
 	const struct string_list *guard;
 	bool said_empty; /* HEAD did */
 	bool need_ranges;
-	bool got; /* the GET is under way */
+	bool got; /* GET was sent, not HEAD */
 	uint64_t deadline_ms;
 	struct call *call;
 	probe_cb *cb;
@@ -66,7 +67,7 @@ static int get_head(struct call *c)
 					c->at.host);
 		p->res.size = total;
 		return CALL_ENOUGH;
-	case 416: /* of an empty file */
+	case 416: /* the answer for an empty file */
 		if (v ? strcasecmp(v, "bytes */0") != 0 : !p->said_empty)
 			return call_why(c, -EBADMSG,
 					"%s: HTTP 416 for the "
@@ -77,7 +78,7 @@ static int get_head(struct call *c)
 	case 200:
 		if (c->content_length < 0)
 			return call_why(c, -EBADMSG,
-					"%s: does not tell the size",
+					"%s: the answer has no size",
 					c->at.host);
 		p->res.size = (uint64_t)c->content_length;
 		return CALL_ENOUGH;
@@ -124,7 +125,7 @@ static int send_probe(struct probe *p)
 			  &p->call);
 }
 
-/* A signature may cover GET only, and then HEAD is refused with 403. */
+/* A signature may cover GET only; HEAD is then refused with 403. */
 static bool head_tells_nothing(const struct probe *p, const struct call *c,
 			       int r, const char *ranges)
 {
@@ -132,7 +133,7 @@ static bool head_tells_nothing(const struct probe *p, const struct call *c,
 		return c->status == 400 || c->status == 405 ||
 		       c->status == 501 ||
 		       (c->status == 403 && (c->crossed || !p->login));
-	/* "No bytes" is what some say that mean "I do not tell". */
+	/* Some servers send Content-Length: 0 with any HEAD. */
 	if (c->content_length <= 0)
 		return true;
 	return p->need_ranges && c->content_length > 0 &&

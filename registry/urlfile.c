@@ -16,48 +16,48 @@
 #define KV_KEY_MAX    480
 #define RECORD_FORMAT "1 %" PRIu64 " %64s %64s"
 
-/* A URL that was asked for lately: what it means until then. */
+/* The version of a URL that was asked for lately; valid until until_ms. */
 struct url_version {
-	struct name_node node; /* registry.versions, by url_flight.known_as */
+	struct name_node node; /* in registry.versions, by url_query.known_as */
 	char *origin;
 	struct blob_key key;
 	uint64_t until_ms;
-	bool guarded; /* it was found out under a guard */
+	bool guarded; /* the query that found it had a guard */
 };
 
-struct url_flight {
+struct url_query {
 	struct query f;
 	struct store *store;
 	uint64_t negative_ms;
-	char *url;	/* whole; a secret */
-	char *known_as; /* the same, and " tag" if it was asked for with auth */
+	char *url;	/* with its query; secret */
+	char *known_as; /* url, with " tag" appended if there is auth */
 	struct source_auth *auth; /* NULL: none */
 	char *origin;		  /* without the query */
 	struct digest query_id;
 	bool has_secret; /* a signature, or auth: not everybody's */
 	const struct string_list *guard;
-	struct blob_key key; /* of BLOB_SHA256: the URL names the digest */
+	struct blob_key key; /* kind BLOB_SHA256: the URL names the digest */
 	uint64_t size;
-	char *etag; /* strong, or NULL */
+	char *etag; /* a strong one, or NULL */
 	bool versioned;
-	int r;	     /* of the job */
-	int probe_r; /* why upstream could not be asked */
+	int r;	     /* result of the job */
+	int probe_r; /* error to report if the store knows no version */
 	struct blob *blob;
 };
 
-static struct url_flight *of(struct query *f)
+static struct url_query *of(struct query *f)
 {
-	return container_of(f, struct url_flight, f);
+	return container_of(f, struct url_query, f);
 }
 
-static struct url_flight *of_job(struct store_job *j)
+static struct url_query *of_job(struct store_job *j)
 {
 	return of(container_of(j, struct query, job));
 }
 
-static void url_release_flight(struct query *f)
+static void url_query_release(struct query *f)
 {
-	struct url_flight *u = of(f);
+	struct url_query *u = of(f);
 
 	blob_unref(&u->blob);
 	free(u->url);
@@ -112,10 +112,10 @@ static bool is_signature(const char *p, size_t n)
 	return false;
 }
 
-/* A query says which thing is meant, or lets somebody in. */
+/* The parameters of a query: those that name content, and signatures. */
 struct query_parts {
 	bool names, lets_in;
-	struct digest id; /* of what names */
+	struct digest id; /* of the parameters that name content */
 };
 
 static struct query_parts split_query(const char *query)
@@ -184,7 +184,7 @@ static struct url_version *version_find(struct registry *r, const char *name)
 	return tn ? name_table_entry(tn, struct url_version, node) : NULL;
 }
 
-static void version_set(struct url_flight *u, uint64_t fresh_ms)
+static void version_set(struct url_query *u, uint64_t fresh_ms)
 {
 	struct registry *r = u->f.r;
 	struct url_version *v = version_find(r, u->known_as);
@@ -253,8 +253,8 @@ struct url_secret *url_secret_find(struct registry *r,
 	return tn ? name_table_entry(tn, struct url_secret, node) : NULL;
 }
 
-/* The newest URL replaces the one before: its signature lives longest. */
-static void secret_set(struct url_flight *u)
+/* The newest URL replaces the older one: its signature is valid longest. */
+static void secret_set(struct url_query *u)
 {
 	CLEANUP(freep) char *k = route_key(&u->key, u->origin, NULL);
 	struct registry *r = u->f.r;
@@ -292,7 +292,7 @@ void urls_release(struct registry *r)
 
 /* ---- Jobs ---- */
 
-static void kv_key(const struct url_flight *u, char out[KV_KEY_MAX])
+static void kv_key(const struct url_query *u, char out[KV_KEY_MAX])
 {
 	char hex[DIGEST_HEX_SIZE];
 	struct digest d;
@@ -305,16 +305,16 @@ static void kv_key(const struct url_flight *u, char out[KV_KEY_MAX])
 	(void)snprintf(out, KV_KEY_MAX, "urlhash:%s", digest_hex(&d, hex));
 }
 
-/* Checked bytes are everybody's. */
+/* Every reader may have bytes that are proven. */
 static void find_digest(struct store_job *j)
 {
-	struct url_flight *u = of_job(j);
+	struct url_query *u = of_job(j);
 	struct blob_key key = {.kind = BLOB_SHA256, .id = u->key.id};
 
 	u->r = store_get(u->store, &key, &u->blob);
 }
 
-static void create_digest(struct url_flight *u)
+static void create_digest(struct url_query *u)
 {
 	blob_key_claim(&u->key, u->origin, u->size);
 	blob_unref(&u->blob);
@@ -323,17 +323,17 @@ static void create_digest(struct url_flight *u)
 		blob_revive(u->store, u->negative_ms, u->blob, u->origin);
 }
 
-/* A version that was asked for a moment ago. */
+/* Gets the blob of a version that was found a moment ago. */
 static void get_known(struct store_job *j)
 {
-	struct url_flight *u = of_job(j);
+	struct url_query *u = of_job(j);
 
 	u->r = store_get(u->store, &u->key, &u->blob);
 }
 
 static void create(struct store_job *j)
 {
-	struct url_flight *u = of_job(j);
+	struct url_query *u = of_job(j);
 	char key[KV_KEY_MAX], val[RECORD_MAX];
 	char id[DIGEST_HEX_SIZE], query[DIGEST_HEX_SIZE];
 	int n;
@@ -343,7 +343,8 @@ static void create(struct store_job *j)
 		return;
 	}
 	u->r = store_create(u->store, &u->key, u->size, &u->blob);
-	/* What is on disk can be had by anybody while upstream is away. */
+	/* A record on disk is used for any requester while upstream is away, so
+	 * a version found with a credential or a signature is not recorded. */
 	if (u->r < 0 || u->has_secret)
 		return;
 	kv_key(u, key);
@@ -356,7 +357,7 @@ static void create(struct store_job *j)
 static void find_last(struct store_job *j)
 {
 	CLEANUP(buf_release) struct buf val = BUF_INIT(RECORD_MAX);
-	struct url_flight *u = of_job(j);
+	struct url_query *u = of_job(j);
 	char id[DIGEST_HEX_SIZE], query[DIGEST_HEX_SIZE];
 	char key[KV_KEY_MAX];
 	struct digest query_id;
@@ -385,7 +386,7 @@ static void find_last(struct store_job *j)
 
 static void ready(struct query *f)
 {
-	struct url_flight *u = of(f);
+	struct url_query *u = of(f);
 
 	if (u->r < 0) {
 		query_finish(f, u->r);
@@ -399,27 +400,28 @@ static void ready(struct query *f)
 
 static void last_found(struct query *f)
 {
-	struct url_flight *u = of(f);
+	struct url_query *u = of(f);
 
 	if (u->r < 0) {
 		query_finish(f, u->probe_r);
 		return;
 	}
 	u->versioned = true;
-	/* As long as a "no" would last: nobody waits for a dead server again
-	 * and again. */
+	/* Valid as long as a "no": later requests do not wait for a dead server
+	 * again. */
 	version_set(u, f->r->negative_ms);
 	query_finish(f, 0);
 }
 
-/* Upstream does not answer. What it said of this very URL to the same
- * credential still holds; what lets nobody in may be had by all. */
+/* Upstream does not answer. Its last answer for the same URL with the same
+ * credential still holds. A URL without a credential or signature may be served
+ * to anybody. */
 static void serve_last(struct query *f)
 {
-	struct url_flight *u = of(f);
+	struct url_query *u = of(f);
 	struct url_version *v = version_find(f->r, u->known_as);
 
-	if (u->blob) { /* checked, but not all of it is here */
+	if (u->blob) { /* proven, but with chunks missing */
 		query_finish(f, 0);
 	} else if (v) {
 		u->key = v->key;
@@ -435,7 +437,7 @@ static void probed(void *arg, int r, const struct probe_result *res,
 		   bool unreachable, const char *why)
 {
 	struct query *f = arg;
-	struct url_flight *u = of(f);
+	struct url_query *u = of(f);
 
 	query_why(f, why);
 	f->probe = NULL;
@@ -465,7 +467,7 @@ static void probed(void *arg, int r, const struct probe_result *res,
 
 static void ask(struct query *f)
 {
-	const struct url_flight *u = of(f);
+	const struct url_query *u = of(f);
 	struct probe_spec spec = {
 		.url = u->url,
 		.authorization =
@@ -481,7 +483,7 @@ static void ask(struct query *f)
 
 static void known_got(struct query *f)
 {
-	struct url_flight *u = of(f);
+	struct url_query *u = of(f);
 
 	if (u->r == 0) {
 		query_finish(f, 0);
@@ -490,7 +492,7 @@ static void known_got(struct query *f)
 	ask(f);
 }
 
-/* What is not all here has to be fetched with what the reader has brought. */
+/* Missing chunks are fetched with the credential of this reader: check it. */
 static void digest_found(struct query *f)
 {
 	if (of(f)->r == 0 && blob_missing(of(f)->blob) == 0)
@@ -501,7 +503,7 @@ static void digest_found(struct query *f)
 
 static void url_begin(struct query *f)
 {
-	struct url_flight *u = of(f);
+	struct url_query *u = of(f);
 	struct url_version *v = version_find(f->r, u->known_as);
 
 	if (v && now_ms() < v->until_ms && (v->guarded || !u->guard)) {
@@ -515,13 +517,13 @@ static void url_begin(struct query *f)
 }
 
 static const struct query_ops url_ops = {
-	.size = sizeof(struct url_flight),
+	.size = sizeof(struct url_query),
 	.begin = url_begin,
 	.answer = url_answer,
-	.release = url_release_flight,
+	.release = url_query_release,
 };
 
-static int set_url(struct url_flight *u, const char *text)
+static int set_url(struct url_query *u, const char *text)
 {
 	CLEANUP(url_release) struct url url = {0};
 	CLEANUP(buf_release) struct buf whole = BUF_INIT(URL_MAX_BYTES + 64);

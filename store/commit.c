@@ -1,8 +1,8 @@
 /* The commit thread: makes written chunks durable in batches, and evicts.
  *
- * A cycle takes all blobs that have changed, flushes their files, then writes
- * one index transaction, then gives back the room of chunks that this
- * transaction has removed. What changes meanwhile waits for the next cycle. */
+ * A cycle takes all changed blobs, flushes their files, writes one index
+ * transaction, and then frees the disk space of the chunks that this
+ * transaction removed. Changes made meanwhile wait for the next cycle. */
 #include "store/store-private.h"
 
 #include <errno.h>
@@ -67,7 +67,7 @@ static void fsync_at(struct store *s, const char *path, size_t len)
 		(void)fsync(fd);
 }
 
-/* A new file's name must last as long as its bytes. */
+/* Makes a new file's name as durable as its bytes. */
 static void sync_name(struct store *s, struct blob *b)
 {
 	char path[FILE_PATH_SIZE];
@@ -81,7 +81,7 @@ static void sync_name(struct store *s, struct blob *b)
 	fsync_at(s, path, (size_t)(end - path));
 }
 
-/* mu is held. */
+/* Moves b's dirty chunks to `syncing`. True: there are any. mu is held. */
 static bool take_dirty(struct blob *b)
 {
 	uint64_t any = 0;
@@ -138,21 +138,23 @@ static void sync_file(struct store *s, struct blob *b)
 	}
 	if (r == 0)
 		return;
-	/* The kernel may have thrown the bytes away already. */
+	/* The kernel may have discarded the bytes already. */
 	drop_syncing(s, b);
 	ADD(&s->write_errors, 1);
 	if (log_limit_ok(&limit, 1, 60000))
-		log_error("cannot flush a cache file; chunks are dropped",
-			  LE(r));
+		log_error(
+			"cannot flush a cache file; its new chunks are dropped",
+			LE(r));
 }
 
 /* ---- The index ---- */
 
-/* mu is held. The length; 0: there is nothing to be kept. */
+/* Writes a segment's record and returns its length; 0: nothing to keep. mu is
+ * held. */
 static size_t encode_seg(const struct blob *b, const struct seg *g,
 			 uint8_t *out)
 {
-	/* Of a blob without chunks no proof is kept either. */
+	/* The proof goes with the blob's last chunk. */
 	bool proof = LOAD(&b->proven) && LOAD(&b->npresent) > 0 && g->sums;
 	bool any = proof;
 
@@ -174,7 +176,7 @@ static size_t encode_seg(const struct blob *b, const struct seg *g,
 	return INDEX_SEG_FULL(g->n);
 }
 
-/* The flushed chunks of a segment become durable. mu is held. */
+/* Makes the flushed chunks of a segment durable. mu is held. */
 static void promote(struct blob *b, struct seg *g, uint32_t first)
 {
 	for (uint32_t i = 0; i < g->n; i++) {
@@ -242,7 +244,7 @@ static void put_origins(struct store *s, struct blob *b,
 			  v.len);
 }
 
-/* True: chunks of b become durable with this. */
+/* Adds b's records. True: chunks of b become durable with them. */
 static bool put_blob(struct store *s, struct blob *b, struct index_batch *batch)
 {
 	uint8_t bkey[INDEX_BKEY];
@@ -270,7 +272,7 @@ static bool put_blob(struct store *s, struct blob *b, struct index_batch *batch)
 	return fresh;
 }
 
-/* What was read is noted at leisure: those in memory, and those that were. */
+/* Adds the last uses of blobs: those in memory, and those that were. */
 static void put_touches(struct store *s, struct index_batch *batch)
 {
 	struct touch *t;
@@ -326,11 +328,11 @@ static void punch(int fd, uint64_t off, uint64_t len)
 	if (fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
 		      (off_t)off, (off_t)len) == -1 &&
 	    log_limit_ok(&limit, 1, 3600000))
-		log_warn("cannot give back the room of evicted chunks",
+		log_warn("cannot free the disk space of evicted chunks",
 			 LE(-errno));
 }
 
-/* Gives back the room of dropped chunks that the index has forgotten. */
+/* Frees the disk space of dropped chunks that are no longer in the index. */
 static void punch_seg(struct store *s, struct blob *b, uint32_t k)
 {
 	uint64_t mine[SEG_WORDS] = {0};
@@ -370,7 +372,7 @@ static void punch_seg(struct store *s, struct blob *b, uint32_t k)
 	store_unlock(s);
 }
 
-static void tell(struct store *s, struct blob *b, bool fresh)
+static void send_events(struct store *s, struct blob *b, bool fresh)
 {
 	unsigned int dropped;
 	bool held, empty;
@@ -392,7 +394,7 @@ static void tell(struct store *s, struct blob *b, bool fresh)
 		s->event(s->event_arg, b, BLOB_EV_EMPTIED);
 }
 
-/* The index could not be written: all of it is to be tried again. */
+/* After a failed index write: queues all of b's records again. */
 static void requeue(struct store *s, struct blob *b)
 {
 	store_lock(s);
@@ -427,7 +429,7 @@ static void finish(struct store *s, struct list *batch, int r)
 		else
 			for (uint32_t k = 0; k < b->nsegs; k++)
 				punch_seg(s, b, k);
-		tell(s, b, fresh && r == 0);
+		send_events(s, b, fresh && r == 0);
 		blob_unref(&b);
 	}
 }
@@ -480,7 +482,7 @@ static int run_cycle(struct store *s, bool housekeep)
 	return r;
 }
 
-/* When the next cycle is due; mu is held. */
+/* Returns when the next cycle is due; mu is held. */
 static uint64_t due_ms(const struct store *s)
 {
 	uint64_t t = s->housekeep_ms;

@@ -17,10 +17,10 @@ struct byte_range {
 
 /* Parses the value of a Range header against a representation of `size`
  * bytes: "bytes=0-99", "bytes=5-", "bytes=-3", several with commas. Returns
- * the number of satisfiable ranges put into out (in the order given;
- * overlapping ones are kept). -ERANGE: none is satisfiable (416). -EINVAL: not
- * a byte range or malformed: the header is to be ignored (RFC 9110, 14.2).
- * -E2BIG: more than RANGE_MAX ranges. */
+ * the number of satisfiable ranges put into out, in the order given; those that
+ * overlap are one (RFC 9110, 15.3.7.2), so that no byte is sent twice. -ERANGE:
+ * none is satisfiable (416). -EINVAL: not a byte range or malformed: the header
+ * is to be ignored (RFC 9110, 14.2). -E2BIG: more than RANGE_MAX ranges. */
 int range_parse(const char *value, uint64_t size,
 		struct byte_range out[RANGE_MAX]);
 

@@ -306,7 +306,7 @@ void http_reply(struct http_req *rq, int status, const char *type,
 		conn_close(c, true);
 		return;
 	}
-	c->state = CONN_FLUSH;
+	conn_set_state(c, CONN_FLUSH);
 	if (!rq->without_body) {
 		c->lent = body;
 		c->lent_len = len;
@@ -439,7 +439,7 @@ void http_end(struct http_req *rq)
 		conn_close(c, true);
 		return;
 	}
-	c->state = CONN_FLUSH;
+	conn_set_state(c, CONN_FLUSH);
 	conn_kick(c);
 }
 

@@ -22,8 +22,9 @@ struct http_exchange;
 
 struct http_client_config {
 	const char *user_agent; /* copied */
-	/* In all, used or idle; 0 = 1024, of which 64 idle: so many hosts that
-	 * hang hold up nobody else. */
+	/* In all, used or idle, and no more than its share of the open files;
+	 * 0 = that share, of which 64 idle: so many hosts that hang hold up
+	 * nobody else. */
 	uint32_t max_connections;
 	uint32_t max_host_connections; /* 0 = 16 */
 };

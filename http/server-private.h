@@ -2,6 +2,7 @@
  *
  *   server.c   the server, its listeners, the sweep of timeouts
  *   conn.c     one connection: its states, reading, sending, closing
+ *   places.c   how many connections a listener may have, and which of them go
  *   plain.c    how bytes get onto the wire without TLS
  *   tls-conn.c the same with TLS, as http/tls.h does it
  *   answer.c   the half of server.h that handlers call
@@ -34,6 +35,7 @@
 #include "base/list.h"
 #include "base/log.h"
 #include "http/parser.h"
+#include "http/places.h"
 #include "http/server.h"
 
 struct conn;
@@ -128,16 +130,18 @@ struct conn {
 	struct sockaddr_storage addr;
 	http_handler *handler;
 	void *handler_arg;
+	struct places *places; /* the listener's */
+	struct place place;
 
-	enum conn_state state;
-	uint64_t deadline_ms; /* 0: none */
-	bool held;	      /* a handler owns rq */
-	bool closed;	      /* libuv has let go of poll */
-	bool keep;	      /* another request may follow */
-	bool unread;	      /* of this request not all was read */
-	bool fin;	      /* the peer will send nothing more */
-	bool refused;	      /* over the limit; counted in n_refused */
-	bool running;	      /* inside conn_run() */
+	enum conn_state state; /* conn_set_state() */
+	uint64_t deadline_ms;  /* 0: none */
+	bool held;	       /* a handler owns rq */
+	bool closed;	       /* libuv has let go of poll */
+	bool keep;	       /* another request may follow */
+	bool unread;	       /* of this request not all was read */
+	bool fin;	       /* the peer will send nothing more */
+	bool head_timed;       /* deadline_ms is that of a head */
+	bool running;	       /* inside conn_run() */
 
 	/* Bytes read and not yet consumed; the request's head stays at the
 	 * front until it ends. */
@@ -174,6 +178,7 @@ struct http_listener {
 	struct list node;
 	uv_poll_t poll;
 	int fd;
+	struct places *places;	/* of all addresses of its name */
 	struct tls_server *tls; /* NULL: without */
 	bool paused;		/* out of descriptors */
 	http_handler *handler;
@@ -191,7 +196,8 @@ struct http_server {
 	struct http_server_config cfg; /* defaults filled in; name unused */
 	char *name;
 	struct list listeners, conns, later;
-	uint32_t n_conns, n_refused;
+	struct list places;
+	uint32_t n_conns;
 	unsigned int depth; /* of our own callbacks on the stack */
 	uv_idle_t turn;	    /* active while later is not empty */
 	uv_timer_t sweep;   /* active while there is anything to time */
@@ -200,7 +206,7 @@ struct http_server {
 	uint64_t cut_ms; /* when stopping: connections are cut off then */
 	void (*done)(void *arg);
 	void *done_arg;
-	struct log_limit emfile_log, tls_log;
+	struct log_limit emfile_log, crowd_log, tls_log;
 	char date[48]; /* "Date: …\r\n" of date_s */
 	uint64_t date_s;
 	char scratch[HTTP_SMALL_FILE + 4096];
@@ -218,9 +224,10 @@ void http_server_check_stopped(struct http_server *s);
 
 /* ---- conn.c ---- */
 
-/* Takes fd over, also when it fails. */
+/* Takes fd over, also when it fails. -EAGAIN: there is no place for it. */
 int conn_new(struct http_listener *l, int fd,
-	     const struct sockaddr_storage *addr, bool refuse);
+	     const struct sockaddr_storage *addr);
+void conn_set_state(struct conn *c, enum conn_state state);
 void conn_close(struct conn *c, bool reset);
 void conn_later(struct conn *c, unsigned int what);
 void conn_do_later(struct conn *c);

@@ -36,8 +36,13 @@ struct tls_server;
 
 struct http_server_config {
 	struct loop *loop;
-	const char *name;	    /* Server: header; copied */
-	uint32_t max_connections;   /* 0 = 4096; one more is answered 503 */
+	const char *name; /* Server: header; copied */
+	/* Of each http_listen(), see http/places.h; 0 = its share of the open
+	 * files. When all have a request under way, one more is answered 503,
+	 * or with TLS closed. */
+	uint32_t max_connections;
+	const char *probe; /* a path that is answered even then; borrowed; NULL:
+			      none */
 	uint32_t max_header_bytes;  /* 0 = 32 KiB, at most 64 KiB: 431; so do
 				       more than 100 fields */
 	uint32_t max_target_bytes;  /* 0 = 8 KiB: 414 */
@@ -75,10 +80,9 @@ typedef void http_handler(void *arg, struct http_req *rq);
 /* A listener on "host:port", "[v6]:port", ":port" (all addresses), or
  * "unix:/path" (mode 0600; a stale socket file is replaced). Its requests go
  * to handler. tls, from http/tls.h, or NULL for none, is borrowed until stop's
- * done(); clients then have header_timeout_ms for the handshake, and more of
- * them than max_connections are closed without an answer. *ret_port (may be
- * NULL) is the port in use, for ":0". A name is looked up at once and all its
- * addresses are listened on. -EINVAL for a malformed address, -EADDRINUSE,
+ * done(); clients then have header_timeout_ms for the handshake. *ret_port (may
+ * be NULL) is the port in use, for ":0". A name is looked up at once and all
+ * its addresses are listened on. -EINVAL for a malformed address, -EADDRINUSE,
  * -EEXIST for a path that is no socket, and what socket(2) and bind(2) give.
  * *err names the address. */
 int http_listen(struct http_server *s, const char *addr, struct tls_server *tls,

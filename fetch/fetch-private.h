@@ -139,6 +139,7 @@ struct fetch {
 	unsigned int nreads;
 
 	struct chunk_buf *pool;
+	struct list loans;  /* oldest first */
 	uint64_t buf_bytes; /* pooled ones included */
 
 	struct loop_task wake;

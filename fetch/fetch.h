@@ -145,11 +145,27 @@ void fetch_read_start(struct fetch *f, struct fetch_read *rd);
  * read whose end is already due. */
 void fetch_read_cancel(struct fetch_read *rd);
 
-/* Keeps a piece's memory beyond done(); for a short time, since it counts
- * against memory_bytes. Loop thread; the bytes may be read on any. */
+/* Keeps a piece's memory beyond done(), which counts against memory_bytes: for
+ * a short time, or as a loan. Loop thread; the bytes may be read on any. */
 struct chunk_buf *chunk_buf_ref(struct chunk_buf *b);
 /* NULLs; NULL allowed. */
 void chunk_buf_unref(struct chunk_buf **b);
+
+/* Memory that is held for as long as somebody else likes. When there is no
+ * other and a chunk wants some, the oldest loan is called back: recall() unrefs
+ * the buffer, or leaves it for the moment, and calls nothing else of fetch.
+ * What was in it is in the store, or fetched anew. */
+struct chunk_loan {
+	struct list node;
+	struct chunk_buf *buf;
+	void (*recall)(struct chunk_loan *l);
+};
+
+/* Refs b. */
+void chunk_lend(struct chunk_loan *l, struct chunk_buf *b,
+		void (*recall)(struct chunk_loan *l));
+/* Harmless when repeated, and on a zeroed loan. */
+void chunk_return(struct chunk_loan *l);
 
 /* Wants [off, off+len) soon. What is present or under way is skipped; what
  * the budget does not allow now is queued. */

@@ -408,6 +408,22 @@ void http_write(struct http_req *rq, const void *bytes, size_t len,
 	conn_kick_unless_armed(c);
 }
 
+size_t http_take_back(struct http_req *rq)
+{
+	struct conn *c = req_conn(rq);
+	size_t left = c->lent_len;
+
+	if (!c->writing || left == 0 || rq->chunked)
+		return 0;
+	c->writing = false;
+	c->sent = NULL;
+	c->lent_len = 0;
+	if (!rq->until_close)
+		rq->promised += left;
+	conn_kick(c); /* there may be nothing left that has a deadline */
+	return left;
+}
+
 void http_send_file(struct http_req *rq, int fd, uint64_t off, uint64_t len,
 		    http_sent_cb *sent)
 {

@@ -393,6 +393,10 @@ void conn_kick_unless_armed(struct conn *c)
 {
 	if (!(c->armed & UV_WRITABLE))
 		conn_kick(c);
+	else if (c->deadline_ms == 0)
+		/* The socket may be full to the byte, and stay so. */
+		c->deadline_ms =
+			uv_now(c->server->uv) + c->server->cfg.send_timeout_ms;
 }
 
 /* ---- Receiving ---- */

@@ -159,11 +159,16 @@ typedef void http_sent_cb(struct http_req *rq, int r);
  * in all than http_begin() promised. */
 void http_write(struct http_req *rq, const void *bytes, size_t len,
 		http_sent_cb *sent);
-/* The same with bytes of a file, by sendfile(2) where the connection is plain
- * and in pieces of 64 KiB where it is encrypted;
- * fd is borrowed until sent(). At most 2 MiB leave per turn of the loop. A
- * file that ends early: -EIO. Reads of what is not in the page cache hold the
- * loop up: have it read ahead (posix_fadvise(2)) where that matters. */
+/* Takes the bytes of an http_write() that is under way back, whose sent() then
+ * never comes. Returns how many have not left; the answer still lacks them.
+ * 0: there are none, or, in a chunked answer, it cannot be done; sent() comes.
+ */
+size_t http_take_back(struct http_req *rq);
+/* The same as http_write() with bytes of a file, by sendfile(2) where the
+ * connection is plain and in pieces of 64 KiB where it is encrypted; fd is
+ * borrowed until sent(). At most 2 MiB leave per turn of the loop. A file that
+ * ends early: -EIO. Reads of what is not in the page cache hold the loop up:
+ * have it read ahead (posix_fadvise(2)) where that matters. */
 void http_send_file(struct http_req *rq, int fd, uint64_t off, uint64_t len,
 		    http_sent_cb *sent);
 /* All was written. Less than http_begin() promised: same as http_abort(). */

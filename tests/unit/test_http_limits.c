@@ -102,6 +102,29 @@ static void test_slow_clients(void)
 	stop();
 }
 
+/* What a client does not take can be had back, and the rest comes from
+ * elsewhere. */
+static void test_take_back(void)
+{
+	int fd;
+
+	start((struct http_server_config){.send_timeout_ms = 1000});
+	fd = dial();
+	put(fd, GET("/all"));
+	EVENTS("parked ");
+	on_loop(take_back);
+	EQ(get_answer(fd, false), 200);
+	OK(is_file(0, FILE_SIZE));
+	EQ(ask(fd, GET("/echo")), 200);
+	/* The time of a client that takes nothing ends all the same. */
+	put(fd, GET("/all"));
+	EVENTS("parked ");
+	on_loop(take_back);
+	EVENTS("EPIPE gone ");
+	(void)close(fd);
+	stop();
+}
+
 static void test_idle_timeout(void)
 {
 	int fd;
@@ -478,6 +501,7 @@ int main(void)
 	RUN(test_refusals);
 	RUN(test_refusal_of_large_body);
 	RUN(test_slow_clients);
+	RUN(test_take_back);
 	RUN(test_idle_timeout);
 	RUN(test_blank_lines);
 	RUN(test_idle_go_first);

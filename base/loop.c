@@ -28,12 +28,7 @@ static void on_wake(uv_async_t *h)
 
 	list_init(&batch);
 	(void)pthread_mutex_lock(&l->mu);
-	while (!list_empty(&l->posted)) {
-		struct list *n = l->posted.next;
-
-		list_del(n);
-		list_add_tail(&batch, n);
-	}
+	list_move_all(&l->posted, &batch);
 	stop = l->stopping;
 	l->stopping = false;
 	(void)pthread_mutex_unlock(&l->mu);

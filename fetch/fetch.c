@@ -455,23 +455,13 @@ void fetch_prefetch_post(struct fetch *f, struct blob *b, uint64_t off,
 
 /* ---- What is due ---- */
 
-static void take_list(struct list *from, struct list *to)
-{
-	list_init(to);
-	while (!list_empty(from)) {
-		struct list *n = from->next;
-
-		list_del(n);
-		list_add_tail(to, n);
-	}
-}
-
 static void call_ready(struct fetch *f)
 {
 	struct list due;
 
 	/* What done() starts is for the next turn. */
-	take_list(&f->ready, &due);
+	list_init(&due);
+	list_move_all(&f->ready, &due);
 	while (!list_empty(&due)) {
 		struct fetch_read *rd =
 			list_first(&due, struct fetch_read, node);
@@ -491,7 +481,8 @@ static void attach_again(struct fetch *f)
 {
 	struct list due;
 
-	take_list(&f->again, &due);
+	list_init(&due);
+	list_move_all(&f->again, &due);
 	while (!list_empty(&due))
 		read_attach(list_first(&due, struct fetch_read, node));
 }

@@ -548,12 +548,8 @@ static void resume_paused(struct fetch *f, bool wanted)
 		run->source->ops->resume(run->source, &run->rq);
 	}
 	/* The others stay in front. */
-	while (!list_empty(&due)) {
-		struct list *n = due.prev;
-
-		list_del(n);
-		list_add(&f->runs, n);
-	}
+	list_move_all(&f->runs, &due);
+	list_move_all(&due, &f->runs);
 }
 
 static bool all_full(const struct fetch *f)

@@ -526,12 +526,7 @@ static void on_task(struct loop_task *t)
 	c->task_posted = false;
 	/* What callbacks add meanwhile waits for the next turn. */
 	list_init(&batch);
-	while (!list_empty(&c->todo)) {
-		struct list *n = c->todo.next;
-
-		list_del(n);
-		list_add_tail(&batch, n);
-	}
+	list_move_all(&c->todo, &batch);
 	/* If a done() frees the client, that empties the batch. */
 	while (!list_empty(&batch))
 		kick |= do_todo(list_first(&batch, struct http_exchange, todo));

@@ -415,7 +415,7 @@ static void tell_all(struct search *a)
 	struct list l;
 
 	list_init(&l);
-	list_take(&a->waiters, &l);
+	list_move_all(&a->waiters, &l);
 	a->telling = true;
 	while (!list_empty(&l))
 		tell(a->h, list_first(&l, struct search_waiter, node), a);
@@ -428,8 +428,8 @@ void find_work(struct holders *h)
 
 	list_init(&asks);
 	list_init(&failing);
-	list_take(&h->telling, &asks);
-	list_take(&h->failing, &failing);
+	list_move_all(&h->telling, &asks);
+	list_move_all(&h->failing, &failing);
 	while (!list_empty(&asks)) {
 		struct search *a = list_first(&asks, struct search, tell);
 

@@ -239,7 +239,7 @@ bool own_work(struct holders *h)
  * also when members change again and again. */
 void holders_members_changed(struct holders *h)
 {
-	list_take(&h->placed, &h->unplaced);
+	list_move_all(&h->placed, &h->unplaced);
 	holders_kick(h);
 	holders_wake(h, now_ms());
 }
@@ -311,7 +311,7 @@ static void heard_epoch(struct home *t, const char *epoch, uint64_t now)
 	    strcmp(epoch, t->epoch) == 0)
 		return;
 	if (t->epoch[0] != '\0' && !list_empty(&t->sent)) {
-		list_take(&t->sent, &t->pending);
+		list_move_all(&t->sent, &t->pending);
 		target_due(t, now);
 	}
 	(void)snprintf(t->epoch, sizeof(t->epoch), "%s", epoch);
@@ -333,8 +333,8 @@ static void retry(struct home *t, uint64_t now)
 
 	t->failures++;
 	/* What failed comes first again. */
-	list_take(&t->pending, &t->sending);
-	list_take(&t->sending, &t->pending);
+	list_move_all(&t->pending, &t->sending);
+	list_move_all(&t->sending, &t->pending);
 	target_due(t, now + holders_random(t->h, wait / 2, wait));
 }
 
@@ -351,7 +351,7 @@ static void sent(struct home *t, struct http_exchange *x, uint64_t now)
 		log_debug("a member refuses an announcement",
 			  LS("peer", t->call.mb ? t->call.mb->name : ""),
 			  LU("status", t->call.status));
-	list_take(&t->sending, &t->sent);
+	list_move_all(&t->sending, &t->sent);
 	t->failures = 0;
 	t->due_ms = UINT64_MAX;
 	if (!list_empty(&t->pending))

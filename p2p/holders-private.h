@@ -104,18 +104,6 @@ void find_forget(struct holders *h, struct member *mb);
 /* Cancels its exchanges; all waiters get -ECANCELED by find_work(). */
 void find_stop(struct holders *h);
 
-/* Appends all of `from` to `to`. */
-static inline void list_take(struct list *from, struct list *to)
-{
-	if (list_empty(from))
-		return;
-	from->next->prev = to->prev;
-	to->prev->next = from->next;
-	from->prev->next = to;
-	to->prev = from->prev;
-	list_init(from);
-}
-
 static inline bool member_lives(const struct member *mb)
 {
 	return mb->state == MEMBER_ALIVE || mb->state == MEMBER_SUSPECT;

@@ -75,7 +75,7 @@ static bool take_news(struct holders *h)
 {
 	(void)pthread_mutex_lock(&h->mu);
 	if (list_empty(&h->reading)) {
-		list_take(&h->news, &h->reading);
+		list_move_all(&h->news, &h->reading);
 		h->nnews = 0;
 	}
 	(void)pthread_mutex_unlock(&h->mu);

@@ -328,12 +328,7 @@ static void wake(struct login *s, int r, const char *why)
 	struct list waiters;
 
 	list_init(&waiters);
-	while (!list_empty(&s->waiters)) {
-		struct list *n = s->waiters.next;
-
-		list_del(n);
-		list_add_tail(&waiters, n);
-	}
+	list_move_all(&s->waiters, &waiters);
 	while (!list_empty(&waiters)) {
 		struct call *c = list_first(&waiters, struct call, wait);
 

@@ -5,7 +5,9 @@
  * hashing, LMDB) leaves it with loop_work() and comes back by itself.
  *
  * Rules: a posted task and a job's done() run exactly once, on the loop thread,
- * never from inside the call that started them, and with no lock held. */
+ * never from inside the call that started them, and with no lock held. So the
+ * loop thread posts too, to call back later: no flag is needed to post once,
+ * and loop_cancel() takes back what is not to run. */
 #ifndef BASE_LOOP_H
 #define BASE_LOOP_H
 
@@ -16,10 +18,12 @@
 
 struct loop;
 
-/* Embedded in the caller's object; must stay alive until run() was called.
- * A task may be posted again once run() has begun. */
+/* Embedded in the caller's object, all zero but for run. Must stay alive until
+ * run() has begun or loop_cancel() has returned; only posting it again queues
+ * it again. */
 struct loop_task {
-	struct list node;
+	struct list node; /* guarded by: the loop's mu, as is queued */
+	bool queued;
 	void (*run)(struct loop_task *t);
 };
 
@@ -48,8 +52,13 @@ void loop_stop(struct loop *l);
  * and NULLs. All other users must have closed their handles. NULL allowed. */
 void loop_free(struct loop **l);
 
-/* From any thread. Tasks run in the order in which they were posted. */
+/* From any thread. Tasks run in the order in which they were posted. A task
+ * that is queued already keeps its place and runs once for all posts before its
+ * run() begins; run() sees all that the posting threads did before. */
 void loop_post(struct loop *l, struct loop_task *t);
+
+/* From the loop thread only. Takes the task out if it is queued. */
+void loop_cancel(struct loop *l, struct loop_task *t);
 
 /* From the loop thread only. Sets up and queues the job. */
 void loop_work(struct loop *l, struct loop_job *j,

@@ -142,7 +142,6 @@ struct fetch {
 	uint64_t buf_bytes; /* pooled ones included */
 
 	struct loop_task wake;
-	bool wake_posted;
 	uv_timer_t tick;
 	bool ticking;
 	uint64_t quiet_ms; /* no work since then */

@@ -491,7 +491,6 @@ static void on_wake(struct loop_task *t)
 {
 	struct fetch *f = container_of(t, struct fetch, wake);
 
-	f->wake_posted = false;
 	attach_again(f);
 	call_ready(f);
 	runs_wake(f);
@@ -500,9 +499,6 @@ static void on_wake(struct loop_task *t)
 
 void kick(struct fetch *f)
 {
-	if (f->wake_posted)
-		return;
-	f->wake_posted = true;
 	loop_post(f->cfg.loop, &f->wake);
 }
 
@@ -646,6 +642,7 @@ static void on_closed(uv_handle_t *h)
 {
 	struct fetch *f = h->data;
 
+	loop_cancel(f->cfg.loop, &f->wake);
 	if (f->on_stopped)
 		f->on_stopped(f->stopped_arg);
 }
@@ -653,7 +650,7 @@ static void on_closed(uv_handle_t *h)
 void maybe_stopped(struct fetch *f)
 {
 	if (!f->stopping || f->stopped || f->nreads || f->nruns ||
-	    f->wake_posted || !list_empty(&f->blobs))
+	    !list_empty(&f->blobs))
 		return;
 	(void)pthread_mutex_lock(&f->mu);
 	f->stopped = f->closed = f->posts == 0;

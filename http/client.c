@@ -61,10 +61,9 @@ struct http_client {
 	uv_timer_t timer; /* curl's */
 	uv_timer_t sweep; /* deadlines of ours */
 	struct loop_task task;
-	bool task_posted;
 	bool in_curl;
 	bool closing;
-	unsigned int refs; /* two timers, and the task while posted */
+	unsigned int refs; /* two timers */
 	struct list active, todo;
 	struct list watches;
 	CURL *idle[MAX_IDLE_HANDLES];
@@ -92,6 +91,7 @@ static void client_unref(struct http_client *c)
 {
 	if (--c->refs > 0)
 		return;
+	loop_cancel(c->loop, &c->task);
 	free(c->user_agent);
 	free(c);
 }
@@ -99,15 +99,6 @@ static void client_unref(struct http_client *c)
 static void on_timer_closed(uv_handle_t *h)
 {
 	client_unref(h->data);
-}
-
-static void post_task(struct http_client *c)
-{
-	if (c->task_posted)
-		return;
-	c->task_posted = true;
-	c->refs++;
-	loop_post(c->loop, &c->task);
 }
 
 static void read_messages(struct http_client *c)
@@ -523,7 +514,6 @@ static void on_task(struct loop_task *t)
 	struct list batch;
 	bool kick = false;
 
-	c->task_posted = false;
 	/* What callbacks add meanwhile waits for the next turn. */
 	list_init(&batch);
 	list_move_all(&c->todo, &batch);
@@ -532,7 +522,6 @@ static void on_task(struct loop_task *t)
 		kick |= do_todo(list_first(&batch, struct http_exchange, todo));
 	if (kick && !c->closing)
 		run_curl(c, CURL_SOCKET_TIMEOUT, 0);
-	client_unref(c);
 }
 
 static void add_todo(struct http_exchange *x)
@@ -540,7 +529,7 @@ static void add_todo(struct http_exchange *x)
 	if (!list_empty(&x->todo))
 		return;
 	list_add_tail(&x->client->todo, &x->todo);
-	post_task(x->client);
+	loop_post(x->client->loop, &x->client->task);
 }
 
 /* --- Client --------------------------------------------------------------- */

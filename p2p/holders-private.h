@@ -40,7 +40,6 @@ struct holders {
 	pthread_mutex_t mu;
 	struct list news; /* guarded by: mu */
 	uint32_t nnews;	  /* guarded by: mu */
-	bool posted;	  /* guarded by: mu; task is in the loop's list */
 	struct loop_task task;
 
 	/* holders-own.c */

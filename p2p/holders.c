@@ -54,19 +54,9 @@ void holders_unref(struct holders *h)
 	free(h);
 }
 
-static void kick_locked(struct holders *h)
-{
-	if (h->posted)
-		return;
-	h->posted = true;
-	loop_post(h->cfg.loop, &h->task);
-}
-
 void holders_kick(struct holders *h)
 {
-	(void)pthread_mutex_lock(&h->mu);
-	kick_locked(h);
-	(void)pthread_mutex_unlock(&h->mu);
+	loop_post(h->cfg.loop, &h->task);
 }
 
 /* True: there is some. What comes while older news are being read stays where
@@ -104,9 +94,6 @@ static void on_task(struct loop_task *t)
 {
 	struct holders *h = container_of(t, struct holders, task);
 
-	(void)pthread_mutex_lock(&h->mu);
-	h->posted = false;
-	(void)pthread_mutex_unlock(&h->mu);
 	if (!h->closing) {
 		/* holders_free() may be called from in there. */
 		find_work(h);
@@ -207,7 +194,7 @@ static void tell(struct holders *h, const struct holder_key *key, uint64_t size,
 	}
 	list_add_tail(&h->news, &n->node);
 	h->nnews++;
-	kick_locked(h);
+	holders_kick(h);
 	(void)pthread_mutex_unlock(&h->mu);
 	free(old);
 }

@@ -75,7 +75,7 @@ struct view {
 
 struct members {
 	struct members_config cfg; /* its strings are ours */
-	unsigned int refs;	   /* owner, timer, task, lookup, greetings */
+	unsigned int refs;	   /* owner, timer, lookup, greetings */
 	bool closing;
 	uv_timer_t timer;
 	uint64_t random;
@@ -86,7 +86,6 @@ struct members {
 	uint64_t generation;
 	unsigned int living;
 	struct loop_task task;
-	bool posted;
 	bool dirty; /* the views */
 
 	struct list addrs;

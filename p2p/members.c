@@ -450,7 +450,6 @@ static void on_task(struct loop_task *t)
 	bool tell = !m->settled && m->unlooked == 0 && m->awaited == 0;
 	bool differ = false;
 
-	m->posted = false;
 	if (!m->closing) {
 		m->settled |= tell;
 		/* When memory is short the old views stay, and with them the
@@ -462,16 +461,12 @@ static void on_task(struct loop_task *t)
 		if (!m->closing && !m->dirty)
 			free_dead(m);
 	}
-	members_unref(m);
 }
 
 void members_post(struct members *m)
 {
-	if (m->posted || m->closing)
-		return;
-	m->posted = true;
-	m->refs++;
-	loop_post(m->cfg.loop, &m->task);
+	if (!m->closing)
+		loop_post(m->cfg.loop, &m->task);
 }
 
 void members_check_settled(struct members *m)
@@ -624,6 +619,7 @@ void members_unref(struct members *m)
 {
 	if (--m->refs > 0)
 		return;
+	loop_cancel(m->cfg.loop, &m->task);
 	while (!list_empty(&m->addrs))
 		addr_free(list_first(&m->addrs, struct addr, all));
 	m->cfg.forget = NULL;
@@ -691,7 +687,7 @@ int members_new(const struct members_config *cfg, struct members **ret,
 	if (r < 0) {
 		if (r == -ENOMEM)
 			(void)set_error(err, r, "out of memory");
-		m->closing = true; /* its task may have been posted */
+		m->closing = true; /* nothing is posted from here on */
 		members_unref(m);
 		return r;
 	}

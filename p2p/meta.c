@@ -236,17 +236,12 @@ static void meta_start(struct peers *p, struct meta_question *m,
 	m->body = BUF_INIT(MANIFEST_MAX_BYTES);
 	m->looking = true;
 	list_add_tail(&p->metas, &m->node);
-	if (members_alive(p->members) == 0 || !m->path) {
-		m->end_r = -ENOENT;
-		m->later.run = end_later;
-		loop_post(p->cfg.loop, &m->later);
-		return;
-	}
-	if (holders_find(p->holders, key, looked, m) == 0)
-		return;
-	m->end_r = -ENOMEM;
 	m->later.run = end_later;
-	loop_post(p->cfg.loop, &m->later);
+	m->end_r = -ENOENT;
+	if (members_alive(p->members) > 0 && m->path)
+		m->end_r = holders_find(p->holders, key, looked, m);
+	if (m->end_r < 0)
+		loop_post(p->cfg.loop, &m->later);
 }
 
 static void tag_key(const char *host, const char *name, const char *tag,

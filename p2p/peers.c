@@ -431,8 +431,10 @@ int peers_new(const struct peers_config *cfg, struct peers **ret,
 
 static void maybe_free(struct peers *p)
 {
-	if (p->closed && p->jobs == 0 && !p->pump_posted)
-		free(p);
+	if (!p->closed || p->jobs > 0)
+		return;
+	loop_cancel(p->cfg.loop, &p->pump);
+	free(p);
 }
 
 void peers_job_ended(struct peers *p)

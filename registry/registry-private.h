@@ -289,7 +289,7 @@ struct query {
 	const struct query_ops *ops;
 	struct registry *r; /* NULL after registry_free() */
 	struct list waiters;
-	struct delay begin;
+	struct loop_task begin;
 	struct store_job job;
 	void (*job_done)(struct query *f);
 	bool job_busy;

@@ -93,7 +93,7 @@ static struct home *target_get(struct holders *h, struct member *mb)
 /* Frees it when there is nothing left to tell it. */
 static void target_put(struct home *t)
 {
-	if (t->nslots > 0 || t->call.x)
+	if (t->nslots > 0 || t->call.http.x)
 		return;
 	key_table_del(&t->h->targets, &t->node);
 	free(t);
@@ -339,18 +339,18 @@ static void retry(struct home *t, uint64_t now)
 }
 
 /* What it refuses for good counts as sent: it is tried again in time. */
-static void sent(struct home *t, struct http_exchange *x, uint64_t now)
+static void sent(struct home *t, const struct http_answer *a, uint64_t now)
 {
-	bool taken = t->call.status / 100 == 2;
+	bool taken = a->status / 100 == 2;
 
-	heard_epoch(t, http_header(x, HOLDERS_EPOCH, 0), now);
+	heard_epoch(t, http_header(a->x, HOLDERS_EPOCH, 0), now);
 	if (taken)
 		list_for_each (it, &t->sending)
 			t->h->stats.announcements_sent++;
 	else
 		log_debug("a member refuses an announcement",
 			  LS("peer", t->call.mb ? t->call.mb->name : ""),
-			  LU("status", t->call.status));
+			  LU("status", a->status));
 	list_move_all(&t->sending, &t->sent);
 	t->failures = 0;
 	t->due_ms = UINT64_MAX;
@@ -360,44 +360,30 @@ static void sent(struct home *t, struct http_exchange *x, uint64_t now)
 		target_again(t, now);
 }
 
-static int on_head(void *arg, struct http_exchange *x,
-		   const struct http_response *res)
-{
-	struct home *t = arg;
-
-	(void)x;
-	t->call.status = res->status;
-	return 0;
-}
-
 /* 403: it does not know us yet. 404: nor this route. */
 static bool is_final(int status)
 {
 	return status / 100 == 2 || status == 400 || status == 413;
 }
 
-static void on_done(void *arg, struct http_exchange *x, int r, const char *why)
+static void on_done(struct http_small *s, struct http_answer *a)
 {
-	struct home *t = arg;
+	struct home *t = container_of(s, struct home, call.http);
 	struct holders *h = t->h;
 	uint64_t now = now_ms();
 
-	t->call.x = NULL;
 	h->nposts--;
 	if (!h->closing) {
-		if (r == 0 && is_final(t->call.status))
-			sent(t, x, now);
+		if (a->r == 0 && is_final(a->status))
+			sent(t, a, now);
 		else
 			retry(t, now);
-		holders_note(h, &t->call, x, r, why);
+		holders_note(h, &t->call, a);
 		target_put(t);
 		holders_wake(h, now);
 	}
 	holders_unref(h);
 }
-
-static const struct http_callbacks callbacks = {.head = on_head,
-						.done = on_done};
 
 /* Moves as many as fit from pending to sending. */
 static int write_batch(struct home *t, struct buf *out)
@@ -444,10 +430,10 @@ static int start_post(struct home *t)
 	rq.body = body.data;
 	rq.body_len = body.len;
 	rq.total_timeout_ms = POST_TIMEOUT_MS;
-	t->call.status = 0;
 	t->call.start_ms = now_ms();
 	t->call.total_ms = POST_TIMEOUT_MS;
-	return http_start(h->cfg.client, &rq, &callbacks, t, &t->call.x);
+	return http_small_start(&t->call.http, h->cfg.client, &rq, 0, true,
+				on_done);
 }
 
 static void target_post(struct home *t, uint64_t now)
@@ -455,7 +441,6 @@ static void target_post(struct home *t, uint64_t now)
 	int r = start_post(t);
 
 	if (r < 0) {
-		t->call.x = NULL;
 		retry(t, now);
 		return;
 	}
@@ -480,7 +465,7 @@ static void refresh(struct home *t, uint64_t now)
  * does a change of who lives. */
 static uint64_t target_tick(struct home *t, uint64_t now)
 {
-	if (t->call.x || !t->call.mb || !member_lives(t->call.mb))
+	if (t->call.http.x || !t->call.mb || !member_lives(t->call.mb))
 		return UINT64_MAX;
 	/* Not while a failure is being waited for. */
 	if (t->again_ms <= now && t->failures == 0)
@@ -516,8 +501,7 @@ void own_forget(struct holders *h, struct member *mb)
 	if (!t || t->call.mb != mb)
 		return;
 	t->call.mb = NULL;
-	if (t->call.x)
-		http_cancel(t->call.x);
+	http_small_cancel(&t->call.http);
 }
 
 void own_stop(struct holders *h)
@@ -525,8 +509,7 @@ void own_stop(struct holders *h)
 	list_for_each (it, &h->targets.order) {
 		struct home *t = key_at(it, struct home);
 
-		if (t->call.x)
-			http_cancel(t->call.x);
+		http_small_cancel(&t->call.http);
 	}
 }
 

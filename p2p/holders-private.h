@@ -5,6 +5,7 @@
 #include <pthread.h>
 
 #include "base/list.h"
+#include "http/small.h"
 #include "p2p/holders-home.h"
 #include "p2p/holders.h"
 
@@ -19,9 +20,8 @@
 
 /* A request to a member. */
 struct holders_call {
-	struct member *mb;	 /* NULL once forgotten */
-	struct http_exchange *x; /* NULL: none is under way */
-	int status;		 /* 0: there was no answer */
+	struct http_small http;
+	struct member *mb; /* NULL once forgotten */
 	uint64_t start_ms, total_ms;
 };
 
@@ -73,7 +73,7 @@ void holders_wake(struct holders *h, uint64_t at_ms);
 uint64_t holders_random(struct holders *h, uint64_t lo, uint64_t hi);
 /* Tells the members how it went. In its done(). */
 void holders_note(struct holders *h, const struct holders_call *c,
-		  struct http_exchange *x, int r, const char *why);
+		  const struct http_answer *a);
 /* The same on every node: what place_homes() takes. */
 uint64_t holder_place(const struct holder_key *key);
 

@@ -150,21 +150,22 @@ uint64_t holders_random(struct holders *h, uint64_t lo, uint64_t hi)
 /* Who never got our request, since all connections were busy until its time
  * was over, is not to blame; nor is who answers, whatever it is. */
 void holders_note(struct holders *h, const struct holders_call *c,
-		  struct http_exchange *x, int r, const char *why)
+		  const struct http_answer *a)
 {
 	double connect_ms = 0, first_byte_ms = 0;
-	bool ok = r == 0 && c->status / 100 == 2;
+	bool ok = a->r == 0 && a->status / 100 == 2;
 
-	if (!c->mb || r == -ECANCELED || (r == 0 && c->status / 100 < 5 && !ok))
+	if (!c->mb || a->r == -ECANCELED ||
+	    (a->r == 0 && a->status / 100 < 5 && !ok))
 		return;
-	http_timing(x, &connect_ms, &first_byte_ms);
-	if (r == -ETIMEDOUT && connect_ms <= 0 &&
+	http_timing(a->x, &connect_ms, &first_byte_ms);
+	if (a->r == -ETIMEDOUT && connect_ms <= 0 &&
 	    now_ms() - c->start_ms >= c->total_ms)
 		return;
 	members_note(h->cfg.members, c->mb, ok,
-		     ok	     ? NULL
-		     : r < 0 ? why
-			     : "its answer about holders is an error");
+		     ok		? NULL
+		     : a->r < 0 ? a->why
+				: "its answer about holders is an error");
 }
 
 uint64_t holder_place(const struct holder_key *key)

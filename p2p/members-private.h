@@ -6,6 +6,7 @@
 #include "base/json.h"
 #include "base/list.h"
 #include "base/log.h"
+#include "http/small.h"
 #include "p2p/members.h"
 #include "p2p/resolve.h"
 
@@ -36,7 +37,7 @@ struct addr {
 
 	uint64_t due_ms;
 	size_t heap_at;
-	struct http_exchange *x; /* a greeting is under way */
+	struct http_small greeting;
 };
 
 /* A member with its addresses. Every NEW one has exactly one; whoever has

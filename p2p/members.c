@@ -708,10 +708,7 @@ void members_free(struct members **pm)
 	m->closing = true;
 	__atomic_store_n(&m->stop, 1, __ATOMIC_RELAXED);
 	list_for_each (it, &m->addrs) {
-		struct addr *a = list_entry(it, struct addr, all);
-
-		if (a->x)
-			http_cancel(a->x);
+		http_small_cancel(&list_entry(it, struct addr, all)->greeting);
 	}
 	uv_close((uv_handle_t *)&m->timer, on_timer_closed);
 	members_unref(m);

@@ -63,7 +63,7 @@ struct flight {
 	unsigned int source; /* to be tried next */
 	unsigned int rounds; /* in which every source failed */
 	uint64_t retry_ms;
-	int error;	/* of this round: the one to report, see error_rank() */
+	int error;	/* of this round; highest source_error_rank() */
 	struct buf why; /* who failed and how in the last round, for the log */
 	/* WRITING; the worker has it. */
 	struct loop_job job;

@@ -68,31 +68,12 @@ static void count_failure(const struct run *run, int r)
 	metric_add(metric_get(&m_errors, labels), 1);
 }
 
-/* When several sources fail, readers get the error that says most: a refusal
- * or a "no" is only the answer if all agree on it. */
-static int error_rank(int r)
-{
-	switch (r) {
-	case 0:
-		return 0;
-	case -ENOENT:
-		return 1;
-	case -EACCES:
-	case -EKEYEXPIRED:
-		return 2;
-	case -ESTALE:
-		return 3;
-	default:
-		return 4;
-	}
-}
-
 static void note_failure(struct flight *fl, const char *name, int r,
 			 const char *why)
 {
 	if (!fl->error)
 		buf_reset(&fl->why); /* a new round */
-	if (error_rank(r) >= error_rank(fl->error))
+	if (source_error_rank(r) >= source_error_rank(fl->error))
 		fl->error = r;
 	/* What does not fit is left out. */
 	(void)buf_printf(&fl->why, "%s%s: %s", fl->why.len ? "; " : "", name,
@@ -351,7 +332,7 @@ static int run_give(struct run *run)
 		r = run->source->ops->start(run->source, &run->rq);
 		if (r == 0)
 			return 0;
-		if (error_rank(r) > error_rank(worst))
+		if (source_error_rank(r) > source_error_rank(worst))
 			worst = r;
 	}
 	return worst;

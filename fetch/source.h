@@ -4,6 +4,7 @@
 #ifndef FETCH_SOURCE_H
 #define FETCH_SOURCE_H
 
+#include <errno.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -82,6 +83,25 @@ struct source_request {
 	void *source_data;
 	uint16_t from; /* set by the source before the first data() call */
 };
+
+/* When several fail, the error with the highest rank is reported: a refusal or
+ * a "no" is only the answer if all agree on it. 0 has the lowest. */
+static inline int source_error_rank(int r)
+{
+	switch (r) {
+	case 0:
+		return 0;
+	case -ENOENT:
+		return 1;
+	case -EACCES:
+	case -EKEYEXPIRED:
+		return 2;
+	case -ESTALE:
+		return 3;
+	default:
+		return 4;
+	}
+}
 
 struct source_ops {
 	const char *name; /* "upstream", "peers"; in logs and metrics */

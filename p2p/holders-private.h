@@ -103,9 +103,4 @@ void find_forget(struct holders *h, struct member *mb);
 /* Cancels its exchanges; all waiters get -ECANCELED by find_work(). */
 void find_stop(struct holders *h);
 
-static inline bool member_lives(const struct member *mb)
-{
-	return mb->state == MEMBER_ALIVE || mb->state == MEMBER_SUSPECT;
-}
-
 #endif

@@ -281,7 +281,7 @@ static bool is_spent(const struct addr *a)
 		max_u64(a->since_ms, max_u64(a->learned_ms, a->answered_ms));
 
 	if (addr_is_named(a) ||
-	    (node && node->primary == a && node_is_living(node)))
+	    (node && node->primary == a && member_lives(&node->mb)))
 		return false;
 	if (!node)
 		return true; /* ourselves */

@@ -127,7 +127,6 @@ uint64_t members_jitter(struct members *m, uint64_t ms);
 int node_new(struct members *m, struct addr *a);
 /* a is no longer node's. */
 void node_drop_addr(struct member_node *node, struct addr *a, const char *why);
-bool node_is_living(const struct member_node *node);
 
 struct hello {
 	const char *id, *name, *zone, *version;

@@ -36,12 +36,6 @@ static void count_state(enum member_state state, int delta)
 		   delta);
 }
 
-bool node_is_living(const struct member_node *node)
-{
-	return node->mb.state == MEMBER_ALIVE ||
-	       node->mb.state == MEMBER_SUSPECT;
-}
-
 static void log_state(struct members *m, const struct member *mb)
 {
 	if (m->closing ||
@@ -64,7 +58,7 @@ static void log_state(struct members *m, const struct member *mb)
 static void set_state(struct members *m, struct member_node *node,
 		      enum member_state state)
 {
-	bool was = node_is_living(node), is;
+	bool was = member_lives(&node->mb), is;
 
 	if (node->mb.state == state)
 		return;
@@ -73,7 +67,7 @@ static void set_state(struct members *m, struct member_node *node,
 	node->mb.state = state;
 	node->mb.since_ms = now_ms();
 	log_state(m, &node->mb);
-	is = node_is_living(node);
+	is = member_lives(&node->mb);
 	if (was == is)
 		return;
 	m->dirty = true;
@@ -206,7 +200,7 @@ static void set_about(struct members *m, struct member_node *node,
 	if (mb->same_zone == same_zone)
 		return;
 	mb->same_zone = same_zone;
-	if (node_is_living(node)) {
+	if (member_lives(&node->mb)) {
 		m->dirty = true;
 		members_post(m);
 	}
@@ -381,7 +375,7 @@ static int view_build(struct members *m, bool all, struct view *ret)
 		struct member_node *node =
 			list_entry(it, struct member_node, link);
 
-		if (node_is_living(node) && (all || node->mb.same_zone))
+		if (member_lives(&node->mb) && (all || node->mb.same_zone))
 			v[n++] = (struct living){node->mb.place_id, &node->mb};
 	}
 	qsort(v, n, sizeof(*v), by_place);

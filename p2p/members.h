@@ -72,6 +72,11 @@ struct member {
 	void *user;	       /* for p2p/peers.c */
 };
 
+static inline bool member_lives(const struct member *mb)
+{
+	return mb->state == MEMBER_ALIVE || mb->state == MEMBER_SUSPECT;
+}
+
 struct members_config {
 	struct loop *loop;
 	/* A greeting that waits for one of its connections for seconds is a

@@ -36,8 +36,7 @@ void partner_unref(struct partner **wp)
 
 bool partner_alive(const struct partner *w)
 {
-	return w->mb &&
-	       (w->mb->state == MEMBER_ALIVE || w->mb->state == MEMBER_SUSPECT);
+	return w->mb && member_lives(w->mb);
 }
 
 const char *partner_name(const struct partner *w)

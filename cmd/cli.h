@@ -21,6 +21,12 @@ struct command {
 /* Prints what `peerd NAME --help` says. */
 void command_help(const struct command *c, const struct option *table,
 		  size_t n);
+/* Reads the options of `table` into cfg, which is all zero, and calls run()
+ * with the other arguments, if c takes any. Or prints the help. Returns the
+ * exit status; what the options own is released. */
+int command_run(const struct command *c, const struct option *table, size_t n,
+		void *cfg, int argc, char **argv,
+		int (*run)(void *cfg, const struct string_list *args));
 /* Prints "peerd: TEXT" to standard error and returns `status`. */
 int command_fail(int status, const char *text);
 

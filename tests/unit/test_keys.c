@@ -2,6 +2,7 @@
 #include "daemon/keys.c"
 
 /* cmd/ is no part of the library that tests are linked with. */
+#include "cmd/cli.c"
 #include "cmd/keys.c"
 
 #include <dirent.h>
@@ -479,23 +480,11 @@ static void test_foreign_ca(void)
 
 /* ---- The command ---- */
 
-/* From cmd/main.c. */
-void command_help(const struct command *c, const struct option *table, size_t n)
-{
-	(void)c;
-	options_help(table, n, stdout);
-}
-
-int command_fail(int status, const char *text)
-{
-	(void)fprintf(stderr, "peerd: %s\n", text);
-	return status;
-}
-
 static int command(const char *a, const char *b, const char *c, const char *d,
 		   const char *e)
 {
-	static const struct command keys = {"keys", "", "", "", cmd_keys};
+	static const struct command keys = {"keys", " init|issue", "", "",
+					    cmd_keys};
 	const char *const from[] = {"keys", a, b, c, d, e};
 	char *argv[ARRAY_SIZE(from) + 1] = {0};
 	int argc = 0, status;

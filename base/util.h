@@ -32,6 +32,20 @@ static inline uint64_t div_up_u64(uint64_t a, uint64_t b)
 	return a / b + (a % b != 0);
 }
 
+/* Room for one more than n elements of a growing array: returns where it is
+ * now. NULL when memory is short; v is as it was then. */
+static inline void *array_grow(void *v, size_t n, size_t *cap, size_t size)
+{
+	size_t want = *cap ? *cap * 2 : 64;
+
+	if (n < *cap)
+		return v;
+	v = reallocarray(v, want, size);
+	if (v)
+		*cap = want;
+	return v;
+}
+
 /* An invariant of our own was broken: print where and abort. Always compiled.
  * Never reachable from network or disk input. */
 #define BUG_ON(x)                                                              \

@@ -165,16 +165,12 @@ struct addr *addr_find(struct members *m, const char *text)
 
 static int heap_reserve(struct members *m)
 {
-	size_t cap = m->heap_cap ? m->heap_cap * 2 : 16;
-	struct addr **heap;
+	struct addr **heap = array_grow((void *)m->heap, m->naddrs,
+					&m->heap_cap, sizeof(struct addr *));
 
-	if (m->naddrs < m->heap_cap)
-		return 0;
-	heap = realloc((void *)m->heap, cap * sizeof(struct addr *));
 	if (!heap)
 		return -ENOMEM;
 	m->heap = heap;
-	m->heap_cap = cap;
 	return 0;
 }
 

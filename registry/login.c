@@ -131,7 +131,8 @@ void creds_refresh(struct registry *r)
 
 /* ---- Sessions ---- */
 
-static void login_free(struct login *s)
+/* Leaves an empty shell. */
+static void login_clear(struct login *s)
 {
 	struct registry *r = s->r;
 
@@ -141,7 +142,7 @@ static void login_free(struct login *s)
 	auth_token_release(&s->token);
 	free(s->repo);
 	free(s->name);
-	free(s);
+	s->r = NULL;
 }
 
 void login_unref(struct login **ps)
@@ -164,7 +165,8 @@ void login_unref(struct login **ps)
 		struct login *old = name_table_at(it, struct login, node);
 
 		if (old->refs == 0) {
-			login_free(old);
+			login_clear(old);
+			free(old);
 			return;
 		}
 	}
@@ -181,13 +183,7 @@ void logins_release(struct registry *r)
 		if (!s->fetch)
 			s->refs++;
 		s->fetch = NULL;
-		name_table_del(&r->logins, &s->node);
-		host_unref(r, s->host);
-		auth_challenge_release(&s->challenge);
-		auth_token_release(&s->token);
-		free(s->repo);
-		free(s->name);
-		s->r = NULL;
+		login_clear(s);
 		login_unref(&s);
 	}
 }

@@ -6,8 +6,8 @@
 #include "cmd/keys.c"
 
 #include <dirent.h>
-#include <ftw.h>
 
+#include "tests/unit/scratch.h"
 #include "tests/unit/tap.h"
 
 #define DAYS(s) ((double)(s) / 86400)
@@ -16,26 +16,12 @@ static char dir[64];
 
 static const char *at(const char *name)
 {
-	static char path[8][160];
-	static unsigned int n;
-
-	n = (n + 1) % ARRAY_SIZE(path);
-	(void)snprintf(path[n], sizeof(path[n]), "%s/%s", dir, name);
-	return path[n];
-}
-
-static int remove_one(const char *path, const struct stat *st, int type,
-		      struct FTW *ftw)
-{
-	(void)st;
-	(void)type;
-	(void)ftw;
-	return remove(path);
+	return path_below(dir, name);
 }
 
 static void clear(void)
 {
-	(void)nftw(dir, remove_one, 8, FTW_DEPTH | FTW_PHYS);
+	remove_tree(dir);
 }
 
 static void make_dir(void)

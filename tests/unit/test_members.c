@@ -3,6 +3,7 @@
 #include <sys/resource.h>
 
 #include "tests/unit/members-rig.h"
+#include "tests/unit/scratch.h"
 #include "tests/unit/tls-certs.h"
 
 static void test_bad_config(void)
@@ -674,12 +675,7 @@ static char dir[] = "/tmp/test-members-XXXXXX";
 
 static const char *file(const char *name)
 {
-	static char path[8][128];
-	static unsigned int n;
-
-	n = (n + 1) % ARRAY_SIZE(path);
-	(void)snprintf(path[n], sizeof(path[n]), "%s/%s", dir, name);
-	return path[n];
+	return path_below(dir, name);
 }
 
 static struct tls_server *make_tls(const char *name, const struct identity *ca,

@@ -47,9 +47,12 @@ UNIT     := $(wildcard tests/unit/test_*.c)
 FUZZ     := $(wildcard tests/fuzz/fuzz_*.c)
 HELPERS  := $(wildcard tests/lib/*.c) $(wildcard tests/bench/*.c)
 
-PKGS     := fuse3 libcurl openssl libuv jansson
-PKGFLAGS := $(shell pkg-config --cflags $(PKGS))
-LIBS     := $(shell pkg-config --libs $(PKGS)) -llmdb -lhttp_parser -lprotobuf-c -lresolv \
+# llhttp is a library on Debian 13; Debian 12 has its sources (node-llhttp).
+LLHTTP   := $(shell pkg-config --exists libllhttp || echo api http llhttp)
+PKGS     := fuse3 libcurl openssl libuv jansson $(if $(LLHTTP),,libllhttp)
+PKGFLAGS := $(shell pkg-config --cflags $(PKGS)) \
+	$(if $(LLHTTP),-isystem /usr/share/include/llhttp -DLLHTTP_STRICT_MODE=1)
+LIBS     := $(shell pkg-config --libs $(PKGS)) -llmdb -lprotobuf-c -lresolv \
 	-lpthread -lm
 
 CFLAGS   ?= -O2 -g
@@ -81,7 +84,8 @@ say = @printf '  %-4s %s\n' $(1) $(2)
 endif
 
 PROTO   := $(wildcard containerd/*.proto)
-OBJ     := $(SRC:%.c=$(BUILD)/%.o) $(PROTO:%.proto=$(BUILD)/%.pb-c.o)
+OBJ     := $(SRC:%.c=$(BUILD)/%.o) $(PROTO:%.proto=$(BUILD)/%.pb-c.o) \
+	$(LLHTTP:%=$(BUILD)/llhttp/%.o)
 MAINOBJ := $(MAINSRC:%.c=$(BUILD)/%.o)
 LIB     := $(BUILD)/libpeerd.a
 WORKBIN := $(BIN)/peerd-random
@@ -121,6 +125,11 @@ $(BUILD)/%.pb-c.o: $(BUILD)/%.pb-c.c $(BUILD)/flags
 	$(Q)$(CC) $(filter-out -W%,$(BASEFLAGS)) $(CFLAGS) -MMD -MP -c -o $@ $<
 $(BUILD)/registry/containerd-msg.o: | $(PROTO:%.proto=$(BUILD)/%.pb-c.h)
 .SECONDARY: $(PROTO:%.proto=$(BUILD)/%.pb-c.c)
+
+$(BUILD)/llhttp/%.o: /usr/share/llhttp/%.c $(BUILD)/flags
+	$(call say,CC,$<)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(BASEFLAGS) -w $(CFLAGS) -MMD -MP -c -o $@ $<
 
 $(LIB): $(OBJ)
 	$(call say,AR,$@)

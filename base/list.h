@@ -1,5 +1,5 @@
-/* Intrusive doubly linked list, as in the Linux kernel's <linux/list.h>.
- * Not thread-safe; whoever owns the head says which lock or thread guards it.
+/* Intrusive doubly linked list, as in the Linux kernel's <linux/list.h>. Not
+ * thread-safe: the owner of the head names the lock or thread that guards it.
  */
 #ifndef BASE_LIST_H
 #define BASE_LIST_H
@@ -22,7 +22,7 @@ static inline bool list_empty(const struct list *l)
 	return l->next == l;
 }
 
-/* Puts n before the head, that is, at the tail. */
+/* Adds n before the head, that is, at the tail. */
 static inline void list_add_tail(struct list *head, struct list *n)
 {
 	n->prev = head->prev;
@@ -36,8 +36,8 @@ static inline void list_add(struct list *head, struct list *n)
 	list_add_tail(head->next, n);
 }
 
-/* Takes n out of its list and leaves it empty, so that a second list_del() is
- * harmless. */
+/* Removes n from its list and makes n an empty list, so that a second
+ * list_del() is harmless. */
 static inline void list_del(struct list *n)
 {
 	n->prev->next = n->next;
@@ -45,8 +45,8 @@ static inline void list_del(struct list *n)
 	list_init(n);
 }
 
-/* Appends all of `from` to `to`, in order, and leaves `from` empty: what a walk
- * over `to` adds to `from` is not part of that walk. */
+/* Moves all of `from` to the end of `to`, in order. A walk over `to` then does
+ * not see nodes that it adds to `from` itself. */
 static inline void list_move_all(struct list *from, struct list *to)
 {
 	if (list_empty(from))
@@ -65,7 +65,7 @@ static inline void list_move_all(struct list *from, struct list *to)
 #define list_for_each(it, head)                                                \
 	for (struct list *it = (head)->next; it != (head); it = it->next)
 
-/* it may be deleted in the body; its neighbours may not. */
+/* The body may delete `it`, but not its neighbours. */
 #define list_for_each_safe(it, head)                                           \
 	for (struct list *it = (head)->next, *it##_n = it->next; it != (head); \
 	     it = it##_n, it##_n = it->next)

@@ -13,20 +13,20 @@ struct loop {
 	struct list posted; /* guarded by: mu */
 	bool stopping;	    /* guarded by: mu */
 	unsigned int jobs;  /* loop thread only */
-	pthread_t thread;   /* set by loop_run() */
+	pthread_t thread;   /* set by loop_run() and loop_free() */
 	bool running;	    /* atomic */
 };
 
-/* mu is held. */
+/* Removes t from its list. mu is held. */
 static void take_out(struct loop_task *t)
 {
 	list_del(&t->node);
 	t->queued = false;
 }
 
-/* uv_async_send() coalesces: one call may stand for many posts, so the whole
- * list is drained. Tasks posted while draining wait for the next turn, which
- * keeps a task that reposts itself from starving the sockets. */
+/* uv_async_send() coalesces: one wake-up may stand for many posts, so this runs
+ * the whole list. A task posted meanwhile waits for the next turn of the loop:
+ * a task that reposts itself cannot starve the sockets. */
 static void on_wake(uv_async_t *h)
 {
 	struct loop *l = h->data;
@@ -109,7 +109,7 @@ void loop_free(struct loop **lp)
 	} while (more);
 	uv_close((uv_handle_t *)&l->wake, NULL);
 	(void)uv_run(&l->uv, UV_RUN_DEFAULT);
-	/* A handle that its owner forgot to close. */
+	/* fails if an owner forgot to close its handle */
 	BUG_ON(uv_loop_close(&l->uv) != 0);
 	(void)pthread_mutex_destroy(&l->mu);
 	free(l);
@@ -123,7 +123,7 @@ void loop_post(struct loop *l, struct loop_task *t)
 		t->queued = true;
 		list_add_tail(&l->posted, &t->node);
 		/* Under the lock: once the task has run, the loop may be
-		 * gone. */
+		 * freed. */
 		(void)uv_async_send(&l->wake);
 	}
 	(void)pthread_mutex_unlock(&l->mu);
@@ -148,7 +148,8 @@ static void job_done(uv_work_t *req, int status)
 {
 	struct loop_job *j = container_of(req, struct loop_job, req);
 
-	(void)status; /* UV_ECANCELED only after uv_cancel(), never used */
+	(void)status; /* UV_ECANCELED only after uv_cancel(), which nobody calls
+		       */
 	j->loop->jobs--;
 	j->done(j);
 }

@@ -8,7 +8,8 @@
 
 #define MAX_BUCKETS (UINT32_C(1) << 20)
 
-/* FNV-1a from a random start: keys come from local users and from manifests. */
+/* FNV-1a with a random seed, because local users and manifests choose the keys.
+ */
 static uint64_t hash_key(const struct hash_table *t, const char *key)
 {
 	uint64_t h = UINT64_C(0xcbf29ce484222325) ^ t->seed;

@@ -1,4 +1,4 @@
-/* Small things that every floor needs. Any thread. */
+/* Small helpers for every floor. Any thread. */
 #ifndef BASE_UTIL_H
 #define BASE_UTIL_H
 
@@ -32,8 +32,9 @@ static inline uint64_t div_up_u64(uint64_t a, uint64_t b)
 	return a / b + (a % b != 0);
 }
 
-/* Room for one more than n elements of a growing array: returns where it is
- * now. NULL when memory is short; v is as it was then. */
+/* Makes room for one more than n elements in a growing array of *cap elements
+ * of `size` bytes. Returns the array's new place. NULL without memory: v and
+ * *cap are unchanged then. */
 static inline void *array_grow(void *v, size_t n, size_t *cap, size_t size)
 {
 	size_t want = *cap ? *cap * 2 : 64;
@@ -46,8 +47,8 @@ static inline void *array_grow(void *v, size_t n, size_t *cap, size_t size)
 	return v;
 }
 
-/* An invariant of our own was broken: print where and abort. Always compiled.
- * Never reachable from network or disk input. */
+/* Prints the location and aborts if an invariant of our own is broken. Always
+ * compiled in. Input from the network or the disk must never reach it. */
 #define BUG_ON(x)                                                              \
 	do {                                                                   \
 		if (__builtin_expect(!!(x), 0)) {                              \
@@ -75,9 +76,9 @@ static inline uint64_t now_unix_s(void)
 	return (uint64_t)ts.tv_sec;
 }
 
-/* A sentence for a person, filled by a function that fails. Callers own the
- * storage; set_error(NULL, …) is allowed. Always returns r, so that
- * `return set_error(err, -EINVAL, "…")` reads in one line. */
+/* A message for people, filled by a function that fails. The caller owns the
+ * storage; err may be NULL. set_error() returns r, so that `return
+ * set_error(err, -EINVAL, "…")` fits on one line. */
 struct error {
 	char text[512];
 };

@@ -1,4 +1,4 @@
-/* What the commands share. */
+/* Functions that all commands share. */
 #include "cmd/cli.h"
 
 #include <stdio.h>

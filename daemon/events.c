@@ -15,7 +15,7 @@
 #define MAX_MESSAGE	 1024
 #define MAX_QUEUE	 16
 #define MAX_TOKEN_BYTES	 65536
-#define MAX_REPLY	 255 /* the beginning of an answer, for the log */
+#define MAX_REPLY	 255 /* bytes of an answer that are kept for the log */
 #define MAX_ATTEMPTS	 12
 #define REFUSED_ATTEMPTS 4
 /* A state that flaps must not fill the API server: so many requests at

@@ -1,4 +1,4 @@
-/* Asking homes who holds something. */
+/* Asks homes for the holders of a key. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,10 +9,11 @@
 #include "p2p/holders-private.h"
 #include "store/store.h"
 
-/* Under way at once, and remembered. */
+/* Lookups at once, and remembered results. */
 #define MAX_ASKING 1024
 #define MAX_KNOWN  4096
-/* A home is on the LAN; when it is not, it has longer. */
+/* Homes are on the LAN. The deadline is longer for a home with a long round
+ * trip. */
 #define FIRST_BYTE_MIN_MS 300
 #define FIRST_BYTE_MAX_MS 2000
 #define FIRST_BYTE_RTTS	  8
@@ -21,12 +22,12 @@
 
 static struct metric_family m_lookups = {
 	.name = "peerd_holder_lookups_total",
-	.help = "Lookups of who holds something, by result.",
+	.help = "Lookups of holders, by result.",
 	.type = METRIC_COUNTER,
 	.labels = {"result"},
 };
 
-/* While it is asked, and for a while after that. */
+/* The lookup of a key while homes are asked, then its remembered result. */
 struct search {
 	struct key_node node;
 	struct holders *h;
@@ -34,15 +35,15 @@ struct search {
 	struct list tell;    /* in holders->telling, or empty */
 	struct list waiters; /* struct search_waiter */
 	bool is_known;
-	bool telling; /* its waiters are being called */
+	bool telling; /* callbacks of its waiters are being called */
 
-	/* While asked. */
+	/* While homes are asked. */
 	struct member *homes[PLACE_HOMES]; /* NULL once forgotten */
 	uint32_t nhomes, next;
 	struct holders_call call;
 	uint64_t start_ns;
 
-	/* Once known; r is 0 as soon as one home has answered. */
+	/* The result. r is 0 as soon as one home has answered. */
 	int r;
 	uint64_t until_ms;
 	uint64_t size;
@@ -51,11 +52,11 @@ struct search {
 };
 
 struct search_waiter {
-	struct list node; /* in ask->waiters, holders->failing */
+	struct list node; /* in search->waiters or holders->failing */
 	struct list all;  /* in holders->waiters */
 	holders_cb *cb;
 	void *arg;
-	int r; /* of those that fail */
+	int r; /* of a waiter in holders->failing */
 };
 
 /* ---- Answers ---- */
@@ -68,8 +69,8 @@ static bool ask_has(const struct search *a, const struct member *mb)
 	return false;
 }
 
-/* -EBADMSG for what is no answer. Who is not known here, gone or ourselves is
- * left out. */
+/* -EBADMSG: malformed. Leaves out this node, members that are not known and
+ * members that are gone. */
 static int read_answer(struct search *a, const struct buf *body)
 {
 	CLEANUP(holders_answer_release) struct holders_answer answer = {0};
@@ -134,7 +135,7 @@ static void on_done(struct http_small *s, struct http_answer *ans)
 	}
 	if (ans->r == 0 && ans->status == 200) {
 		ans->r = answer = read_answer(a, &ans->body);
-		ans->why = "its answer about holders is malformed";
+		ans->why = "malformed answer about holders";
 	}
 	if (answer < 0)
 		a->n = 0;
@@ -208,7 +209,7 @@ static void ask_next(struct search *a)
 	ask_end(a);
 }
 
-/* Those in doubt come last: they may cost a deadline each. */
+/* Suspect members come last: each may cost a deadline. */
 static void add_homes(struct search *a, const uint32_t *v, uint32_t n,
 		      enum member_state state)
 {
@@ -222,7 +223,7 @@ static void add_homes(struct search *a, const uint32_t *v, uint32_t n,
 	}
 }
 
-/* What we know ourselves costs nothing, home or not. */
+/* The own notes of this node cost nothing, whether it is a home or not. */
 static void ask_begin(struct search *a)
 {
 	const struct place_view *all = members_view(a->h->cfg.members, true);
@@ -266,7 +267,8 @@ static void forget_one(struct holders *h)
 {
 	struct search *a = list_first(&h->known, struct search, state);
 
-	/* One that still has to be told is no older than this turn. */
+	/* A search whose waiters are still to be told was used in this turn,
+	 * and so were all that follow it. */
 	if (a->telling || !list_empty(&a->tell))
 		return;
 	list_del(&a->state);
@@ -376,8 +378,8 @@ static void tell(struct holders *h, struct search_waiter *w,
 	cb(arg, a ? a->r : r, a ? a->size : 0, v, n);
 }
 
-/* A callback may find, cancel and even end all; what is asked in there waits
- * for the next turn. */
+/* A callback may start or cancel lookups, and even free holders. A lookup
+ * started in a callback gets its result in the next turn. */
 static void tell_all(struct search *a)
 {
 	struct list l;

@@ -16,11 +16,11 @@
 
 static struct metric_family m_keys = {
 	.name = "peerd_holders_keys",
-	.help = "Keys of which this node keeps note who holds them.",
+	.help = "Keys whose holders this node remembers as a home.",
 	.type = METRIC_GAUGE,
 };
 
-/* An id, kept once for all keys that it holds. */
+/* An id, stored once for all keys that the node holds. */
 struct holder_name {
 	struct key_node node; /* by the id's SHA-256 */
 	uint32_t refs;
@@ -74,7 +74,7 @@ static void name_put(struct holder_home *t, struct holder_name *name)
 	free(name);
 }
 
-/* NULL: gone, or ourselves. */
+/* NULL if the member is gone, or is this node. */
 static struct member *name_member(const struct holder_home *t,
 				  const struct holder_name *name)
 {
@@ -123,7 +123,8 @@ static void entry_expire(struct holder_home *t, struct home_entry *e,
 			entry_drop(t, e, i);
 }
 
-/* A new holder's place; that of one who is gone, when there is none left. */
+/* Makes room for another holder, at the cost of a member that is gone if the
+ * list is full. -ENOSPC: all are living. */
 static int entry_room(struct holder_home *t, struct home_entry *e)
 {
 	unsigned int cap = e->cap ? e->cap * 2 : 1;
@@ -243,8 +244,9 @@ unsigned int home_find(const struct holder_home *t,
 	return n;
 }
 
-/* Whatever was announced within the time to live is behind the first that was
- * not. What only we ourselves hold goes to the end as if announced again. */
+/* The list is ordered by announcement: the sweep ends at the first key that was
+ * announced within ttl_ms. A key that only this node holds moves to the end, as
+ * if announced again. */
 uint64_t home_sweep(struct holder_home *t, uint64_t now)
 {
 	unsigned int done = 0;
@@ -307,7 +309,7 @@ void home_release(struct holder_home *t)
 
 /* ---- Requests ---- */
 
-/* All of them, but for want of memory. */
+/* Takes the whole batch, unless memory is short. */
 static void take_batch(struct holders *h, struct http_req *rq,
 		       const struct hold_batch *b)
 {
@@ -341,7 +343,7 @@ static void handle_post(struct holders *h, struct http_req *rq)
 	else if (strlen(b.id) >= MEMBER_ID_MAX || strcmp(b.id, h->id) == 0 ||
 		 !members_find(h->cfg.members, b.id))
 		http_reply_error(rq, 403, "DENIED",
-				 "you are no member that is known here");
+				 "\"id\" is not a known member");
 	else
 		take_batch(h, rq, &b);
 }
@@ -353,7 +355,7 @@ static int write_answer(struct holders *h, const struct holder_key *key,
 	uint64_t size;
 	bool self;
 	unsigned int n = home_find(&h->home, key, &size, v, &self);
-	/* Not the same one first for all who ask. */
+	/* Starts at random, so that not all nodes ask the same holder first. */
 	unsigned int first =
 		n > 0 ? (unsigned int)holders_random(h, 0, n - 1) : 0;
 	const char *comma = "";
@@ -404,6 +406,6 @@ void holders_handle(struct holders *h, struct http_req *rq)
 	} else {
 		http_header_add(rq, "Allow", "GET, HEAD, POST");
 		http_reply_error(rq, 405, "UNSUPPORTED",
-				 "holders are asked for or announced");
+				 "only GET, HEAD and POST are allowed");
 	}
 }

@@ -1,4 +1,4 @@
-/* What this node holds, and telling the homes. */
+/* The keys that this node holds, and their announcement to homes. */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
@@ -9,9 +9,9 @@
 #include "base/log.h"
 #include "p2p/holders-private.h"
 
-/* Fewer than a home would take: that many cost its loop some 2 ms. */
+/* Fewer than a home accepts: so many cost its loop some 2 ms. */
 #define BATCH_KEYS 500
-/* At once; the rest of the client's connections is for bytes. */
+/* Announcements at once; the client's other connections are for bytes. */
 #define MAX_POSTS	8
 #define POST_TIMEOUT_MS 10000
 #define RETRY_MIN_MS	200
@@ -19,11 +19,11 @@
 
 struct home;
 
-/* That a key is to be told to one of its homes. */
+/* One of the homes of a key, and whether the key was announced there. */
 struct slot {
 	struct list node;    /* in target->pending, sending or sent */
-	struct home *target; /* NULL: none, or ourselves */
-	uint8_t i;	     /* in own->slots */
+	struct home *target; /* NULL: none, or this node */
+	uint8_t i;	     /* index in own->slots */
 	bool self;
 };
 
@@ -34,17 +34,17 @@ struct own {
 	struct slot slots[PLACE_HOMES];
 };
 
-/* A home of some of our keys. */
+/* A home of some of this node's keys. */
 struct home {
-	struct key_node node; /* by place_id */
+	struct key_node node; /* key: place_id */
 	struct holders *h;
-	struct holders_call call; /* mb is the member also in between */
-	struct list pending, sending, sent; /* sent: longest ago first */
+	struct holders_call call;	    /* mb also between requests */
+	struct list pending, sending, sent; /* sent: oldest sent first */
 	uint32_t nslots;
-	uint64_t due_ms;		/* of what is pending */
-	uint64_t again_ms;		/* of what was sent longest ago */
+	uint64_t due_ms;   /* when `pending` is to be sent */
+	uint64_t again_ms; /* when the first of `sent` is to be sent again */
 	unsigned int failures;		/* in a row */
-	char epoch[HOLDERS_EPOCH_SIZE]; /* "" until it said one */
+	char epoch[HOLDERS_EPOCH_SIZE]; /* "" until the home has sent one */
 };
 
 static struct own *slot_own(struct slot *s)
@@ -90,7 +90,7 @@ static struct home *target_get(struct holders *h, struct member *mb)
 	return t;
 }
 
-/* Frees it when there is nothing left to tell it. */
+/* Frees t if no key has this home and no request is open. */
 static void target_put(struct home *t)
 {
 	if (t->nslots > 0 || t->call.http.x)
@@ -105,8 +105,8 @@ static void target_due(struct home *t, uint64_t at_ms)
 	holders_wake(t->h, at_ms);
 }
 
-/* All that it was sent is sent again within again_ms, in as many requests as
- * that takes, evenly spread. */
+/* All keys of this home are sent again within again_ms, in as many requests as
+ * necessary, evenly spread. */
 static void target_again(struct home *t, uint64_t now)
 {
 	uint64_t every = t->h->cfg.again_ms / (t->nslots / BATCH_KEYS + 1);
@@ -149,7 +149,7 @@ static void slot_leave(struct holders *h, struct slot *s)
 	target_put(t);
 }
 
-/* ---- Which homes ---- */
+/* ---- Finding homes ---- */
 
 struct homes {
 	struct home *v[PLACE_HOMES];
@@ -176,7 +176,7 @@ static void find_homes(struct holders *h, const struct holder_key *key,
 	}
 }
 
-/* Takes it off the list. */
+/* Takes t off the list. */
 static bool take_home(struct homes *l, const struct home *t)
 {
 	for (uint32_t i = 0; i < l->n; i++) {
@@ -196,7 +196,7 @@ static struct slot *free_slot(struct own *o)
 	return NULL;
 }
 
-/* Only those that were no homes before are told. */
+/* Announces the key to new homes only. */
 static void own_place(struct holders *h, struct own *o)
 {
 	struct homes homes;
@@ -235,8 +235,8 @@ bool own_work(struct holders *h)
 	return false;
 }
 
-/* Those that wait for their homes already come first, so that all get theirs
- * also when members change again and again. */
+/* Keys that already wait for their homes come first, so that every key has its
+ * turn even if the members change again and again. */
 void holders_members_changed(struct holders *h)
 {
 	list_move_all(&h->placed, &h->unplaced);
@@ -244,7 +244,7 @@ void holders_members_changed(struct holders *h)
 	holders_wake(h, now_ms());
 }
 
-/* ---- The set ---- */
+/* ---- The set of keys ---- */
 
 static void own_del(struct holders *h, struct own *o)
 {
@@ -332,13 +332,14 @@ static void retry(struct home *t, uint64_t now)
 	uint64_t wait = min_u64((uint64_t)RETRY_MIN_MS << n, RETRY_MAX_MS);
 
 	t->failures++;
-	/* What failed comes first again. */
+	/* The keys of the failed request come first again. */
 	list_move_all(&t->pending, &t->sending);
 	list_move_all(&t->sending, &t->pending);
 	target_due(t, now + holders_random(t->h, wait / 2, wait));
 }
 
-/* What it refuses for good counts as sent: it is tried again in time. */
+/* Keys that a home refuses for good count as sent; they are sent again in
+ * time. */
 static void sent(struct home *t, const struct http_answer *a, uint64_t now)
 {
 	bool taken = a->status / 100 == 2;
@@ -360,7 +361,8 @@ static void sent(struct home *t, const struct http_answer *a, uint64_t now)
 		target_again(t, now);
 }
 
-/* 403: it does not know us yet. 404: nor this route. */
+/* 403: the home does not know this node yet. 404: it does not have this route
+ * yet. */
 static bool is_final(int status)
 {
 	return status / 100 == 2 || status == 400 || status == 413;
@@ -385,7 +387,7 @@ static void on_done(struct http_small *s, struct http_answer *a)
 	holders_unref(h);
 }
 
-/* Moves as many as fit from pending to sending. */
+/* Moves as many slots as fit from pending to sending. */
 static int write_batch(struct home *t, struct buf *out)
 {
 	const char *comma = "";
@@ -461,13 +463,13 @@ static void refresh(struct home *t, uint64_t now)
 	target_again(t, now);
 }
 
-/* Returns when it is to be called again. A post's end wakes the timer, and so
- * does a change of who lives. */
+/* Returns when to call again, in ms. The end of a post arms the timer, and so
+ * does a change of the living members. */
 static uint64_t target_tick(struct home *t, uint64_t now)
 {
 	if (t->call.http.x || !t->call.mb || !member_lives(t->call.mb))
 		return UINT64_MAX;
-	/* Not while a failure is being waited for. */
+	/* Not while it waits to retry after a failure. */
 	if (t->again_ms <= now && t->failures == 0)
 		refresh(t, now);
 	if (list_empty(&t->pending))

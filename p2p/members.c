@@ -9,19 +9,20 @@
 #define GREET_MS  3000
 #define LOOKUP_MS 5000
 
-/* For requests to members, in a data centre. */
+/* Deadlines of requests to members, which are in one data centre. */
 #define CONNECT_MS	  2000
 #define FIRST_BYTE_MS	  10000
 #define LOW_SPEED_BYTES	  1024
 #define LOW_SPEED_SECONDS 10
 
-/* Lines about members' states; a whole cluster's, but no endless stream. */
+/* Limit of log lines about members' states: enough for a whole cluster, but no
+ * endless stream. */
 #define LOG_BURST     2000
 #define LOG_PERIOD_MS 60000
 
 static struct metric_family m_members = {
 	.name = "peerd_members",
-	.help = "Nodes of the cluster that are known, by state; not this one.",
+	.help = "Known members of the cluster, by state, without this node.",
 	.type = METRIC_GAUGE,
 	.labels = {"state"},
 };
@@ -213,7 +214,7 @@ static void set_alive(struct members *m, struct member_node *node)
 	set_state(m, node, MEMBER_ALIVE);
 }
 
-/* ---- How greetings end ---- */
+/* ---- Outcomes of greetings ---- */
 
 static void answered_ourselves(struct addr *a, const struct hello *h)
 {
@@ -221,14 +222,16 @@ static void answered_ourselves(struct addr *a, const struct hello *h)
 
 	if (strcmp(h->name, m->cfg.name) != 0 &&
 	    log_limit_ok(&m->log_copies, 1, 600000))
-		log_warn("another node has our id: was its cache directory "
-			 "copied?",
+		log_warn("another node has this node's id: was its cache "
+			 "directory copied?",
 			 LS("addr", a->text), LS("name", h->name));
 	if (a->node)
-		node_drop_addr(a->node, a, "its address is ours now");
+		node_drop_addr(a->node, a,
+			       "its address now leads to this node");
 }
 
-/* The member with this id, a being an address of it from now on. */
+/* Makes a an address of the member with this id, and returns that member. NULL:
+ * no memory. */
 static struct member_node *node_at(struct addr *a, const char *id)
 {
 	struct members *m = a->m;
@@ -325,7 +328,7 @@ void members_note(struct members *m, struct member *mb, bool ok,
 	}
 	set_why(node, why);
 	if (mb->state != MEMBER_ALIVE)
-		return; /* greetings tell */
+		return; /* only greetings decide */
 	mb->failures = 1;
 	set_state(m, node, MEMBER_SUSPECT);
 	list_for_each (it, &node->addrs)
@@ -337,7 +340,7 @@ void members_note(struct members *m, struct member *mb, bool ok,
 
 struct living {
 	uint64_t id;
-	struct member *mb; /* NULL: ourselves */
+	struct member *mb; /* NULL: this node */
 };
 
 static int by_place(const void *a, const void *b)
@@ -346,8 +349,8 @@ static int by_place(const void *a, const void *b)
 
 	if (x->id != y->id)
 		return x->id < y->id ? -1 : 1;
-	/* Of two with one place the same one is left out everywhere but, if it
-	 * is that one, on itself. */
+	/* Of two members with the same place_id every node leaves out the same
+	 * one; a node with that place_id never leaves out itself. */
 	if (!x->mb || !y->mb)
 		return x->mb ? 1 : -1;
 	return strcmp(x->mb->id, y->mb->id);
@@ -399,7 +402,8 @@ static bool view_differs(const struct view *a, const struct view *b)
 		      a->place.n * sizeof(struct member *)) != 0;
 }
 
-/* *ret_differ: who is living is not who was. -ENOMEM: nothing has changed. */
+/* *ret_differ: whether the living members have changed. -ENOMEM: nothing has
+ * changed. */
 static int rebuild(struct members *m, bool *ret_differ)
 {
 	struct view v[2] = {0};
@@ -446,8 +450,8 @@ static void on_task(struct loop_task *t)
 
 	if (!m->closing) {
 		m->settled |= tell;
-		/* When memory is short the old views stay, and with them the
-		 * dead; members_on_timer() tries again. */
+		/* If memory is short the old views stay, and so do dead
+		 * members; members_on_timer() tries again. */
 		if (m->dirty)
 			(void)rebuild(m, &differ);
 		if ((tell || differ) && m->cfg.changed)
@@ -531,9 +535,10 @@ int members_request(struct members *m, const struct member *mb,
 	return 0;
 }
 
-/* ---- Beginning and end ---- */
+/* ---- Start and end ---- */
 
-/* SplitMix64 (Steele, Lea, Flood, 2014): enough to spread things in time. */
+/* SplitMix64 (Steele, Lea, Flood, 2014): good enough to spread events in
+ * time. */
 uint64_t members_jitter(struct members *m, uint64_t ms)
 {
 	uint64_t z = m->random += 0x9e3779b97f4a7c15ULL;
@@ -552,8 +557,8 @@ static int copy(const char **s)
 	return *s ? 0 : -ENOMEM;
 }
 
-/* Replaces the caller's strings by copies; when memory is short, those that
- * have none yet are NULL. */
+/* Replaces the caller's strings by copies. If memory is short, the strings
+ * without a copy become NULL. */
 static int copy_config(struct members_config *cfg)
 {
 	const char **const v[] = {&cfg->id,	  &cfg->name,
@@ -671,8 +676,8 @@ int members_new(const struct members_config *cfg, struct members **ret,
 	list_init(&m->addrs);
 	m->task.run = on_task;
 	m->random = now_ms() ^ place_hash(cfg->id, strlen(cfg->id));
-	/* With 3 s between greetings: 50 a second; 10 new addresses a second
-	 * from those who greet us. */
+	/* With greet_ms = 3 s: 50 greetings a second, and 10 new addresses a
+	 * second from nodes that greet this one. */
 	m->may_greet = bucket_of_rate(50, 150.0 / m->cfg.greet_ms);
 	m->may_learn = bucket_of_rate(64, 30.0 / m->cfg.greet_ms);
 	metric_register(&m_members);
@@ -681,7 +686,7 @@ int members_new(const struct members_config *cfg, struct members **ret,
 	if (r < 0) {
 		if (r == -ENOMEM)
 			(void)set_error(err, r, "out of memory");
-		m->closing = true; /* nothing is posted from here on */
+		m->closing = true; /* no more posts from here on */
 		members_unref(m);
 		return r;
 	}

@@ -1,5 +1,5 @@
-/* Manifests, and sizes of blobs, that members have: for when upstream cannot be
- * reached. */
+/* Asks members for manifests and sizes of blobs when upstream cannot be
+ * reached, and answers such requests. */
 #include <errno.h>
 #include <string.h>
 
@@ -11,26 +11,26 @@
 #include "http/url.h"
 #include "p2p/peers-private.h"
 
-/* Members asked at once, and in all. */
+/* Members asked at once, and for one question. */
 #define META_PARALLEL	4
 #define META_MAX_ASKED	256
 #define META_TIMEOUT_MS 2000
 
-/* One question: whoever answers first wins. */
+/* A question to several members; the first good answer ends it. */
 struct meta_question {
 	struct list node; /* in peers.metas */
 	struct peers *p;
 	char *path;
-	struct blob_key key; /* of a blob whose size is wanted */
+	struct blob_key key; /* of the blob whose size is wanted */
 	bool size;
 	peer_manifest_cb *on_manifest;
 	peer_size_cb *on_size;
 	void *arg;
-	bool looking; /* homes are asked */
+	bool looking; /* homes are being asked */
 	bool over;
 	struct loop_task later;
 	int end_r;
-	/* Whom to ask, holders first; references. */
+	/* Members to ask, holders first; references. */
 	struct partner *who[META_MAX_ASKED];
 	unsigned int n, next, open;
 	/* The answer. */
@@ -56,7 +56,7 @@ static void meta_free(struct meta_question *m)
 	free(m);
 }
 
-/* Calls back, once; m goes when nothing is open any more. */
+/* Calls back, once. Frees m when nothing is open any more. */
 static void meta_end(struct meta_question *m, int r)
 {
 	if (!m->over) {
@@ -143,7 +143,7 @@ static int meta_send(struct meta_question *m, struct partner *w)
 	return 0;
 }
 
-/* Asks the next ones, or ends in vain. */
+/* Asks the next members, or ends without an answer. */
 static void meta_go(struct meta_question *m)
 {
 	while (!m->over && m->open < META_PARALLEL && m->next < m->n) {
@@ -282,7 +282,7 @@ static void cancel(struct other_nodes *c, void *arg)
 		if (m->arg == arg && !m->over) {
 			m->on_manifest = NULL;
 			m->on_size = NULL;
-			m->over = true; /* what is open frees it */
+			m->over = true; /* the last open request frees it */
 		}
 	}
 }
@@ -304,7 +304,7 @@ static void noted(struct other_nodes *c, const char *host, const char *name,
 struct reply {
 	struct loop_job job;
 	struct peers *p;
-	struct http_req *rq; /* NULL: gone */
+	struct http_req *rq; /* NULL: the client is gone */
 	char *repo, *reference;
 	int r;
 	struct digest digest;
@@ -346,7 +346,7 @@ static void reply_done(struct loop_job *j)
 		http_req_on_gone(y->rq, NULL);
 		if (y->r < 0) {
 			http_reply_error(y->rq, 404, "MANIFEST_UNKNOWN",
-					 "not here");
+					 "this node does not have it");
 		} else {
 			http_header_add(y->rq, "Docker-Content-Digest", "%s",
 					digest_str(&y->digest, d));
@@ -404,7 +404,8 @@ void meta_init(struct peers *p)
 	p->for_registry.ops = &ops;
 }
 
-/* What is open ends with the client and the holders, and then goes. */
+/* Open requests end with the client and the holders, and then free their
+ * questions. */
 void meta_free_all(struct peers *p)
 {
 	while (!list_empty(&p->metas)) {

@@ -12,13 +12,13 @@
 #include "base/cleanup.h"
 #include "base/values.h"
 
-/* How long one lookup of a name server's answer may take, and all lookups of
- * one srv: name together. */
+/* Limits: seconds and tries of one lookup, and the time of all lookups for one
+ * srv: name. */
 #define TRY_SECONDS 3
 #define TRIES	    2
 #define ALL_MS	    15000
 
-/* ---- What people write ---- */
+/* ---- Parsing ---- */
 
 static bool is_label(const char *s, size_t len)
 {
@@ -45,7 +45,7 @@ static bool is_name(const char *s)
 	}
 }
 
-/* getaddrinfo(3) would take "1.2.3" or "017" for some address. */
+/* getaddrinfo(3) would accept "1.2.3" and "017" as addresses. */
 static bool is_numeric(const char *s)
 {
 	return s[strspn(s, "0123456789.")] == '\0';
@@ -77,7 +77,7 @@ static int parse_bracketed(const char *entry, const char *s,
 				 entry);
 	len = (size_t)(end - s - 1);
 	if (len >= INET6_ADDRSTRLEN)
-		return set_error(err, -EINVAL, "%.300s: no IPv6 address",
+		return set_error(err, -EINVAL, "%.300s: not an IPv6 address",
 				 entry);
 	memcpy(nm->name, s + 1, len);
 	nm->name[len] = '\0';
@@ -86,12 +86,12 @@ static int parse_bracketed(const char *entry, const char *s,
 	nm->kind = RESOLVE_ADDR;
 	if (!strchr(nm->name, ':') ||
 	    resolve_addr_parse(nm->name, nm->port, &a) < 0)
-		return set_error(err, -EINVAL, "%.300s: no usable IPv6 address",
-				 entry);
+		return set_error(err, -EINVAL,
+				 "%.300s: not a usable IPv6 address", entry);
 	return 0;
 }
 
-/* NAME[:PORT]; a literal IPv4 address is one that needs no lookup. */
+/* Parses NAME[:PORT]; a literal IPv4 address becomes RESOLVE_ADDR. */
 static int parse_host(const char *entry, const char *s, struct resolve_name *nm,
 		      struct error *err)
 {
@@ -111,15 +111,16 @@ static int parse_host(const char *entry, const char *s, struct resolve_name *nm,
 	memcpy(nm->name, s, len);
 	nm->name[len] = '\0';
 	if (!is_name(nm->name))
-		return set_error(err, -EINVAL, "%.300s: no host name", entry);
+		return set_error(err, -EINVAL, "%.300s: not a host name",
+				 entry);
 	if (colon && parse_port(entry, colon + 1, &nm->port, err) < 0)
 		return -EINVAL;
 	if (!is_numeric(nm->name))
 		return 0;
 	nm->kind = RESOLVE_ADDR;
 	if (resolve_addr_parse(nm->name, nm->port, &a) < 0)
-		return set_error(err, -EINVAL, "%.300s: no usable IPv4 address",
-				 entry);
+		return set_error(err, -EINVAL,
+				 "%.300s: not a usable IPv4 address", entry);
 	return 0;
 }
 
@@ -130,7 +131,7 @@ static int parse_srv(const char *entry, const char *s, struct resolve_name *nm,
 
 	if (strchr(s, ':'))
 		return set_error(err, -EINVAL,
-				 "%.300s: the records of srv: have the port",
+				 "%.300s: srv: takes no port, its records do",
 				 entry);
 	if (strlen(s) >= sizeof(nm->name))
 		return set_error(err, -EINVAL,
@@ -169,7 +170,7 @@ static bool is_usable(const struct resolve_addr *a)
 	if (IN6_IS_ADDR_UNSPECIFIED((const struct in6_addr *)a->ip) ||
 	    a->ip[0] == 0xff)
 		return false;
-	/* Link-local ones mean nothing without the link. */
+	/* A link-local address means nothing without its link. */
 	return !(a->ip[0] == 0xfe && (a->ip[1] & 0xc0) == 0x80);
 }
 
@@ -210,7 +211,7 @@ char *resolve_addr_text(const struct resolve_addr *a,
 	return out;
 }
 
-/* What cannot be a member's address is left out. */
+/* Leaves out addresses that no member can have. */
 static int add(struct resolve_result *res, int family, const void *ip,
 	       uint16_t port)
 {
@@ -244,7 +245,8 @@ static int failed(struct resolve_result *res, int r, const char *why)
 
 struct resolver {
 	struct __res_state st;
-	bool own_server; /* not the system's, nor /etc/hosts */
+	bool own_server; /* a given server, without the system's servers and
+			    /etc/hosts */
 	const int *stop;
 	uint64_t deadline_ms;
 	unsigned char msg[NS_MAXMSG];
@@ -304,7 +306,7 @@ static int query(struct resolver *rs, const char *name, ns_type type,
 	return 0;
 }
 
-/* An A or AAAA record; others are passed over. */
+/* Adds an A or AAAA record; ignores others. */
 static int add_record(const ns_rr *rr, uint16_t port,
 		      struct resolve_result *res)
 {
@@ -390,7 +392,7 @@ struct srv_target {
 	bool found;
 };
 
-/* -ENOMEM, -EBADMSG. A target "." says that there is none. */
+/* -ENOMEM, -EBADMSG. A target "." means that the service is not available. */
 static int read_targets(ns_msg *msg, struct srv_target *v, size_t *ret_n)
 {
 	int count = ns_msg_count(*msg, ns_s_an);
@@ -410,7 +412,7 @@ static int read_targets(ns_msg *msg, struct srv_target *v, size_t *ret_n)
 		if (dn_expand(ns_msg_base(*msg), ns_msg_end(*msg), data + 6,
 			      v[n].name, sizeof(v[n].name)) < 0)
 			return -EBADMSG;
-		/* The root's name is "". */
+		/* dn_expand() gives "" for the root. */
 		if (v[n].port && v[n].name[0] && is_name(v[n].name))
 			n++;
 	}
@@ -418,7 +420,7 @@ static int read_targets(ns_msg *msg, struct srv_target *v, size_t *ret_n)
 	return 0;
 }
 
-/* What the server sent along of its own accord. */
+/* Adds the addresses that the server sent along with its answer. */
 static int add_additional(ns_msg *msg, struct srv_target *v, size_t n,
 			  struct resolve_result *res)
 {
@@ -427,7 +429,7 @@ static int add_additional(ns_msg *msg, struct srv_target *v, size_t n,
 
 	for (int i = 0; i < ns_msg_count(*msg, ns_s_ar); i++) {
 		if (ns_parserr(msg, ns_s_ar, i, &rr) < 0)
-			return 0; /* then they are asked for */
+			return 0; /* ask_targets() looks up the rest */
 		if (ns_rr_type(rr) != ns_t_a && ns_rr_type(rr) != ns_t_aaaa)
 			continue;
 		for (size_t k = 0; r == 0 && k < n; k++) {
@@ -442,7 +444,8 @@ static int add_additional(ns_msg *msg, struct srv_target *v, size_t n,
 	return r;
 }
 
-/* Where time runs out, the next lookup begins elsewhere. */
+/* Begins at a changing target, so that the next lookup covers others if time
+ * runs out. */
 static int ask_targets(struct resolver *rs, const struct srv_target *v,
 		       size_t n, struct resolve_result *res)
 {
@@ -457,7 +460,7 @@ static int ask_targets(struct resolver *rs, const struct srv_target *v,
 		if (out_of_time(rs)) {
 			res->partial = true;
 			return failed(res, res->n ? 0 : -ETIMEDOUT,
-				      "too many targets for the time");
+				      "no time left to look up all targets");
 		}
 		r = ask(rs, t->name, t->port, res);
 		if (r == -ENOMEM)
@@ -480,7 +483,7 @@ static int run_srv(struct resolver *rs, const char *name,
 
 	if (r < 0)
 		return r;
-	/* At most as many as 64 KiB hold. */
+	/* A message of 64 KiB limits the number. */
 	v = calloc((size_t)ns_msg_count(msg, ns_s_an) + 1, sizeof(*v));
 	if (!v)
 		return -ENOMEM;

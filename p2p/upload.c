@@ -1,4 +1,4 @@
-/* Requests of other nodes. */
+/* Requests of other members. */
 #include <errno.h>
 #include <string.h>
 
@@ -9,7 +9,8 @@
 #include "http/url.h"
 #include "p2p/peers-private.h"
 
-/* Past slots requests are sent elsewhere; past this many times that, away. */
+/* Beyond upload_slots, requests are redirected; beyond so many times that, they
+ * get a 503. */
 #define HARD_FACTOR 4
 #define INFORM_MS   500
 
@@ -29,16 +30,15 @@ struct serving {
 	struct list node; /* in peers.serves */
 	struct peers *p;
 	struct http_req *rq;  /* NULL: gone, or being answered */
-	struct partner *from; /* NULL: unknown; a reference */
+	struct partner *from; /* NULL: not known; a reference */
 	struct blob_key key;
-	uint64_t size; /* 0 with HEAD */
+	uint64_t size; /* 0 on a HEAD */
 	uint64_t off, len;
 	uint32_t chunk;
 	bool head, fetch, insist;
-	struct http_req
-		*waits; /* being answered; upstream may keep it waiting */
+	struct http_req *waits; /* being answered; upstream may delay it */
 	uint64_t began_ms;
-	char *origin; /* NULL: none that is to be used */
+	char *origin; /* NULL: none, or not to be used */
 	/* On a worker. */
 	struct loop_job job;
 	int r;
@@ -50,7 +50,7 @@ static void count(const char *result)
 	metric_add(metric_get(&m_served, (const char *const[]){result}), 1);
 }
 
-/* ---- Whom a chunk was given to ---- */
+/* ---- Receivers of a chunk ---- */
 
 static struct list *given_bucket(struct peers *p, const struct blob_key *key,
 				 uint32_t chunk)
@@ -116,7 +116,8 @@ static void given_note(struct serving *s)
 	g->oldest = (g->oldest + 1) % GIVEN_MEMBERS;
 }
 
-/* How long a transfer to it takes of late, as far as can be seen. */
+/* Returns how long a transfer to the member takes at present, as far as is
+ * known. */
 static uint32_t pace_ms(const struct partner *w, uint64_t now)
 {
 	uint64_t open = w->open_to ? now - w->given_ms : 0;
@@ -124,8 +125,8 @@ static uint32_t pace_ms(const struct partner *w, uint64_t now)
 	return (uint32_t)min_u64(max_u64(w->took_ms, open), UINT32_MAX);
 }
 
-/* Who was given it and may give it to whoever asks now; NULL: nobody, or it is
- * better served here. */
+/* Chooses a receiver of the chunk to which the requester is redirected; NULL:
+ * none, or this node should serve it. */
 static struct partner *given_pick(const struct serving *s, struct given *g)
 {
 	const struct peers *p = s->p;
@@ -138,7 +139,7 @@ static struct partner *given_pick(const struct serving *s, struct given *g)
 		.to = to,
 		.n = g->n,
 		.turn = g->turn,
-		.load = p->nserves - 1, /* without this one */
+		.load = p->nserves - 1, /* without this request */
 		.times = g->times,
 		.fanout = p->nserves > slots && !s->insist ? 0 : fanout,
 		.margin = place_margin(nmembers),
@@ -150,7 +151,8 @@ static struct partner *given_pick(const struct serving *s, struct given *g)
 		const struct partner *w = g->to[i];
 
 		if (w == s->from)
-			return NULL; /* it could not keep it */
+			return NULL; /* it was given the chunk, but did not keep
+					it */
 		to[i] = (struct place_receiver){
 			.load = w->load,
 			.pace_ms = pace_ms(w, now),
@@ -203,7 +205,7 @@ static void on_gone(struct http_req *rq)
 {
 	struct serving *s = http_req_data(rq);
 
-	s->rq = NULL; /* the job's end frees */
+	s->rq = NULL; /* looked_up() frees s */
 	http_release(rq);
 }
 
@@ -257,7 +259,7 @@ static bool is_present(const struct serving *s)
 	return blob_next_missing(s->blob, s->chunk) > last;
 }
 
-/* Sends who asks to another who has it, if there are too many. */
+/* Redirects the requester if given_pick() returns a receiver of the chunk. */
 static bool send_away(struct serving *s)
 {
 	struct peers *p = s->p;
@@ -304,7 +306,8 @@ static void answer(struct serving *s)
 	const struct partner *at;
 
 	if (s->r < 0) {
-		refuse(s, 404, "BLOB_UNKNOWN", "not known here");
+		refuse(s, 404, "BLOB_UNKNOWN",
+		       "this node does not know the blob");
 		return;
 	}
 	if (s->head) {
@@ -312,7 +315,8 @@ static void answer(struct serving *s)
 
 		if (blob_cached_bytes(s->blob) == 0 && blob_size(s->blob) > 0 &&
 		    blob_missing(s->blob) > 0) {
-			refuse(s, 404, "BLOB_UNKNOWN", "nothing of it is here");
+			refuse(s, 404, "BLOB_UNKNOWN",
+			       "this node has no chunk of the blob");
 			return;
 		}
 		rq = steal_ptr(&s->rq);
@@ -324,7 +328,8 @@ static void answer(struct serving *s)
 	}
 	if (s->len == 0 || s->off > blob_size(s->blob) ||
 	    s->len > blob_size(s->blob) - s->off) {
-		refuse(s, 416, "RANGE_INVALID", "no such range");
+		refuse(s, 416, "RANGE_INVALID",
+		       "the range is not within the blob");
 		return;
 	}
 	tell_state(s);
@@ -335,15 +340,17 @@ static void answer(struct serving *s)
 	}
 	at = ask_at(p, &s->key, s->chunk);
 	if (!s->fetch && (!at || at == s->from)) {
-		refuse(s, 404, "BLOB_UNKNOWN", "not here");
+		refuse(s, 404, "BLOB_UNKNOWN",
+		       "this node does not have the range");
 		return;
 	}
-	/* Two that wait for each other: the one with the lesser name fetches.
-	 */
+	/* Two members wait for each other: the one with the lesser id
+	 * fetches. */
 	if (at && at == s->from &&
 	    (strcmp(p->cfg.members.id, at->mb->id) > 0 ||
 	     !asks_yield(p, &s->key, s->chunk, at, true))) {
-		refuse(s, 503, "UNAVAILABLE", "waits for who asks");
+		refuse(s, 503, "UNAVAILABLE",
+		       "this node waits for the requester");
 		return;
 	}
 	if (send_away(s))
@@ -379,9 +386,9 @@ static void looked_up(struct loop_job *j)
 	peers_job_ended(p);
 }
 
-/* They who wait for upstream hear that we are at it. That we wait for another
- * member ourselves is nothing to wait for: who asked us to fetch thinks that
- * those before us are not fit, and may be right. */
+/* A request that waits for upstream gets a 102 (Processing) twice a second. A
+ * request for which this node waits at another member gets none: the requester
+ * judged the members before this one unfit, and may be right. */
 void serve_tick(struct peers *p, uint64_t now)
 {
 	if (now - p->informed_ms < INFORM_MS)
@@ -448,7 +455,7 @@ static void handle_blob(struct peers *p, struct http_req *rq, char *origin)
 	if (!text || blob_text_parse(text, &s->key, &s->size) < 0 ||
 	    parse_range(rq, s) < 0) {
 		refuse(s, 400, "UNSUPPORTED",
-		       "not what a member asks: Peerd-Blob and one range");
+		       "Peerd-Blob or Range is missing or malformed");
 		return;
 	}
 	if (p->nserves > slots * HARD_FACTOR) {
@@ -525,15 +532,16 @@ void peers_handle(struct peers *p, struct http_req *rq)
 		http_reply_error(rq, 404, "UNSUPPORTED", "no such route");
 	} else if (!get) {
 		http_header_add(rq, "Allow", "GET, HEAD");
-		http_reply_error(rq, 405, "UNSUPPORTED", "blobs are read");
+		http_reply_error(rq, 405, "UNSUPPORTED",
+				 "only GET and HEAD are allowed");
 	} else if (!is_one(rq, "Peerd-Hop")) {
 		http_reply_error(rq, 400, "UNSUPPORTED",
-				 "members say Peerd-Hop: 1");
+				 "the header Peerd-Hop: 1 is missing");
 	} else if (path[1] == 'v') {
 		handle_v2(p, rq);
 	} else {
-		/* A URL is only served to others if it is known here: what a
-		 * member names is not fetched for it. */
+		/* A URL is served only if this node knows it already; a URL
+		 * that a member names is not fetched. */
 		handle_blob(p, rq, NULL);
 	}
 }

@@ -1,5 +1,5 @@
-/* Which blobs are in memory: a hash table of those somebody refers to, and a
- * few idle ones. The index knows the rest. */
+/* The blobs in memory: a hash table of those with references, and a few idle
+ * ones. The index knows the rest. */
 #include "store/store-private.h"
 
 #include <errno.h>
@@ -83,7 +83,7 @@ static void blob_free(struct blob *b)
 	free(b);
 }
 
-/* blob_free() closes it. mu is held. */
+/* Takes b's file off store.files; blob_free() closes it. mu is held. */
 static void file_gone_locked(struct blob *b)
 {
 	if (b->fd < 0)
@@ -102,7 +102,7 @@ static void free_all(struct list *dead)
 	}
 }
 
-/* Its last use is written later. mu is held. */
+/* Notes b's last use for a later commit. mu is held. */
 static void note_touch(struct store *s, struct blob *b)
 {
 	uint64_t last = blob_last_use_s(b);
@@ -187,7 +187,7 @@ void blob_unref(struct blob **bp)
 		if (b->hashed) {
 			list_add_tail(&s->idle, &b->idle);
 			s->nidle++;
-			/* Who lent its file has not given it back. */
+			/* Any use left is one that its borrower did not end. */
 			STORE(&b->fd_uses, 0);
 			trim_idle_locked(s, MAX_IDLE_BLOBS, &dead);
 		} else {
@@ -288,7 +288,7 @@ static int load_origins(struct store *s, struct blob *b,
 	return 0;
 }
 
-/* Nobody else looks at b yet: it is `loading`. */
+/* Reads b from the index. No other thread uses b yet: it is `loading`. */
 static int load(struct store *s, struct blob *b)
 {
 	uint8_t bkey[INDEX_BKEY];
@@ -319,7 +319,7 @@ static int load(struct store *s, struct blob *b)
 	return 0;
 }
 
-/* A blob that the index does not know. mu is held. */
+/* Sets up a blob that the index does not know. mu is held. */
 static void init_new_locked(struct store *s, struct blob *b)
 {
 	struct digest none;
@@ -336,9 +336,9 @@ static void init_new_locked(struct store *s, struct blob *b)
 	blob_dirty_locked(b);
 }
 
-/* Finds the blob in memory, or puts one there and reads the index for it.
- * *ret_absent: the index has none; *ret is then still loading, for the caller
- * to fill and to end with end_load(). Takes a reference. */
+/* Finds the blob in memory, or puts it there from the index. *ret_absent (only
+ * with keep): the index has no record; *ret is then still loading, and the
+ * caller must fill it and clear `loading`. Takes a reference. */
 static int get_or_load(struct store *s, const struct blob_key *key, bool keep,
 		       struct blob **ret, bool *ret_absent)
 {
@@ -454,8 +454,8 @@ static bool any_claimed(const struct blob *b)
 	return false;
 }
 
-/* Puts a blob of another size in old's place. Whoever still holds old gets
- * -ESTALE from it. Takes over the caller's reference to old. */
+/* Replaces old by a blob of another size. Other holders of old get -ESTALE from
+ * it. Takes over the caller's reference to old. */
 static int replace(struct store *s, struct blob *old, uint64_t size,
 		   struct blob **ret)
 {
@@ -561,7 +561,7 @@ static int open_made(struct store *s, const char *path)
 	return fd == -1 ? -errno : fd;
 }
 
-/* *ret_size is how long the file was when it was found. */
+/* *ret_size is the length at which the file was found. */
 static int open_file(struct blob *b, bool make, uint64_t *ret_size,
 		     bool *ret_made)
 {
@@ -593,7 +593,7 @@ static int open_file(struct blob *b, bool make, uint64_t *ret_size,
 	return steal_fd(&fd);
 }
 
-/* Drops what lies beyond the length that the file was found with. */
+/* Drops the chunks beyond the length at which the file was found. */
 static unsigned int drop_beyond(struct blob *b, uint64_t length)
 {
 	unsigned int n = 0;
@@ -614,8 +614,8 @@ static unsigned int drop_beyond(struct blob *b, uint64_t length)
 	return n;
 }
 
-/* Takes files that nobody uses and that need no flush, in order, until `keep`
- * are left. Those that stay go to the end. mu is held. */
+/* Takes up to CLOSE_AT_ONCE files that nobody uses and that need no flush, in
+ * order, until `keep` are left. Files in use move to the end. mu is held. */
 static int take_unused_locked(struct store *s, unsigned int keep,
 			      int ret_fds[CLOSE_AT_ONCE])
 {
@@ -630,7 +630,8 @@ static int take_unused_locked(struct store *s, unsigned int keep,
 		list_add_tail(&s->files, &b->file);
 		if (b->in_dirty || b->in_cycle)
 			continue;
-		/* In this order, and blob_fd() in the other. */
+		/* Writes fd, then reads fd_uses; blob_fd() writes fd_uses, then
+		 * reads fd. So one of the two sees the other. */
 		__atomic_store_n(&b->fd, -1, __ATOMIC_SEQ_CST);
 		if (__atomic_load_n(&b->fd_uses, __ATOMIC_SEQ_CST) > 0) {
 			STORE_REL(&b->fd, fd);
@@ -710,7 +711,7 @@ static int open_blob(struct blob *b, bool make)
 		char hex[DIGEST_HEX_SIZE];
 
 		log_warn("a cache file is missing or too short; "
-			 "what it lacks is fetched again",
+			 "the next reads fetch the lost chunks",
 			 LS("blob", digest_hex(&b->key.id, hex)),
 			 LU("chunks", dropped));
 	}
@@ -731,7 +732,7 @@ int blob_fd(struct blob *b, bool make)
 	return fd;
 }
 
-/* ---- A name that nobody may load ---- */
+/* ---- A key that nobody may load ---- */
 
 bool blob_reserve(struct store *s, const struct blob_key *key)
 {

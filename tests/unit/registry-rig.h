@@ -29,7 +29,7 @@ struct reg_rig {
 	bool starting; /* inside a call that must not call back */
 };
 
-/* First of all; VERBOSE=1 shows what is logged. */
+/* Sets up the log; call it first. VERBOSE=1 shows the log. */
 static inline void rig_log(void)
 {
 	int fd = open("/dev/null", O_WRONLY | O_CLOEXEC);

@@ -1,4 +1,4 @@
-/* Files of a test's own, below a directory that it made. */
+/* Files in a test's own directory. */
 #ifndef TESTS_SCRATCH_H
 #define TESTS_SCRATCH_H
 
@@ -7,7 +7,7 @@
 
 #include "base/util.h"
 
-/* The last eight stay as they are. */
+/* The last eight results stay valid. */
 static inline const char *path_below(const char *top, const char *name)
 {
 	static char path[8][160];

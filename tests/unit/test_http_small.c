@@ -3,12 +3,12 @@
 
 #define LIMIT 5
 
-/* A request, and what came of it. */
+/* A request and its result. */
 struct one {
 	struct http_small s;
 	struct rig *rig;
 	const char *again; /* a URL to ask from done() */
-	bool cancel;	   /* what is asked from there, at once */
+	bool cancel;	   /* cancel that request at once */
 	int dones, r, status;
 	int64_t content_length;
 	size_t len;
@@ -26,7 +26,7 @@ static int start_cut(struct one *o, const char *url, bool cut)
 	o->dones = 0;
 	o->rig->running++;
 	r = http_small_start(&o->s, o->rig->client, &rq, LIMIT, cut, on_done);
-	EQ(o->dones, 0); /* never from inside */
+	EQ(o->dones, 0); /* never from inside the call */
 	EQ(o->s.x != NULL, r == 0);
 	if (r < 0)
 		o->rig->running--;
@@ -70,7 +70,7 @@ static void run_cut(struct bench *b, struct one *o, const char *path, bool cut)
 	EQ(o->dones, 1);
 }
 
-/* The path says what: /STATUS/BYTES of body. */
+/* The path selects the answer: /STATUS/BYTES of body. */
 static void play(struct server *s, int fd, int nth)
 {
 	char text[256];
@@ -152,7 +152,7 @@ static void test_refused(void)
 	OK(o.why);
 	EQ(start_cut(&o, "no URL", false), -EINVAL);
 	EQ(o.dones, 0);
-	http_small_cancel(&o.s); /* none is under way: harmless */
+	http_small_cancel(&o.s); /* no request is open: does nothing */
 	rig_release(&b.rig);
 }
 
@@ -173,8 +173,8 @@ static void test_cancel(void)
 	bench_release(&b);
 }
 
-/* done() may start it again, and cancel that: the body that it was given stays
- * as it is. */
+/* done() may start the request again, and cancel it: the answer that done() got
+ * does not change. */
 static void test_again_from_done(void)
 {
 	struct bench b;
@@ -194,7 +194,7 @@ static void test_again_from_done(void)
 	bench_release(&b);
 }
 
-/* What is under way ends with the client. */
+/* An open request ends with the client. */
 static void test_client_free(void)
 {
 	struct bench b;

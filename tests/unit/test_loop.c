@@ -121,7 +121,7 @@ static void test_post_again_from_run(void)
 	loop_free(&l);
 }
 
-/* Posted by many threads as often as they like. */
+/* A task that many threads post again and again. */
 static struct shared {
 	struct loop_task task;
 	struct loop *loop;
@@ -151,8 +151,8 @@ static void *post_shared(void *arg)
 	return NULL;
 }
 
-/* A task that is queued already is not queued twice, and no post is lost: run()
- * sees what was done before it. */
+/* A queued task is not queued twice, and no post is lost: run() sees all that
+ * was written before the post. */
 static void test_post_what_is_queued(void)
 {
 	pthread_t t[POSTERS];
@@ -168,7 +168,7 @@ static void test_post_what_is_queued(void)
 	EQ(shared.seen, POSTERS * PER_POST);
 
 	shared.runs = 0;
-	loop_free(&shared.loop); /* what came after the last run() */
+	loop_free(&shared.loop); /* runs posts that came after the last run() */
 	OK(shared.runs <= 1);
 	shared.loop = new_loop();
 	shared.runs = 0;
@@ -191,9 +191,9 @@ static void first_run(struct loop_task *t)
 	struct canceler *c = container_of(t, struct canceler, first);
 
 	c->ran[c->n++] = '1';
-	loop_cancel(c->loop, &c->second); /* of this very turn */
+	loop_cancel(c->loop, &c->second); /* queued for this same turn */
 	loop_cancel(c->loop, &c->second);
-	loop_cancel(c->loop, t); /* runs already: harmless */
+	loop_cancel(c->loop, t); /* it already runs: does nothing */
 }
 
 static void second_run(struct loop_task *t)
@@ -219,7 +219,7 @@ static void test_cancel(void)
 			     .third = {.run = third_run},
 			     .loop = new_loop()};
 
-	loop_cancel(c.loop, &c.second); /* never queued: harmless */
+	loop_cancel(c.loop, &c.second); /* never queued: does nothing */
 	loop_post(c.loop, &c.first);
 	loop_post(c.loop, &c.second);
 	loop_post(c.loop, &c.third);

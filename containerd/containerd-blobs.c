@@ -83,15 +83,11 @@ struct ctr_blobs {
 
 static int digests_add(struct digests *l, const struct digest *d)
 {
-	if (l->n == l->cap) {
-		size_t cap = l->cap ? l->cap * 2 : 64;
-		void *v = reallocarray(l->v, cap, sizeof(*l->v));
+	void *v = array_grow(l->v, l->n, &l->cap, sizeof(*l->v));
 
-		if (!v)
-			return -ENOMEM;
-		l->v = v;
-		l->cap = cap;
-	}
+	if (!v)
+		return -ENOMEM;
+	l->v = v;
 	l->v[l->n++] = *d;
 	return 0;
 }

@@ -221,16 +221,11 @@ struct key_list {
 static int add_key(void *arg, const struct blob_info *info)
 {
 	struct key_list *l = arg;
+	void *v = array_grow(l->v, l->n, &l->cap, sizeof(*l->v));
 
-	if (l->n == l->cap) {
-		size_t cap = l->cap ? l->cap * 2 : 64;
-		struct blob_key *v = reallocarray(l->v, cap, sizeof(*v));
-
-		if (!v)
-			return -ENOMEM;
-		l->v = v;
-		l->cap = cap;
-	}
+	if (!v)
+		return -ENOMEM;
+	l->v = v;
 	l->v[l->n++] = info->key;
 	return 0;
 }

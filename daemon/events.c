@@ -10,10 +10,12 @@
 #include "base/cleanup.h"
 #include "base/json.h"
 #include "base/log.h"
+#include "http/small.h"
 
 #define MAX_MESSAGE	 1024
 #define MAX_QUEUE	 16
 #define MAX_TOKEN_BYTES	 65536
+#define MAX_REPLY	 255 /* bytes of an answer that are kept for the log */
 #define MAX_ATTEMPTS	 12
 #define REFUSED_ATTEMPTS 4
 /* A state that flaps must not fill the API server: so many requests at
@@ -49,7 +51,7 @@ struct events {
 
 	uv_timer_t timer;
 	struct loop_job job;
-	struct http_exchange *exchange;
+	struct http_small request;
 	enum phase phase;
 	bool closing;
 	unsigned users; /* handle, job and exchange that still call back */
@@ -63,8 +65,6 @@ struct events {
 	char *token; /* belongs to the job meanwhile */
 	int token_error;
 	int status;
-	char reply[256]; /* the beginning of an answer, for the log */
-	size_t reply_len;
 
 	bool refused; /* each of these was logged */
 	bool failing;
@@ -232,28 +232,6 @@ static void try_again(struct events *ev, uint32_t retry_after_s,
 
 /* ---- One request ---- */
 
-static int on_head(void *arg, struct http_exchange *x,
-		   const struct http_response *res)
-{
-	struct events *ev = arg;
-
-	(void)x;
-	ev->status = res->status;
-	return 0;
-}
-
-static int on_data(void *arg, struct http_exchange *x, const void *bytes,
-		   size_t len)
-{
-	struct events *ev = arg;
-	size_t n = min_u64(len, sizeof(ev->reply) - 1 - ev->reply_len);
-
-	(void)x;
-	memcpy(ev->reply + ev->reply_len, bytes, n);
-	ev->reply_len += n;
-	return 0;
-}
-
 static void sent(struct events *ev)
 {
 	if (ev->failing || ev->refused)
@@ -265,7 +243,7 @@ static void sent(struct events *ev)
 
 /* No such right (yet: the role may be bound after the pod was started), or a
  * token that is no longer good. It is read anew for each attempt. */
-static void refused(struct events *ev)
+static void refused(struct events *ev, const char *reply)
 {
 	struct k8s_event *e = &ev->queue[0];
 
@@ -276,43 +254,43 @@ static void refused(struct events *ev)
 	if (!ev->refused)
 		log_warn("the Kubernetes API refuses events; given up",
 			 LS("url", ev->url), LI("status", ev->status),
-			 LS("why", ev->reply));
+			 LS("why", reply));
 	ev->refused = true;
 	drop_first(ev);
 	ev->phase = IDLE;
 }
 
-static void answered(struct events *ev, struct http_exchange *x)
+static void answered(struct events *ev, const struct http_answer *a)
 {
 	struct k8s_event *e = &ev->queue[0];
-	int status = ev->status;
+	const char *reply = a->body.data ? a->body.data : "";
+	int status = a->status;
 
-	ev->reply[ev->reply_len] = '\0';
 	if (status / 100 == 2 || (status == 409 && e->attempts > 1)) {
 		sent(ev);
 	} else if (status == 409) {
 		name_entry(ev, e);
-		try_again(ev, 0, ev->reply);
+		try_again(ev, 0, reply);
 	} else if (status == 401 || status == 403 || status == 404) {
-		refused(ev);
+		refused(ev, reply);
 	} else if (status == 408 || status == 429 || status >= 500) {
-		try_again(ev, http_retry_after_s(x), ev->reply);
+		try_again(ev, http_retry_after_s(a->x), reply);
 	} else {
-		log_dropped(ev, e, ev->reply);
+		log_dropped(ev, e, reply);
 		drop_first(ev);
 		ev->phase = IDLE;
 	}
 }
 
-static void on_done(void *arg, struct http_exchange *x, int r, const char *why)
+static void on_done(struct http_small *s, struct http_answer *a)
 {
-	struct events *ev = arg;
+	struct events *ev = container_of(s, struct events, request);
 
-	ev->exchange = NULL;
-	if (!ev->closing && r < 0)
-		try_again(ev, 0, why);
+	ev->status = a->status;
+	if (!ev->closing && a->r < 0)
+		try_again(ev, 0, a->why);
 	else if (!ev->closing)
-		answered(ev, x);
+		answered(ev, a);
 	if (!ev->closing && ev->phase == IDLE)
 		step(ev);
 	user_gone(ev);
@@ -320,8 +298,6 @@ static void on_done(void *arg, struct http_exchange *x, int r, const char *why)
 
 static int start_request(struct events *ev)
 {
-	static const struct http_callbacks cb = {
-		.head = on_head, .data = on_data, .done = on_done};
 	CLEANUP(buf_release) struct buf body = BUF_INIT(16384);
 	CLEANUP(buf_release) struct buf auth = BUF_INIT(MAX_TOKEN_BYTES + 64);
 	const struct http_header headers[] = {
@@ -352,9 +328,8 @@ static int start_request(struct events *ev)
 	h[0].value = auth.data;
 	rq.body = body.data;
 	rq.body_len = body.len;
-	ev->status = 0;
-	ev->reply_len = 0;
-	r = http_start(ev->client, &rq, &cb, ev, &ev->exchange);
+	r = http_small_start(&ev->request, ev->client, &rq, MAX_REPLY, true,
+			     on_done);
 	explicit_bzero(auth.data, auth.len);
 	return r;
 }
@@ -624,6 +599,5 @@ void events_free(struct events **evp)
 	ev->closing = true;
 	ev->nqueue = 0;
 	uv_close((uv_handle_t *)&ev->timer, on_timer_closed);
-	if (ev->exchange)
-		http_cancel(ev->exchange);
+	http_small_cancel(&ev->request);
 }

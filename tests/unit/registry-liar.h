@@ -41,28 +41,6 @@ static inline void content_init(void)
 	}
 }
 
-static inline bool liar_read(int fd, char *buf, size_t size)
-{
-	size_t len = 0, want = SIZE_MAX;
-
-	while (len < want) {
-		ssize_t n = recv(fd, buf + len, size - 1 - len, 0);
-		const char *end, *cl;
-
-		if (n <= 0)
-			return false;
-		len += (size_t)n;
-		buf[len] = '\0';
-		end = strstr(buf, "\r\n\r\n");
-		cl = strcasestr(buf, "\r\nContent-Length:");
-		if (end)
-			want = (size_t)(end - buf) + 4 +
-			       (cl && cl < end ? strtoul(cl + 17, NULL, 10)
-					       : 0);
-	}
-	return true;
-}
-
 static inline void liar_script(struct server *s, int fd, int nth)
 {
 	struct liar *l = container_of(s, struct liar, server);
@@ -70,7 +48,7 @@ static inline void liar_script(struct server *s, int fd, int nth)
 	bool more = true;
 
 	(void)nth;
-	while (more && liar_read(fd, req, 65536)) {
+	while (more && server_recv(fd, req, 65536)) {
 		int n;
 
 		(void)pthread_mutex_lock(&l->mu);

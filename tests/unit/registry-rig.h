@@ -5,7 +5,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <ftw.h>
 #include <sys/stat.h>
 
 #include "base/buf.h"
@@ -14,6 +13,7 @@
 #include "http/client.h"
 #include "registry/registry.h"
 #include "store/store.h"
+#include "tests/unit/scratch.h"
 #include "tests/unit/tap.h"
 
 #define RIG_DEADLINE_MS 60000
@@ -29,13 +29,14 @@ struct reg_rig {
 	bool starting; /* inside a call that must not call back */
 };
 
-static inline int rig_remove(const char *path, const struct stat *st, int flag,
-			     struct FTW *ftw)
+/* Sets up the log; call it first. VERBOSE=1 shows the log. */
+static inline void rig_log(void)
 {
-	(void)st;
-	(void)flag;
-	(void)ftw;
-	return remove(path);
+	int fd = open("/dev/null", O_WRONLY | O_CLOEXEC);
+
+	log_init(LOG_DEBUG, LOG_FORMAT_JSON, "test", "0");
+	if (!getenv("VERBOSE"))
+		log_set_fd(fd);
 }
 
 static inline void rig_make_dir(char *dir, size_t size)
@@ -46,11 +47,6 @@ static inline void rig_make_dir(char *dir, size_t size)
 		       tmp ? tmp : "/tmp");
 	if (!mkdtemp(dir))
 		BAIL("mkdtemp");
-}
-
-static inline void rig_remove_dir(const char *dir)
-{
-	(void)nftw(dir, rig_remove, 16, FTW_DEPTH | FTW_PHYS);
 }
 
 static inline void rig_write_file(const char *dir, const char *name,
@@ -106,7 +102,7 @@ static inline void rig_close(struct reg_rig *g)
 	http_client_free(&g->client);
 	loop_free(&g->loop);
 	store_close(&g->store);
-	rig_remove_dir(g->dir);
+	remove_tree(g->dir);
 }
 
 static inline void rig_begin(struct reg_rig *g)

@@ -132,15 +132,14 @@ static inline int server_connections(struct server *s)
 
 /* --- For scripts ---------------------------------------------------------- */
 
-/* Reads a head and the body that its Content-Length announces, into
- * s->request. False at the end of the connection. */
-static inline bool server_read(struct server *s, int fd)
+/* Reads a head and the body that its Content-Length announces. False at the end
+ * of the connection. */
+static inline bool server_recv(int fd, char *buf, size_t size)
 {
-	char buf[sizeof(s->request)];
 	size_t len = 0, want = SIZE_MAX;
 
 	while (len < want) {
-		ssize_t n = recv(fd, buf + len, sizeof(buf) - 1 - len, 0);
+		ssize_t n = recv(fd, buf + len, size - 1 - len, 0);
 		const char *end, *cl;
 
 		if (n <= 0)
@@ -154,8 +153,18 @@ static inline bool server_read(struct server *s, int fd)
 			       (cl && cl < end ? strtoul(cl + 17, NULL, 10)
 					       : 0);
 	}
+	return true;
+}
+
+/* The same, into s->request. */
+static inline bool server_read(struct server *s, int fd)
+{
+	char buf[sizeof(s->request)];
+
+	if (!server_recv(fd, buf, sizeof(buf)))
+		return false;
 	(void)pthread_mutex_lock(&s->mu);
-	memcpy(s->request, buf, len + 1);
+	memcpy(s->request, buf, strlen(buf) + 1);
 	(void)pthread_mutex_unlock(&s->mu);
 	return true;
 }

@@ -390,11 +390,7 @@ static void test_at_once(void)
 
 int main(void)
 {
-	int fd = open("/dev/null", O_WRONLY | O_CLOEXEC);
-
-	log_init(LOG_DEBUG, LOG_FORMAT_JSON, "test", "0");
-	if (!getenv("VERBOSE"))
-		log_set_fd(fd);
+	rig_log();
 	content_init();
 	RUN(test_values);
 	RUN(test_identity);
@@ -404,6 +400,5 @@ int main(void)
 	RUN(test_refusals);
 	RUN(test_unreachable);
 	RUN(test_at_once);
-	(void)close(fd);
 	return tap_done();
 }

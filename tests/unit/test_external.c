@@ -102,7 +102,7 @@ static uint64_t cached(struct store *s)
 static void check_whole(struct store *s, struct blob *b, uint64_t seed)
 {
 	uint8_t bits[2] = {0x55, 0x55};
-	uint64_t gen;
+	uint64_t gen, own = cached(s);
 	int fd = -1;
 
 	EQ(blob_size(b), SIZE);
@@ -123,7 +123,8 @@ static void check_whole(struct store *s, struct blob *b, uint64_t seed)
 	EQ(read_same(s, b, seed, SIZE - 1, 2), -EINVAL);
 	EQ(store_range_fd_now(s, b, 5, 2 * MIB, &fd, &gen), 0);
 	OK(fd_same(fd, seed, 5, 2 * MIB));
-	OK(store_gen_ok(b, gen));
+	/* The generation changes when the store drops its own chunks. */
+	OK(own > 0 || store_gen_ok(b, gen));
 	EQ(store_range_fd(s, b, 0, SIZE, &fd, &gen), 0);
 	OK(fd_same(fd, seed, 0, SIZE));
 	EQ(store_range_fd(s, b, 1, SIZE, &fd, &gen), -EINVAL);
@@ -680,8 +681,8 @@ static void test_crowd(void)
 	OK(c.right > 0);
 	put_ext(c.key, 1, SIZE);
 	EQ(store_external_changed(c.s, &c.key.id), 1);
-	check_whole(c.s, b, 1);
 	WAIT(cached(c.s) == 0);
+	check_whole(c.s, b, 1);
 	blob_unref(&b);
 	store_close(&c.s);
 }

@@ -11,6 +11,7 @@
 #include "containerd/hosts-private.h"
 #include "containerd/hosts.h"
 #include "containerd/toml.h"
+#include "tests/unit/scratch.h"
 #include "tests/unit/tap.h"
 
 #define MIRROR "http://127.0.0.1:5000"
@@ -92,20 +93,6 @@ static void forget(void)
 /* A directory for each test: TOP/certs.d, TOP/state. */
 
 static char top[256], certs[300], state[300];
-
-static int remove_entry(const char *path, const struct stat *st, int type,
-			struct FTW *ftw)
-{
-	(void)st;
-	(void)type;
-	(void)ftw;
-	return remove(path);
-}
-
-static void remove_tree(const char *path)
-{
-	(void)nftw(path, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
-}
 
 static void begin(void)
 {

@@ -1,11 +1,11 @@
 /* Against `openssl s_server -www`, with certificates made by the openssl
  * command. */
-#include <ftw.h>
 #include <signal.h>
 #include <spawn.h>
 #include <sys/wait.h>
 
 #include "tests/unit/http-rig.h"
+#include "tests/unit/scratch.h"
 
 extern char **environ;
 
@@ -13,12 +13,7 @@ static char dir[] = "/tmp/test-http-tls-XXXXXX";
 
 static const char *file(const char *name)
 {
-	static char path[8][128];
-	static unsigned int n;
-
-	n = (n + 1) % ARRAY_SIZE(path);
-	(void)snprintf(path[n], sizeof(path[n]), "%s/%s", dir, name);
-	return path[n];
+	return path_below(dir, name);
 }
 
 static bool sh(const char *script)
@@ -253,15 +248,6 @@ static void test_closed_in_handshake(void)
 	server_stop(&s);
 }
 
-static int remove_one(const char *path, const struct stat *st, int type,
-		      struct FTW *ftw)
-{
-	(void)st;
-	(void)type;
-	(void)ftw;
-	return remove(path);
-}
-
 int main(void)
 {
 	rig_environment();
@@ -276,6 +262,6 @@ int main(void)
 	RUN(test_trust_is_not_shared);
 	RUN(test_not_tls);
 	RUN(test_closed_in_handshake);
-	(void)nftw(dir, remove_one, 8, FTW_DEPTH | FTW_PHYS);
+	remove_tree(dir);
 	return tap_done();
 }

@@ -2,11 +2,12 @@
 #include "daemon/keys.c"
 
 /* cmd/ is no part of the library that tests are linked with. */
+#include "cmd/cli.c"
 #include "cmd/keys.c"
 
 #include <dirent.h>
-#include <ftw.h>
 
+#include "tests/unit/scratch.h"
 #include "tests/unit/tap.h"
 
 #define DAYS(s) ((double)(s) / 86400)
@@ -15,26 +16,12 @@ static char dir[64];
 
 static const char *at(const char *name)
 {
-	static char path[8][160];
-	static unsigned int n;
-
-	n = (n + 1) % ARRAY_SIZE(path);
-	(void)snprintf(path[n], sizeof(path[n]), "%s/%s", dir, name);
-	return path[n];
-}
-
-static int remove_one(const char *path, const struct stat *st, int type,
-		      struct FTW *ftw)
-{
-	(void)st;
-	(void)type;
-	(void)ftw;
-	return remove(path);
+	return path_below(dir, name);
 }
 
 static void clear(void)
 {
-	(void)nftw(dir, remove_one, 8, FTW_DEPTH | FTW_PHYS);
+	remove_tree(dir);
 }
 
 static void make_dir(void)
@@ -479,23 +466,11 @@ static void test_foreign_ca(void)
 
 /* ---- The command ---- */
 
-/* From cmd/main.c. */
-void command_help(const struct command *c, const struct option *table, size_t n)
-{
-	(void)c;
-	options_help(table, n, stdout);
-}
-
-int command_fail(int status, const char *text)
-{
-	(void)fprintf(stderr, "peerd: %s\n", text);
-	return status;
-}
-
 static int command(const char *a, const char *b, const char *c, const char *d,
 		   const char *e)
 {
-	static const struct command keys = {"keys", "", "", "", cmd_keys};
+	static const struct command keys = {"keys", " init|issue", "", "",
+					    cmd_keys};
 	const char *const from[] = {"keys", a, b, c, d, e};
 	char *argv[ARRAY_SIZE(from) + 1] = {0};
 	int argc = 0, status;

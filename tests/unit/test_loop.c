@@ -121,6 +121,112 @@ static void test_post_again_from_run(void)
 	loop_free(&l);
 }
 
+/* A task that many threads post again and again. */
+static struct shared {
+	struct loop_task task;
+	struct loop *loop;
+	int posts; /* atomic, relaxed */
+	int runs, seen;
+	bool inside;
+} shared;
+
+static void shared_run(struct loop_task *t)
+{
+	OK(t == &shared.task && !shared.inside);
+	shared.inside = true;
+	shared.runs++;
+	shared.seen = __atomic_load_n(&shared.posts, __ATOMIC_RELAXED);
+	if (shared.seen == POSTERS * PER_POST)
+		loop_stop(shared.loop);
+	shared.inside = false;
+}
+
+static void *post_shared(void *arg)
+{
+	(void)arg;
+	for (int i = 0; i < PER_POST; i++) {
+		(void)__atomic_add_fetch(&shared.posts, 1, __ATOMIC_RELAXED);
+		loop_post(shared.loop, &shared.task);
+	}
+	return NULL;
+}
+
+/* A queued task is not queued twice, and no post is lost: run() sees all that
+ * was written before the post. */
+static void test_post_what_is_queued(void)
+{
+	pthread_t t[POSTERS];
+
+	shared.loop = new_loop();
+	shared.task.run = shared_run;
+	for (int p = 0; p < POSTERS; p++)
+		if (pthread_create(&t[p], NULL, post_shared, NULL) != 0)
+			BAIL("pthread_create");
+	loop_run(shared.loop);
+	for (int p = 0; p < POSTERS; p++)
+		(void)pthread_join(t[p], NULL);
+	EQ(shared.seen, POSTERS * PER_POST);
+
+	shared.runs = 0;
+	loop_free(&shared.loop); /* runs posts that came after the last run() */
+	OK(shared.runs <= 1);
+	shared.loop = new_loop();
+	shared.runs = 0;
+	for (int i = 0; i < 3; i++)
+		loop_post(shared.loop, &shared.task);
+	EQ(shared.runs, 0);
+	loop_free(&shared.loop);
+	EQ(shared.runs, 1);
+}
+
+struct canceler {
+	struct loop_task first, second, third;
+	struct loop *loop;
+	char ran[8];
+	size_t n;
+};
+
+static void first_run(struct loop_task *t)
+{
+	struct canceler *c = container_of(t, struct canceler, first);
+
+	c->ran[c->n++] = '1';
+	loop_cancel(c->loop, &c->second); /* queued for this same turn */
+	loop_cancel(c->loop, &c->second);
+	loop_cancel(c->loop, t); /* it already runs: does nothing */
+}
+
+static void second_run(struct loop_task *t)
+{
+	struct canceler *c = container_of(t, struct canceler, second);
+
+	c->ran[c->n++] = '2';
+}
+
+static void third_run(struct loop_task *t)
+{
+	struct canceler *c = container_of(t, struct canceler, third);
+
+	c->ran[c->n++] = '3';
+	if (c->n == 2)
+		loop_post(c->loop, &c->second);
+}
+
+static void test_cancel(void)
+{
+	struct canceler c = {.first = {.run = first_run},
+			     .second = {.run = second_run},
+			     .third = {.run = third_run},
+			     .loop = new_loop()};
+
+	loop_cancel(c.loop, &c.second); /* never queued: does nothing */
+	loop_post(c.loop, &c.first);
+	loop_post(c.loop, &c.second);
+	loop_post(c.loop, &c.third);
+	loop_free(&c.loop);
+	STREQ(c.ran, "132");
+}
+
 struct ticker {
 	uv_timer_t timer;
 	struct loop *loop;
@@ -380,6 +486,8 @@ int main(void)
 {
 	RUN(test_posts_from_threads);
 	RUN(test_post_again_from_run);
+	RUN(test_post_what_is_queued);
+	RUN(test_cancel);
 	RUN(test_no_starvation);
 	RUN(test_jobs);
 	RUN(test_job_and_task_in_turn);

@@ -182,7 +182,7 @@ static void real_kill(struct real *s)
 static void real_stop(struct real *s)
 {
 	real_kill(s);
-	rig_remove_dir(s->dir);
+	remove_tree(s->dir);
 }
 
 /* ---- Pushing, with the HTTP client itself ---- */
@@ -702,11 +702,7 @@ static void test_config_file(void)
 
 int main(void)
 {
-	int fd = open("/dev/null", O_WRONLY | O_CLOEXEC);
-
-	log_init(LOG_DEBUG, LOG_FORMAT_JSON, "test", "0");
-	if (!getenv("VERBOSE"))
-		log_set_fd(fd);
+	rig_log();
 	RUN(test_open);
 	RUN(test_tag_moves);
 	RUN(test_unreachable);
@@ -717,6 +713,5 @@ int main(void)
 	RUN(test_tls);
 	RUN(test_unknown_host);
 	RUN(test_config_file);
-	(void)close(fd);
 	return tap_done();
 }

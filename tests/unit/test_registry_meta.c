@@ -585,11 +585,7 @@ static void test_sizes(void)
 
 int main(void)
 {
-	int fd = open("/dev/null", O_WRONLY | O_CLOEXEC);
-
-	log_init(LOG_DEBUG, LOG_FORMAT_JSON, "test", "0");
-	if (!getenv("VERBOSE"))
-		log_set_fd(fd);
+	rig_log();
 	content_init();
 	RUN(test_token);
 	RUN(test_token_with_login);
@@ -604,6 +600,5 @@ int main(void)
 	RUN(test_tag_pages);
 	RUN(test_bad_tags);
 	RUN(test_sizes);
-	(void)close(fd);
 	return tap_done();
 }

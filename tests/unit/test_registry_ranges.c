@@ -643,11 +643,7 @@ static void test_free_while_busy(void)
 
 int main(void)
 {
-	int fd = open("/dev/null", O_WRONLY | O_CLOEXEC);
-
-	log_init(LOG_DEBUG, LOG_FORMAT_JSON, "test", "0");
-	if (!getenv("VERBOSE"))
-		log_set_fd(fd);
+	rig_log();
 	content_init();
 	RUN(test_lies);
 	RUN(test_retry_after);
@@ -663,6 +659,5 @@ int main(void)
 	RUN(test_cancel);
 	RUN(test_deadline);
 	RUN(test_free_while_busy);
-	(void)close(fd);
 	return tap_done();
 }

@@ -426,11 +426,7 @@ static void test_no_leaks(void)
 
 int main(void)
 {
-	int fd = open("/dev/null", O_WRONLY | O_CLOEXEC);
-
-	log_init(LOG_DEBUG, LOG_FORMAT_JSON, "test", "0");
-	if (!getenv("VERBOSE"))
-		log_set_fd(fd);
+	rig_log();
 	content_init();
 	RUN(test_file);
 	RUN(test_versions);
@@ -442,6 +438,5 @@ int main(void)
 	RUN(test_bad_urls);
 	RUN(test_unreachable);
 	RUN(test_no_leaks);
-	(void)close(fd);
 	return tap_done();
 }

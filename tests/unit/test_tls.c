@@ -1,6 +1,5 @@
 /* The server with TLS, and the client for peers, against each other and
  * against what neither of them would do. */
-#include <ftw.h>
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 #include <sys/mman.h>
@@ -12,6 +11,7 @@
 #include "http/tls.h"
 #include "tests/unit/http-harness.h"
 #include "tests/unit/http-rig.h"
+#include "tests/unit/scratch.h"
 #include "tests/unit/tls-certs.h"
 
 #define BIG_SIZE ((size_t)64 << 20)
@@ -25,12 +25,7 @@ static int log_fd;
 
 static const char *file(const char *name)
 {
-	static char path[8][128];
-	static unsigned int n;
-
-	n = (n + 1) % ARRAY_SIZE(path);
-	(void)snprintf(path[n], sizeof(path[n]), "%s/%s", dir, name);
-	return path[n];
+	return path_below(dir, name);
 }
 
 /* ---- The server ---- */
@@ -1351,15 +1346,6 @@ static void make_big(void)
 	}
 }
 
-static int remove_one(const char *path, const struct stat *st, int type,
-		      struct FTW *ftw)
-{
-	(void)st;
-	(void)type;
-	(void)ftw;
-	return remove(path);
-}
-
 int main(void)
 {
 	rig_environment();
@@ -1409,7 +1395,7 @@ int main(void)
 	free(big);
 	(void)close(big_fd);
 	(void)close(log_fd);
-	(void)nftw(dir, remove_one, 8, FTW_DEPTH | FTW_PHYS);
+	remove_tree(dir);
 	remove_files();
 	return tap_done();
 }

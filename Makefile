@@ -40,17 +40,20 @@ PREFIX   ?= /usr/local
 DESTDIR  ?=
 FUZZ_SECONDS ?= 20
 
-FLOORS   := base store http registry p2p fs mount
+FLOORS   := base store http fetch registry containerd p2p fs mount daemon
 SRC      := $(foreach f,$(FLOORS),$(wildcard $(f)/*.c))
-MAINSRC  := $(wildcard *.c)
-HEADERS  := $(foreach f,$(FLOORS),$(wildcard $(f)/*.h)) $(wildcard *.h)
+MAINSRC  := $(wildcard cmd/*.c)
+HEADERS  := $(foreach f,$(FLOORS) cmd,$(wildcard $(f)/*.h))
 UNIT     := $(wildcard tests/unit/test_*.c)
 FUZZ     := $(wildcard tests/fuzz/fuzz_*.c)
 HELPERS  := $(wildcard tests/lib/*.c) $(wildcard tests/bench/*.c)
 
-PKGS     := fuse3 libcurl openssl libuv jansson
-PKGFLAGS := $(shell pkg-config --cflags $(PKGS))
-LIBS     := $(shell pkg-config --libs $(PKGS)) -llmdb -lhttp_parser -lprotobuf-c -lresolv \
+# llhttp is a library on Debian 13; Debian 12 has its sources (node-llhttp).
+LLHTTP   := $(shell pkg-config --exists libllhttp || echo api http llhttp)
+PKGS     := fuse3 libcurl openssl libuv jansson $(if $(LLHTTP),,libllhttp)
+PKGFLAGS := $(shell pkg-config --cflags $(PKGS)) \
+	$(if $(LLHTTP),-isystem /usr/share/include/llhttp -DLLHTTP_STRICT_MODE=1)
+LIBS     := $(shell pkg-config --libs $(PKGS)) -llmdb -lprotobuf-c -lresolv \
 	-lpthread -lm
 
 CFLAGS   ?= -O2 -g
@@ -81,8 +84,9 @@ Q := @
 say = @printf '  %-4s %s\n' $(1) $(2)
 endif
 
-PROTO   := $(wildcard registry/*.proto)
-OBJ     := $(SRC:%.c=$(BUILD)/%.o) $(PROTO:%.proto=$(BUILD)/%.pb-c.o)
+PROTO   := $(wildcard containerd/*.proto)
+OBJ     := $(SRC:%.c=$(BUILD)/%.o) $(PROTO:%.proto=$(BUILD)/%.pb-c.o) \
+	$(LLHTTP:%=$(BUILD)/llhttp/%.o)
 MAINOBJ := $(MAINSRC:%.c=$(BUILD)/%.o)
 LIB     := $(BUILD)/libpeerd.a
 WORKBIN := $(BIN)/peerd-random
@@ -123,6 +127,11 @@ $(BUILD)/%.pb-c.o: $(BUILD)/%.pb-c.c $(BUILD)/flags
 $(BUILD)/registry/containerd-msg.o: | $(PROTO:%.proto=$(BUILD)/%.pb-c.h)
 .SECONDARY: $(PROTO:%.proto=$(BUILD)/%.pb-c.c)
 
+$(BUILD)/llhttp/%.o: /usr/share/llhttp/%.c $(BUILD)/flags
+	$(call say,CC,$<)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(BASEFLAGS) -w $(CFLAGS) -MMD -MP -c -o $@ $<
+
 $(LIB): $(OBJ)
 	$(call say,AR,$@)
 	$(Q)rm -f $@ && ar rcs $@ $^
@@ -147,9 +156,6 @@ $(BIN)/swagger.yml: docs/swagger.yml
 $(BUILD)/tests/unit/%: $(BUILD)/tests/unit/%.o $(LIB)
 	$(call say,LD,$@)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
-# What it tests stands above the floors.
-$(BUILD)/tests/unit/test_events: $(BUILD)/events.o
-$(BUILD)/tests/unit/test_events: LIBS := $(LIB) $(LIBS)
 $(BUILD)/tests/lib/%: $(BUILD)/tests/lib/%.o $(LIB)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
 $(BUILD)/tests/bench/%: $(BUILD)/tests/bench/%.o $(LIB)

@@ -1,6 +1,6 @@
-/* Included by the build before every file (see Makefile): the functions below
- * overflow, truncate in silence or leak what they print, so that using one
- * does not compile. */
+/* The build includes this file before every other file (see Makefile). The
+ * functions below overflow, truncate without an error, or leak what they print.
+ * A use of one does not compile. */
 #ifndef BASE_BANNED_H
 #define BASE_BANNED_H
 

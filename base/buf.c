@@ -67,7 +67,7 @@ int buf_printf(struct buf *b, const char *fmt, ...)
 		return 0;
 	}
 	if (b->data)
-		b->data[b->len] = '\0'; /* what did not fit whole goes again */
+		b->data[b->len] = '\0'; /* removes a partial result */
 	if (n <= 0)
 		return n < 0 ? -EINVAL : 0;
 	r = reserve(b, (size_t)n);

@@ -1,7 +1,7 @@
-/* Scope-bound ownership: a variable declared with CLEANUP(f) is handed to f()
- * when its scope ends. Declare and initialise such variables at the top of a
- * function, never after a label that a goto may jump over. On success pass the
- * value on with steal_ptr() or steal_fd(), which leave NULL or -1 behind.
+/* Scope-bound ownership: f() gets a variable declared with CLEANUP(f) when its
+ * scope ends. Declare and initialise such variables at the top of a function,
+ * never after a label that a goto may jump over. On success hand the value on
+ * with steal_ptr() or steal_fd(), which leave NULL or -1 behind.
  *
  * Source: GCC manual, "cleanup" variable attribute. Any thread. */
 #ifndef BASE_CLEANUP_H
@@ -13,14 +13,14 @@
 
 #define CLEANUP(f) __attribute__((cleanup(f)))
 
-/* For char *, void * and any other malloc()ed pointer. */
+/* For char *, void * and any other pointer from malloc(). */
 static inline void freep(void *pp)
 {
 	free(*(void **)pp);
 	*(void **)pp = NULL;
 }
 
-/* For file descriptors; -1 is allowed. Preserves errno. */
+/* For file descriptors; ignores -1. Preserves errno. */
 static inline void closep(int *fd)
 {
 	int saved = errno;
@@ -31,11 +31,11 @@ static inline void closep(int *fd)
 	errno = saved;
 }
 
-#define steal_ptr(pp)                          \
-	({                                     \
-		__typeof__(*(pp)) ptr_ = *(pp); \
-		*(pp) = NULL;                  \
-		ptr_;                          \
+#define steal_ptr(pp)                                                          \
+	({                                                                     \
+		__typeof__(*(pp)) ptr_ = *(pp);                                \
+		*(pp) = NULL;                                                  \
+		ptr_;                                                          \
 	})
 
 static inline int steal_fd(int *fd)

@@ -74,8 +74,8 @@ uint64_t digest_prefix(const struct digest *d)
 	return be64toh(v);
 }
 
-/* Fetched once: EVP_sha256() would look its implementation up at every start
- * of a sum, under a lock. */
+/* Fetched once: EVP_sha256() would look up its implementation under a lock at
+ * every start of a sum. */
 static const EVP_MD *sha256_md;
 
 static void fetch_md(void)
@@ -91,9 +91,8 @@ static const EVP_MD *get_md(void)
 	return sha256_md;
 }
 
-/* Like sha256_update() and sha256_final(): what can fail in OpenSSL here is
- * memory only, and to go on with a sum that is none would be worse than to
- * end. */
+/* As in sha256_update() and sha256_final(), OpenSSL can fail here only for lack
+ * of memory. The process ends then, because an invalid sum would be worse. */
 void digest_of(const void *data, size_t len, struct digest *ret)
 {
 	int r = EVP_Digest(data, len, ret->sha256, NULL, get_md(), NULL);
@@ -149,10 +148,10 @@ void sha256_free(struct sha256 **h)
 
 /* CRC32C.
  *
- * Polynomials over GF(2) modulo P, bit-reversed: bit 31 is x^0. slice[k][b] is
- * byte b followed by k zero bytes. Appending n zero bytes to a sum multiplies
- * it by x^(8n); shift[][] is that product for n = STREAM_BYTES, by byte of the
- * sum. */
+ * Values are polynomials over GF(2) modulo P, bit-reversed: bit 31 is x^0.
+ * slice[k][b] is byte b followed by k zero bytes. Appending n zero bytes to a
+ * sum multiplies it by x^(8n); shift[][] holds that product for n =
+ * STREAM_BYTES, by byte of the sum. */
 #define CRC32C_POLY  0x82f63b78u
 #define STREAM_BYTES 1024
 
@@ -177,7 +176,7 @@ static void make_tables(void)
 		for (size_t b = 0; b < 256; b++)
 			slice[k][b] = append_zero_byte(slice[k - 1][b]);
 
-	/* The product is linear, so one bit at a time is enough. */
+	/* The product is linear, so it is computed for one bit at a time. */
 	for (size_t bit = 0; bit < 32; bit++) {
 		uint32_t crc = 1u << bit;
 		size_t step = (size_t)1 << (bit % 8);
@@ -235,8 +234,8 @@ static inline uint64_t load64(const uint8_t *p)
 	return v;
 }
 
-/* crc32q takes three cycles but one can start in each, hence three sums over
- * neighbouring runs of bytes, put together afterwards. */
+/* A crc32q takes three cycles, and one can start in each cycle. Hence this
+ * computes three sums over adjacent ranges and combines them afterwards. */
 __attribute__((target("sse4.2"))) static uint32_t update_sse42(uint32_t crc,
 							       const uint8_t *p,
 							       size_t len)

@@ -1,8 +1,9 @@
-/* A hash table with intrusive nodes and keys of the user's choice, which also
- * keeps its nodes in an order: as added, unless moved. The user hashes the keys
- * (with the table's seed, where others choose them), compares them, and owns
- * the nodes, which must stay where they are while they are in the table. Not
- * thread-safe: who owns the table says which lock or thread guards it. */
+/* A hash table with intrusive nodes and keys of the user's choice. It also
+ * keeps its nodes in an order: the order of addition, unless hash_touch() moves
+ * one. The user hashes the keys (with the table's seed if others choose the
+ * keys), compares them, and owns the nodes. A node must not move in memory
+ * while it is in the table. Not thread-safe: the owner of the table names the
+ * lock or thread that guards it. */
 #ifndef BASE_HASH_H
 #define BASE_HASH_H
 
@@ -26,24 +27,25 @@ struct hash_table {
 	struct list order;
 };
 
-/* The table begins with HASH_MIN_BUCKETS and doubles up to max_buckets, a power
- * of two not below that; from there on chains get longer. Each doubling moves
- * all nodes. -ENOMEM; hash_release() is allowed then, and on a zeroed table. */
+/* Makes a table of HASH_MIN_BUCKETS, which doubles up to max_buckets, a power
+ * of two not below HASH_MIN_BUCKETS; after that the chains get longer. Each
+ * doubling moves all nodes. -ENOMEM. hash_release() is allowed after an error,
+ * and on a zeroed table. */
 int hash_init(struct hash_table *t, uint32_t max_buckets);
-/* The nodes must have been taken out. */
+/* Frees the buckets. The table must have no nodes. */
 void hash_release(struct hash_table *t);
 
-/* One of the nodes with that hash, and the next one: their keys may differ.
- * NULL if there is none. */
+/* Return a node with this hash, and the next such node; NULL if there is none.
+ * Their keys may differ: the caller compares them. */
 struct hash_node *hash_find(const struct hash_table *t, uint64_t hash);
 struct hash_node *hash_find_next(const struct hash_node *n);
 
-/* Cannot fail: when there is no memory to grow with, chains get longer, and the
- * next call tries again. The node must be in no table; its key must be
- * absent. */
+/* Adds n at the end of the order. Cannot fail: without memory to grow, the
+ * chains get longer and the next call tries again. The node must be in no
+ * table, and its key must be absent. */
 void hash_add(struct hash_table *t, struct hash_node *n, uint64_t hash);
 void hash_del(struct hash_table *t, struct hash_node *n);
-/* To the end of the order. */
+/* Moves n to the end of the order. */
 void hash_touch(struct hash_table *t, struct hash_node *n);
 
 #endif

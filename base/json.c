@@ -7,8 +7,8 @@
 #include "base/cleanup.h"
 #include "base/text.h"
 
-/* jansson recurses once per level, on the stack of whoever parses. Brackets in
- * strings do not count; whether all else is JSON is left to jansson. */
+/* jansson recurses once per level on the caller's stack. Brackets in strings do
+ * not count. jansson itself checks everything else. */
 static int check_depth(const char *data, size_t len, struct error *err)
 {
 	unsigned int depth = 0;
@@ -37,7 +37,7 @@ static int check_depth(const char *data, size_t len, struct error *err)
 	return 0;
 }
 
-/* jansson's own text quotes the input, which may hold a password. */
+/* jansson's own message quotes the input, which may contain a password. */
 static const char *error_words(enum json_error_code code)
 {
 	switch (code) {

@@ -1,5 +1,6 @@
-/* Intrusive doubly linked list, as in the Linux kernel's <linux/list.h>.
- * Not thread-safe; whoever owns the head says which lock or thread guards it. */
+/* Intrusive doubly linked list, as in the Linux kernel's <linux/list.h>. Not
+ * thread-safe: the owner of the head names the lock or thread that guards it.
+ */
 #ifndef BASE_LIST_H
 #define BASE_LIST_H
 
@@ -21,7 +22,7 @@ static inline bool list_empty(const struct list *l)
 	return l->next == l;
 }
 
-/* Puts n before the head, that is, at the tail. */
+/* Adds n before the head, that is, at the tail. */
 static inline void list_add_tail(struct list *head, struct list *n)
 {
 	n->prev = head->prev;
@@ -35,8 +36,8 @@ static inline void list_add(struct list *head, struct list *n)
 	list_add_tail(head->next, n);
 }
 
-/* Takes n out of its list and leaves it empty, so that a second list_del() is
- * harmless. */
+/* Removes n from its list and makes n an empty list, so that a second
+ * list_del() is harmless. */
 static inline void list_del(struct list *n)
 {
 	n->prev->next = n->next;
@@ -48,12 +49,12 @@ static inline void list_del(struct list *n)
 
 #define list_first(head, type, member) list_entry((head)->next, type, member)
 
-#define list_for_each(it, head) \
+#define list_for_each(it, head)                                                \
 	for (struct list *it = (head)->next; it != (head); it = it->next)
 
-/* it may be deleted in the body; its neighbours may not. */
-#define list_for_each_safe(it, head)                                  \
-	for (struct list *it = (head)->next, *it##_n = it->next;      \
-	     it != (head); it = it##_n, it##_n = it->next)
+/* The body may delete `it`, but not its neighbours. */
+#define list_for_each_safe(it, head)                                           \
+	for (struct list *it = (head)->next, *it##_n = it->next; it != (head); \
+	     it = it##_n, it##_n = it->next)
 
 #endif

@@ -13,10 +13,10 @@
 #include "base/util.h"
 
 #define VALUE_BYTES 1024
-/* On the stack, so that a line can be written when memory is short. Holds the
- * head and two strings of VALUE_BYTES with every byte escaped. */
+/* On the stack, so that a line needs no memory from malloc(). Holds the head
+ * and two strings of VALUE_BYTES with every byte escaped. */
 #define LINE_BYTES 16384
-#define TAIL_BYTES 32 /* kept free for TRUNCATED and the end */
+#define TAIL_BYTES 32 /* free for the note of truncation and the line's end */
 
 #define CONTROL_BYTES                                                          \
 	"\x01\x02\x03\x04\x05\x06\x07\x08\t\n\x0b\x0c\r\x0e\x0f"               \
@@ -99,8 +99,9 @@ static void keep(struct redacted *r, const char *s, size_t len)
 	r->len += len;
 }
 
-/* "host", "host:1", "[::1]:1", with punctuation after it. Anything else that
- * has a colon is more likely "user:password" with a reserved character. */
+/* Accepts "host", "host:1" or "[::1]:1", with punctuation after it. Any other
+ * text with a colon is more likely "user:password" with a reserved character.
+ */
 static bool port_ok(const char *s, size_t len)
 {
 	const char *end = s + len;
@@ -116,10 +117,11 @@ static bool port_ok(const char *s, size_t len)
 	return p == end;
 }
 
-/* Copies s without what may be secret in a URL: user information, query,
- * fragment. Blanks and control bytes end a URL within a text, and nothing else
- * does: to lose some words after it is better than to show half a signature.
- * A URL within a URL's path is treated like the outer one. */
+/* Copies s without the parts of a URL that may be secret: user information,
+ * query and fragment. Within a text only blanks and control bytes end a URL:
+ * losing some words after it is better than showing half a signature. A URL
+ * within a URL's path is treated like the outer one. whole: s is one URL, not a
+ * text. */
 static void redact(struct redacted *r, const char *s, bool whole)
 {
 	const char *const blank = whole ? "" : " " CONTROL_BYTES;
@@ -196,7 +198,7 @@ static void puts_line(struct line *l, const char *s)
 	put(l, s, strlen(s));
 }
 
-/* keep_quotes: for the message on a terminal, which stands without quotes. */
+/* keep_quotes: for the message on a terminal, which has no quotes around it. */
 static void put_escaped(struct line *l, const char *s, bool keep_quotes)
 {
 	size_t len = strlen(s);
@@ -232,7 +234,7 @@ static bool is_plain(const char *s)
 	return true;
 }
 
-/* Cut, redacted, escaped. */
+/* Writes s redacted, cut and escaped. */
 static void put_string(struct line *l, const char *s, bool message)
 {
 	char value[VALUE_BYTES + 1 + sizeof("…")];
@@ -360,7 +362,7 @@ void log_write(enum log_level level, const char *message,
 	if (!l.text)
 		l.data[l.len++] = '}';
 	l.data[l.len++] = '\n';
-	do /* a line that cannot be written has nowhere else to go */
+	do /* an error has nowhere to go */
 		n = write(__atomic_load_n(&state.fd, __ATOMIC_RELAXED), l.data,
 			  l.len);
 	while (n == -1 && errno == EINTR);
@@ -369,7 +371,7 @@ void log_write(enum log_level level, const char *message,
 
 bool log_limit_ok(struct log_limit *l, uint32_t burst, uint32_t period_ms)
 {
-	/* One lock for all limits: held for a few instructions. */
+	/* One lock for all limits; it is held for a few instructions. */
 	static pthread_mutex_t mu = PTHREAD_MUTEX_INITIALIZER;
 	uint64_t now = now_ms();
 	bool ok;

@@ -10,16 +10,16 @@ struct loop {
 	uv_loop_t uv;
 	uv_async_t wake;
 	pthread_mutex_t mu;
-	struct list posted;  /* guarded by: mu */
-	bool stopping;	     /* guarded by: mu */
-	unsigned int jobs;   /* loop thread only */
-	pthread_t thread;    /* set by loop_run() */
-	bool running;	     /* atomic */
+	struct list posted; /* guarded by: mu */
+	bool stopping;	    /* guarded by: mu */
+	unsigned int jobs;  /* loop thread only */
+	pthread_t thread;   /* set by loop_run() and loop_free() */
+	bool running;	    /* atomic */
 };
 
-/* uv_async_send() coalesces: one call may stand for many posts, so the whole
- * list is drained. Tasks posted while draining wait for the next turn, which
- * keeps a task that reposts itself from starving the sockets. */
+/* uv_async_send() coalesces: one wake-up may stand for many posts, so this runs
+ * the whole list. A task posted meanwhile waits for the next turn of the loop:
+ * a task that reposts itself cannot starve the sockets. */
 static void on_wake(uv_async_t *h)
 {
 	struct loop *l = h->data;
@@ -39,8 +39,8 @@ static void on_wake(uv_async_t *h)
 	(void)pthread_mutex_unlock(&l->mu);
 
 	while (!list_empty(&batch)) {
-		struct loop_task *t = list_first(&batch, struct loop_task,
-						 node);
+		struct loop_task *t =
+			list_first(&batch, struct loop_task, node);
 
 		list_del(&t->node);
 		t->run(t);
@@ -106,7 +106,7 @@ void loop_free(struct loop **lp)
 	} while (more);
 	uv_close((uv_handle_t *)&l->wake, NULL);
 	(void)uv_run(&l->uv, UV_RUN_DEFAULT);
-	/* A handle that its owner forgot to close. */
+	/* fails if an owner forgot to close its handle */
 	BUG_ON(uv_loop_close(&l->uv) != 0);
 	(void)pthread_mutex_destroy(&l->mu);
 	free(l);
@@ -117,7 +117,7 @@ void loop_post(struct loop *l, struct loop_task *t)
 {
 	(void)pthread_mutex_lock(&l->mu);
 	list_add_tail(&l->posted, &t->node);
-	/* Under the lock: once the task has run, the loop may be gone. */
+	/* Under the lock: once the task has run, the loop may be freed. */
 	(void)uv_async_send(&l->wake);
 	(void)pthread_mutex_unlock(&l->mu);
 }
@@ -133,7 +133,8 @@ static void job_done(uv_work_t *req, int status)
 {
 	struct loop_job *j = container_of(req, struct loop_job, req);
 
-	(void)status; /* UV_ECANCELED only after uv_cancel(), never used */
+	(void)status; /* UV_ECANCELED only after uv_cancel(), which nobody calls
+		       */
 	j->loop->jobs--;
 	j->done(j);
 }

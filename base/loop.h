@@ -1,8 +1,8 @@
-/* The loop thread and the ways onto and off it.
+/* The loop thread, and how work gets on and off it.
  *
  * One thread, the one inside loop_run(), owns sockets, timers and all protocol
- * state. Other threads reach it with loop_post(). Work that blocks (disk,
- * hashing, LMDB) leaves it with loop_work() and comes back by itself.
+ * state. Other threads reach it with loop_post(). loop_work() moves work that
+ * blocks (disk, hashing, LMDB) to a pool worker; its done() runs on the loop.
  *
  * Rules: a posted task and a job's done() run exactly once, on the loop thread,
  * never from inside the call that started them, and with no lock held. */
@@ -16,42 +16,42 @@
 
 struct loop;
 
-/* Embedded in the caller's object; must stay alive until run() was called.
+/* Embedded in the caller's object, which must stay alive until run() is called.
  * A task may be posted again once run() has begun. */
 struct loop_task {
 	struct list node;
 	void (*run)(struct loop_task *t);
 };
 
-/* Embedded likewise; must stay alive until done() was called. */
+/* Embedded likewise; must stay alive until done() is called. */
 struct loop_job {
 	uv_work_t req;
 	struct loop *loop;
-	/* On a pool worker; may block. */
+	/* Runs on a pool worker; may block. */
 	void (*work)(struct loop_job *j);
-	/* On the loop thread, after work(). */
+	/* Runs on the loop thread, after work(). */
 	void (*done)(struct loop_job *j);
 };
 
-/* On 0 the caller owns *ret and ends it with loop_free(). -ENOMEM and what
- * uv_loop_init() gives. The calling thread need not be the loop thread. */
+/* Makes a loop. On 0 the caller owns *ret and ends it with loop_free().
+ * -ENOMEM, and the errors of uv_loop_init() and uv_async_init(). Any thread. */
 int loop_new(struct loop **ret);
 
 /* Runs until loop_stop(). The calling thread is the loop thread meanwhile. */
 void loop_run(struct loop *l);
 
-/* From any thread: makes loop_run() return once the current callbacks are
- * done. */
+/* Makes loop_run() return after the current callbacks. Any thread. */
 void loop_stop(struct loop *l);
 
-/* Runs tasks, jobs and closing handles that are left until none is, then frees
- * and NULLs. All other users must have closed their handles. NULL allowed. */
+/* Runs the remaining tasks, jobs and closing handles to their end, then frees
+ * *l and makes it NULL. All users must have closed their handles. *l may be
+ * NULL. */
 void loop_free(struct loop **l);
 
-/* From any thread. Tasks run in the order in which they were posted. */
+/* Queues t to run on the loop thread, in the order of posting. Any thread. */
 void loop_post(struct loop *l, struct loop_task *t);
 
-/* From the loop thread only. Sets up and queues the job. */
+/* Sets up and queues the job. Loop thread only. */
 void loop_work(struct loop *l, struct loop_job *j,
 	       void (*work)(struct loop_job *j),
 	       void (*done)(struct loop_job *j));
@@ -59,7 +59,7 @@ void loop_work(struct loop *l, struct loop_job *j,
 /* True on the thread that is inside loop_run(). */
 bool loop_here(const struct loop *l);
 
-/* For uv_timer_init() and the like; loop thread only. */
+/* For uv_timer_init() and the like. Loop thread only. */
 uv_loop_t *loop_uv(struct loop *l);
 
 #endif

@@ -21,7 +21,7 @@
 const char manifest_accept[] =
 	OCI_INDEX "," OCI_MANIFEST "," DOCKER_LIST "," DOCKER_MANIFEST;
 
-/* Media types end up in headers: printable, without blanks. */
+/* Media types go into headers: only printable characters without blanks. */
 static bool type_valid(const char *s)
 {
 	size_t n;
@@ -33,7 +33,7 @@ static bool type_valid(const char *s)
 	return true;
 }
 
-/* jansson has checked that it is UTF-8. */
+/* jansson has checked that the title is UTF-8. */
 static bool title_valid(const char *s)
 {
 	size_t part = 0, n;
@@ -93,7 +93,7 @@ static int parse_platform(const json_t *o, struct descriptor *d)
 	return r;
 }
 
-/* On an error *d holds what was read so far. */
+/* On an error *d holds the fields read so far. */
 static int parse_descriptor(const json_t *o, const char *what,
 			    struct descriptor *d, struct error *err)
 {
@@ -104,11 +104,10 @@ static int parse_descriptor(const json_t *o, const char *what,
 	int r;
 
 	if (!digest || digest_parse(digest, &d->digest) < 0)
-		return set_error(err, -EINVAL,
-				 "%s has no digest, or a malformed one", what);
-	if (json_get_u64(o, "size", &d->size) < 0 || d->size > DESCRIPTOR_MAX_SIZE)
-		return set_error(err, -EINVAL,
-				 "%s has no size, or an impossible one", what);
+		return set_error(err, -EINVAL, "%s has no valid digest", what);
+	if (json_get_u64(o, "size", &d->size) < 0 ||
+	    d->size > DESCRIPTOR_MAX_SIZE)
+		return set_error(err, -EINVAL, "%s has no valid size", what);
 	if (type && !type_valid(type))
 		return set_error(err, -EINVAL, "%s has a malformed mediaType",
 				 what);
@@ -163,7 +162,7 @@ void manifest_free(struct manifest **pm)
 	free(m);
 }
 
-/* What the media type says: 1 index, 0 manifest, -EINVAL neither. */
+/* The kind that a media type names: 1 index, 0 manifest, -EINVAL neither. */
 static int kind_of_type(const char *t)
 {
 	size_t n = strcspn(t, "; \t");
@@ -185,8 +184,8 @@ static int kind_of_type(const char *t)
 	return -EINVAL;
 }
 
-/* A document that could be read as either kind is refused: two readers would
- * see different images (the attack of CVE-2021-41190). */
+/* Refuses a document that could be read as either kind: two readers would see
+ * different images (the attack of CVE-2021-41190). */
 static int find_kind(const json_t *o, const char *content_type,
 		     struct manifest *m, struct error *err)
 {
@@ -204,13 +203,13 @@ static int find_kind(const json_t *o, const char *content_type,
 	if (as_index == as_image)
 		return set_error(err, -EINVAL,
 				 "the document is not an image manifest or "
-				 "index, or both at once");
+				 "an index, or it is both");
 	if (own) {
 		kind = kind_of_type(own);
 		if (kind < 0)
 			return set_error(err, -EINVAL,
-					 "media type \"%.200s\" is not that "
-					 "of a known manifest",
+					 "media type \"%.200s\" is not a "
+					 "known manifest type",
 					 own);
 	} else {
 		kind = kind_of_type(content_type);
@@ -243,7 +242,8 @@ int manifest_parse(const void *bytes, size_t len, const char *media_type,
 	if (r < 0)
 		return -EINVAL;
 	if (!json_is_object(o))
-		return set_error(err, -EINVAL, "the manifest is no object");
+		return set_error(err, -EINVAL,
+				 "the manifest is not a JSON object");
 	m = calloc(1, sizeof(*m));
 	if (!m)
 		return -ENOMEM;
@@ -260,7 +260,7 @@ int manifest_parse(const void *bytes, size_t len, const char *media_type,
 	list = json_object_get(o, m->index ? "manifests" : "layers");
 	if (list && !json_is_null(list) && !json_is_array(list))
 		return set_error(err, -EINVAL,
-				 "the manifest's list of entries is no list");
+				 "the manifest's entries are not a JSON array");
 	r = parse_entries(list, m, err);
 	if (r < 0)
 		return r;
@@ -291,7 +291,7 @@ const char *manifest_platform(void)
 #endif
 }
 
-/* Whether s is the i-th of the parts of "os/arch/variant". */
+/* True if s equals part i of "os/arch/variant". */
 static bool part_is(const char *platform, int i, const char *s)
 {
 	size_t n;

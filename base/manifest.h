@@ -1,6 +1,6 @@
 /* Manifests: OCI image manifest and index, Docker schema 2 manifest and list.
- * Sources: OCI image specification 1.1; Docker image manifest V2, schema 2.
- * Parsed with limits; unknown fields are ignored. Any thread. */
+ * Sources: OCI image specification 1.1; Docker image manifest V2, schema 2. The
+ * parser has limits and ignores unknown fields. Any thread. */
 #ifndef BASE_MANIFEST_H
 #define BASE_MANIFEST_H
 
@@ -10,22 +10,23 @@
 #include "base/digest.h"
 #include "base/util.h"
 
-/* More entries (layers, or manifests of an index) than this are refused. */
+/* The parser refuses more entries (layers, or manifests of an index). */
 #define MANIFEST_MAX_ENTRIES 4096
-/* Longer documents are refused (OCI distribution specification, "Pushing
+/* The parser refuses longer documents (OCI distribution specification, "Pushing
  * Manifests"). */
 #define MANIFEST_MAX_BYTES ((size_t)4 << 20)
-/* 16 TiB: no blob is larger. */
+/* 16 TiB, the largest blob */
 #define DESCRIPTOR_MAX_SIZE (UINT64_C(1) << 44)
 
 struct descriptor {
 	struct digest digest;
 	uint64_t size;
 	char *media_type; /* "" if absent */
-	char *title;	  /* org.opencontainers.image.title, or NULL; checked:
-			     no "/" at the start or end, no "", "." or ".."
-			     component, no control bytes, valid UTF-8, at most
-			     255 bytes a component; NULL when it fails */
+	char *title; /* org.opencontainers.image.title; NULL if absent or not
+			valid. A valid title has no "/" at its start or end, no
+			"", "." or ".." component, no control characters (C0,
+			DEL, C1), valid UTF-8, and at most 255 bytes per
+			component, 4096 in all */
 	char *os, *arch, *variant; /* of an index's entry; NULL if absent */
 };
 
@@ -38,24 +39,25 @@ struct manifest {
 	char *media_type;
 };
 
-/* media_type is the Content-Type, "" if unknown; the document's own mediaType
- * wins. -EINVAL with *err: not a manifest of a known kind (schema 1 too), or
- * one with a malformed digest, a negative size, too many entries. On 0 the
- * caller owns *ret: manifest_free(). */
+/* Parses a manifest. media_type is the Content-Type, "" if unknown; the
+ * document's own mediaType wins. -EINVAL with *err: not a manifest of a known
+ * kind (schema 1 included), too long, a malformed digest, a negative size, or
+ * too many entries. -ENOMEM. On 0 the caller owns *ret: manifest_free(). */
 int manifest_parse(const void *bytes, size_t len, const char *media_type,
 		   struct manifest **ret, struct error *err);
 void manifest_free(struct manifest **m);
 
-/* The entry of an index for "os/arch[/variant]" (NULL: this machine's, linux);
- * an exact variant first, then any of that arch; entries that are attestations
- * ("unknown/unknown") never. NULL if there is none. */
+/* Returns the entry of an index for "os/arch[/variant]" (NULL: this machine's),
+ * borrowed from m; NULL if there is none. The exact variant comes first, then
+ * any variant of that arch. Never returns an attestation ("unknown/unknown").
+ */
 const struct descriptor *manifest_for_platform(const struct manifest *m,
 					       const char *platform);
 
 /* "linux/amd64" and the like for this machine. */
 const char *manifest_platform(void);
 
-/* For Accept: headers, comma-separated. */
+/* For Accept headers, comma-separated. */
 extern const char manifest_accept[];
 
 #endif

@@ -17,8 +17,8 @@ struct metric_series {
 	const struct metric_family *family; /* NULL: the dummy */
 	char *values[METRIC_MAX_LABELS];
 	uint64_t value; /* atomic; the bits of a double */
-	/* Atomic; one per bound and one for +Inf, each only what falls between
-	 * its bound and the one before. */
+	/* Atomic; one per bound and one for +Inf. Each counts only the values
+	 * between the preceding bound and its own. */
 	uint64_t buckets[];
 };
 
@@ -49,7 +49,7 @@ static size_t bucket_count(const struct metric_family *f)
 	return n;
 }
 
-/* Valid UTF-8, as the format demands, and short. */
+/* Makes a short value of valid UTF-8, as the format demands. */
 static void clean_value(const char *s, char out[LABEL_SIZE])
 {
 	size_t len = strlen(s), n = 0;
@@ -110,7 +110,7 @@ static int compare(const struct metric_series *s, char values[][LABEL_SIZE])
 	return 0;
 }
 
-/* Where the series is, or where it would have to be linked in. */
+/* Returns the link to the series, or the link at which to insert it. */
 static struct metric_series **find(struct metric_family *f,
 				   char values[][LABEL_SIZE], bool *found)
 {
@@ -159,7 +159,7 @@ static void register_locked(struct metric_family *f)
 	BUG_ON(*at && c == 0); /* two families of one name */
 	f->next = *at;
 	*at = f;
-	if (label_count(f) == 0) /* so that it reads 0, not "no data" */
+	if (label_count(f) == 0) /* shows 0 instead of "no data" */
 		(void)get_locked(f, none);
 }
 
@@ -212,7 +212,7 @@ void metric_add(struct metric_series *s, double delta)
 	if (!s->family)
 		return;
 	BUG_ON(s->family->type == METRIC_HISTOGRAM);
-	/* A counter never falls; clocks and lengths are not ours to trust. */
+	/* A counter never falls, even if a clock or a length is wrong. */
 	if (s->family->type == METRIC_COUNTER && !(delta > 0))
 		return;
 	add(s, delta);
@@ -275,7 +275,7 @@ double metrics_total(const char *name, const char *label)
 	return sum;
 }
 
-/* quotes: label values escape them, help texts do not. */
+/* quotes: escapes quotes too, as in label values; help texts keep them. */
 static int write_escaped(struct buf *out, const char *s, bool quotes)
 {
 	int r = 0;
@@ -302,7 +302,7 @@ static int write_label(struct buf *out, char *sep, const char *name,
 	return r < 0 ? r : buf_add(out, "\"", 1);
 }
 
-/* One line; le is NULL but for a histogram's buckets. */
+/* Writes one line. le is NULL except for the buckets of a histogram. */
 static int write_sample(struct buf *out, const struct metric_series *s,
 			const char *suffix, const char *le, double value)
 {
@@ -319,8 +319,8 @@ static int write_sample(struct buf *out, const struct metric_series *s,
 	return r < 0 ? r : buf_printf(out, " %s\n", text_double(value, num));
 }
 
-/* _count is what the buckets add up to, so that both agree whatever other
- * threads do meanwhile. */
+/* Computes _count from the buckets, so that they agree while other threads
+ * count. */
 static int write_histogram(struct buf *out, const struct metric_series *s)
 {
 	size_t n = bucket_count(s->family);
@@ -350,7 +350,7 @@ static int write_family(struct buf *out, const struct metric_family *f)
 	};
 	int r;
 
-	/* Without series too: so that one can see what there is. */
+	/* Also a family without series, to show that it exists. */
 	r = buf_printf(out, "# HELP %s ", f->name);
 	if (r == 0)
 		r = write_escaped(out, f->help, false);

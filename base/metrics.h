@@ -2,9 +2,10 @@
  * format (version 0.0.4). A family has a name, a help line, a type and up to
  * four label names; a series is one combination of label values.
  *
- * Families are static objects, registered once at start. Series are found or
- * made under a lock and then live for the whole process: callers on hot paths
- * keep the pointer. Values are atomics: any thread, no lock. */
+ * Families are static objects, registered once at the start. metric_get() finds
+ * or makes a series under a lock. A series lives as long as the process, so
+ * callers on hot paths keep the pointer. Values are atomics: any thread, no
+ * lock. */
 #ifndef BASE_METRICS_H
 #define BASE_METRICS_H
 
@@ -17,8 +18,8 @@ enum metric_type { METRIC_COUNTER, METRIC_GAUGE, METRIC_HISTOGRAM };
 
 #define METRIC_MAX_LABELS  4
 #define METRIC_MAX_BUCKETS 24
-/* Series past this many in one family fall into one whose label values are
- * all "other": a stranger cannot grow the memory. */
+/* Beyond this number, new series of a family become one series whose label
+ * values are all "other", so that a stranger cannot grow the memory. */
 #define METRIC_MAX_SERIES 512
 
 struct metric_series;
@@ -36,28 +37,28 @@ struct metric_family {
 	unsigned int nseries;
 };
 
-/* Adds f to the output of metrics_write(). f is borrowed for good. Registering
- * twice is harmless. */
+/* Adds f to the output of metrics_write(). Borrows f for ever. Harmless when f
+ * is registered already. */
 void metric_register(struct metric_family *f);
 
-/* The series with these label values (copied), as many as the family has
- * labels; NULL stands for none. Never NULL: when memory is short a shared
- * dummy series is returned. Registers the family if need be. */
+/* Returns the series with these label values, as many as the family has labels;
+ * NULL stands for none. Copies the values, cut at 255 bytes. Never NULL: when
+ * memory is short it is a shared dummy. Registers the family if necessary. */
 struct metric_series *metric_get(struct metric_family *f,
 				 const char *const values[]);
 
-void metric_add(struct metric_series *s, double delta); /* counter, gauge */
-void metric_set(struct metric_series *s, double value); /* gauge */
+void metric_add(struct metric_series *s, double delta);	    /* counter, gauge */
+void metric_set(struct metric_series *s, double value);	    /* gauge */
 void metric_observe(struct metric_series *s, double value); /* histogram */
-double metric_value(const struct metric_series *s); /* a histogram's sum */
+double metric_value(const struct metric_series *s);   /* a histogram's sum */
 uint64_t metric_count(const struct metric_series *s); /* a histogram's count */
 
-/* The sum of the values of a counter's or gauge's series, or of those whose
- * first label has this value; 0 if there is none. */
+/* Returns the sum of the series of a counter or gauge; with a label, only of
+ * the series whose first label has this value. 0 if there is none. */
 double metrics_total(const char *name, const char *label);
 
-/* Appends everything registered, families by name, series by label values.
- * -EMSGSIZE or -ENOMEM. */
+/* Appends all families by name, each with its series by label values. -EMSGSIZE
+ * or -ENOMEM; out is unchanged then. */
 int metrics_write(struct buf *out);
 
 #endif

@@ -42,7 +42,7 @@ static void env_name(const struct option *o, char out[ENV_NAME_SIZE])
 	out[n] = '\0';
 }
 
-/* What would be allowed, for error sentences and --help. */
+/* Describes the allowed values, for errors. */
 static void show_allowed(const struct option *o, char out[128])
 {
 	static const char *const forms[] = {
@@ -71,7 +71,7 @@ static void show_allowed(const struct option *o, char out[128])
 		(void)snprintf(out, 128, "%s", forms[o->type]);
 }
 
-/* Short, without secrets of URLs, and harmless on a terminal. */
+/* Makes the value short, safe for a terminal, and free of secrets in URLs. */
 static void show_value(const char *s, char out[SHOWN_VALUE_SIZE])
 {
 	char plain[SHOWN_VALUE_SIZE / 2];
@@ -79,7 +79,7 @@ static void show_value(const char *s, char out[SHOWN_VALUE_SIZE])
 	const char *p = plain;
 
 	(void)log_redact_url(s, plain, sizeof(plain));
-	if (!strstr(s, "://")) /* else "a#b" would look like "a" */
+	if (!strstr(s, "://")) /* otherwise "a#b" would become "a" */
 		(void)snprintf(plain, sizeof(plain), "%s", s);
 	len = utf8_cut(plain, strlen(plain));
 	while (len > 0) {
@@ -168,7 +168,8 @@ static int set_string(char **field, const char *value)
 	return 0;
 }
 
-/* A list is added to. where: "--name", "PEERD_NAME", for the sentence. */
+/* Adds to a list, replaces any other value. where: "--name" or "PEERD_NAME",
+ * for the error. */
 static int set_value(const struct option *o, void *config, const char *value,
 		     const char *where, struct error *err)
 {
@@ -200,7 +201,7 @@ static int set_value(const struct option *o, void *config, const char *value,
 	return r < 0 ? bad_value(o, where, value, err) : 0;
 }
 
-/* A higher source replaces a lower one's list instead of adding to it. */
+/* The list of a higher source replaces that of a lower one. */
 static void clear_list(const struct option *o, void *config)
 {
 	if (o->type == OPT_LIST)
@@ -265,7 +266,7 @@ static const struct option *find_option(const struct option *table, size_t n,
 	return NULL;
 }
 
-/* Edit distance, given up on beyond what counts as a slip. */
+/* Edit distance; UINT32_MAX for names too long to compare. */
 static unsigned int distance(const char *a, size_t alen, const char *b)
 {
 	unsigned int row[65];
@@ -290,7 +291,7 @@ static unsigned int distance(const char *a, size_t alen, const char *b)
 	return row[blen];
 }
 
-/* prefix stands before the name as given, dashes before the one proposed. */
+/* prefix goes before the given name, dashes before the proposed one. */
 static int unknown(const struct option *table, size_t n, const char *prefix,
 		   const char *dashes, const char *name, size_t len,
 		   struct error *err)
@@ -314,8 +315,8 @@ static int unknown(const struct option *table, size_t n, const char *prefix,
 			 near ? dashes : "", near ? near->name : "");
 }
 
-/* A parameter that begins with two dashes is taken for a forgotten one; it can
- * still be given as --name=--value. */
+/* Takes a next argument with two dashes for another option, not for the value;
+ * --name=--value still passes such a value. */
 static int next_option(struct args *a, const char *arg,
 		       const struct option **opt, const char **value,
 		       struct error *err)
@@ -343,7 +344,7 @@ static int next_option(struct args *a, const char *arg,
 	return ARG_OPTION;
 }
 
-/* enum arg, or a negative errno. */
+/* Returns enum arg, or a negative errno. */
 static int next_arg(struct args *a, const struct option **opt,
 		    const char **value, struct error *err)
 {
@@ -367,8 +368,8 @@ static int next_arg(struct args *a, const struct option **opt,
 	return next_option(a, arg, opt, value, err);
 }
 
-/* Checks the form of all arguments; the values are read later, for the file
- * comes before them and its name may be among them. */
+/* Checks the form of all arguments and finds the file's name. apply_args()
+ * reads the values later, because those of the file come first. */
 static int scan_args(struct args a, bool may_rest, bool *help,
 		     const char **file, struct error *err)
 {
@@ -425,8 +426,9 @@ static int apply_args(struct args a, void *config, struct string_list *rest,
 
 /* The environment */
 
-/* Names that no option has are let be: Kubernetes sets PEERD_SERVICE_HOST and
- * the like for a service called peerd. An empty variable counts as unset. */
+/* Other names with the prefix are ignored: Kubernetes sets PEERD_SERVICE_HOST
+ * and the like for a service called peerd. An empty variable counts as unset.
+ */
 static const char *get_env(const struct option *o)
 {
 	char name[ENV_NAME_SIZE];
@@ -507,8 +509,8 @@ static int set_json(const struct option *o, void *config, json_t *v,
 static int apply_file(const struct option *table, size_t n, void *config,
 		      const char *path, struct error *err)
 {
-	const struct option *self = find_option(table, n, CONFIG_OPTION,
-						strlen(CONFIG_OPTION));
+	const struct option *self =
+		find_option(table, n, CONFIG_OPTION, strlen(CONFIG_OPTION));
 	bool shared = self && self->shared;
 	CLEANUP(json_decrefp) json_t *root = NULL;
 	const char *key;
@@ -552,7 +554,7 @@ static int apply_defaults(const struct option *table, size_t n, void *config,
 				: set_value(&table[i], config, table[i].def,
 					    table[i].name, err);
 
-		BUG_ON(r == -EINVAL); /* the table is ours */
+		BUG_ON(r == -EINVAL); /* our own table is wrong */
 		if (r < 0)
 			return r;
 	}
@@ -586,7 +588,7 @@ int options_parse(const struct option *table, size_t n, void *config, int argc,
 		r = apply_env(table, n, config, err);
 	if (r == 0)
 		r = apply_args(a, config, rest, err);
-	/* Whatever kept a file from being read, the options are bad. */
+	/* Any failure to read the file counts as bad options. */
 	return r < 0 && r != -ENOMEM ? -EINVAL : r;
 }
 
@@ -601,7 +603,8 @@ static size_t columns(const char *s, size_t len)
 	return n;
 }
 
-/* From column `at`, further lines from HELP_COLUMN; ends the line. */
+/* Prints s from column `at`, further lines from column `indent`; ends the line.
+ */
 static void print_wrapped(FILE *out, size_t at, size_t indent, const char *s)
 {
 	bool first = true;
@@ -697,7 +700,7 @@ void options_help(const struct option *table, size_t n, FILE *out)
 			  "names."
 			: ".",
 		find_option(table, n, CONFIG_OPTION, strlen(CONFIG_OPTION))
-			? ", and that over the file"
+			? ", and the environment over the file"
 			: "");
 	print_wrapped(out, 0, 0, text);
 }

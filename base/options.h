@@ -1,13 +1,12 @@
 /* Options from one table: command line flag, environment variable, JSON file.
  *
  * "--cache-size 10GiB" = PEERD_CACHE_SIZE=10GiB = {"cache-size": "10GiB"}.
- * Precedence: flag over environment over file over default. An option's name,
- * unit, range, default and help stand once, in the table; --help and the
- * manual page are printed from it (see options_help()). A bad value is refused
- * with a sentence that names the option, where it came from, the value, and
- * what would be allowed.
+ * Precedence: flag over environment over file over default. The table alone
+ * holds an option's name, unit, range, default and help; options_help() prints
+ * them, and scripts/check-man compares the manual page with them. An error
+ * names the option, its source, the bad value, and what is allowed.
  *
- * Not thread-safe; used before the threads are started. */
+ * Not thread-safe; use it before the threads start. */
 #ifndef BASE_OPTIONS_H
 #define BASE_OPTIONS_H
 
@@ -19,9 +18,9 @@
 #include "base/values.h"
 
 enum option_type {
-	OPT_STRING,   /* char *; NULL when not given and no default */
-	OPT_LIST,     /* struct string_list; comma-separated, flag repeatable;
-			 a JSON array of strings in the file */
+	OPT_STRING,   /* char *; NULL without value and default */
+	OPT_LIST,     /* struct string_list; comma-separated, flag repeatable; a
+			 JSON array of strings in the file */
 	OPT_BOOL,     /* bool; "--x", "--x=false", true/false/1/0/yes/no */
 	OPT_UINT,     /* uint64_t, decimal */
 	OPT_SIZE,     /* uint64_t, bytes: 4096, 64KiB, 10GiB, 1.5TiB, and
@@ -33,33 +32,34 @@ enum option_type {
 struct option {
 	const char *name; /* without the dashes */
 	enum option_type type;
-	size_t offset; /* of the field in the caller's struct */
+	size_t offset;		/* of the field in the caller's struct */
 	const char *value_name; /* "SIZE", "DIR"; in --help */
-	const char *def; /* default, as text; NULL = none, 0 or false */
+	const char *def;	/* default, as text; NULL = none, 0 or false */
 	uint64_t min, max; /* OPT_UINT, OPT_SIZE, OPT_DURATION; max 0 = none */
 	const char *choices; /* OPT_ENUM: "error|warn|info|debug" */
 	const char *section; /* heading in --help */
-	const char *help; /* one sentence, no full stop */
-	bool hidden; /* not in --help */
-	bool shared; /* of "config": the file is for other commands as well, so
-			what this table lacks there is none of its business */
+	const char *help;    /* one sentence, no full stop */
+	bool hidden;	     /* not in --help */
+	bool shared; /* of "config": other commands use the file too, so ignore
+			its keys that this table lacks */
 };
 
-/* Fills the struct at *config from defaults, the file named by a "config"
- * option if the table has one (or its environment variable), environ, and
- * argv[1…]; argv[0] is skipped. Values are malloc()ed; options_release() frees
- * them. Positional arguments are put into *rest (NULL: they are an error).
- * "--" ends the options. "--help" and "-h" set *help and parse no further.
- * -EINVAL with *err otherwise; the struct then holds what was read so far and
- * must be released too. */
+/* Fills the struct at *config from the defaults, the file that a "config"
+ * option of the table (or its environment variable) names, environ, and
+ * argv[1…]; skips argv[0]. Values are malloc()ed; options_release() frees them.
+ * Positional arguments go into *rest (NULL: they are an error). "--" ends the
+ * options. "--help" or "-h" sets *help and ends the parsing. Otherwise -EINVAL
+ * with *err, or -ENOMEM; the struct then holds the values so far and must be
+ * released too. */
 int options_parse(const struct option *table, size_t n, void *config, int argc,
 		  char **argv, struct string_list *rest, bool *help,
 		  struct error *err);
 
 void options_release(const struct option *table, size_t n, void *config);
 
-/* Sections in the table's order, wrapped at 80 columns: flag, unit, help,
- * "(default …)", and the environment variable's rule once at the end. */
+/* Prints the sections in the table's order, wrapped at 80 columns: flag, unit,
+ * help, "(default …)", and the rule for environment variables once at the end.
+ */
 void options_help(const struct option *table, size_t n, FILE *out);
 
 #endif

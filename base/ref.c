@@ -40,8 +40,8 @@ static bool port_valid(const char *s)
 	return port > 0 && port <= 65535;
 }
 
-/* "[IPv6][:port]". Which of the hex and colon strings are addresses is left to
- * the resolver. */
+/* "[IPv6][:port]". The resolver decides which of these strings are addresses.
+ */
 static bool ipv6_host_valid(const char *s)
 {
 	const char *end = strchr(s, ']');
@@ -81,8 +81,8 @@ bool ref_host_valid(const char *s)
 	return label && s[-1] != '-' && port_valid(s);
 }
 
-/* alnum runs, joined by one '.', one or two '_', or any number of '-'. Returns
- * what follows, NULL if there is none. */
+/* Alphanumeric runs, joined by one '.', one or two '_', or any number of '-'.
+ * Returns the rest of s, NULL if s begins with no component. */
 static const char *skip_component(const char *s)
 {
 	for (;;) {
@@ -142,7 +142,7 @@ bool ref_tag_valid(const char *s)
 	return true;
 }
 
-/* What stands behind the last slash, which becomes the end of s. */
+/* Returns the part after the last slash, which becomes the end of s. */
 static char *cut_last(char *s)
 {
 	char *slash = strrchr(s, '/');
@@ -211,7 +211,7 @@ static bool looks_like_host(const char *s)
 	return strpbrk(s, ".:") || strcmp(s, "localhost") == 0;
 }
 
-/* Takes the host off *s, or gives Docker Hub. */
+/* Moves *s past its host; without one the host is Docker Hub. */
 static int split_host(char **s, char **ret_host, struct error *err)
 {
 	char *slash = strchr(*s, '/');

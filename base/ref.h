@@ -1,6 +1,6 @@
-/* Names: registry hosts, repositories, tags, digests, and the references that
- * people write. Sources: OCI distribution specification 1.1, "Pull"; the
- * grammar of github.com/distribution/reference. Any thread. */
+/* Names: registry hosts, repositories, tags, digests, and references as people
+ * write them. Sources: OCI distribution specification 1.1, "Pull"; the grammar
+ * of github.com/distribution/reference. Any thread. */
 #ifndef BASE_REF_H
 #define BASE_REF_H
 
@@ -22,33 +22,36 @@ bool ref_component_valid(const char *s);
 bool ref_name_valid(const char *s);
 bool ref_tag_valid(const char *s);
 
-/* Cuts the path "/v2/<name>/<kind>/<reference>" in place: from the right, since
- * a name may have components of any kind. False if it is no such path or the
- * name is not valid; kind and reference are the caller's to check. */
+/* Cuts the path "/v2/<name>/<kind>/<reference>" in place, from the right,
+ * because any component of a name may equal a kind. False if the path has
+ * another form or the name is not valid. The caller checks kind and reference.
+ */
 bool ref_split_path(char *path, char **ret_name, char **ret_kind,
 		    char **ret_reference);
 
-/* docker.io and index.docker.io are aliases; this is the canonical host
- * ("docker.io"), or s itself. */
+/* Returns the canonical host: "docker.io" for index.docker.io and
+ * registry-1.docker.io, otherwise s itself. */
 const char *ref_host_canonical(const char *s);
-/* Whether the list names the host: as it is, by an alias, with "http://" or
- * "https://" before it, or by "_default", which stands for every host (as in
- * containerd's certs.d). */
+/* True if the list names the host: as it is, by an alias, after "http://" or
+ * "https://", or by "_default", which stands for every host (as in containerd's
+ * certs.d). */
 bool ref_host_listed(const struct string_list *list, const char *host);
-/* The host that serves the API: "registry-1.docker.io" for Docker Hub. */
+/* Returns the host that serves the API: "registry-1.docker.io" for Docker Hub,
+ * otherwise s itself. */
 const char *ref_host_api(const char *s);
 
 struct ref {
 	char *host; /* canonical */
-	char *name; /* "library/" added for Docker Hub's short names */
-	char *tag;  /* NULL if a digest stands alone; "latest" if neither */
+	char *name; /* with "library/" for Docker Hub's short names */
+	char *tag;  /* NULL with a digest alone; "latest" with neither */
 	bool has_digest;
 	struct digest digest; /* wins over the tag */
 };
 
-/* "[host[:port]/]name[:tag][@sha256:…]". The first component is a host if it
- * has a '.', a ':' or is "localhost"; otherwise Docker Hub is meant. -EINVAL
- * with *err, which says which part is wrong. On 0: ref_release(). */
+/* Parses "[host[:port]/]name[:tag][@sha256:…]". The first component is a host
+ * if it has a '.' or a ':', or is "localhost"; otherwise the host is Docker
+ * Hub. -EINVAL with *err, which names the wrong part; -ENOMEM. On 0:
+ * ref_release(). */
 int ref_parse(const char *s, struct ref *ret, struct error *err);
 void ref_release(struct ref *r);
 

@@ -9,8 +9,8 @@
 size_t utf8_len(const char *s, size_t len)
 {
 	const unsigned char *p = (const unsigned char *)s;
-	/* The second byte's range is what excludes overlong forms, surrogates
-	 * and values past U+10FFFF (Unicode 15, table 3-7). */
+	/* The range of the second byte excludes overlong forms, surrogates and
+	 * values above U+10FFFF (Unicode 15, table 3-7). */
 	unsigned char lo = 0x80, hi = 0xbf;
 	size_t need;
 
@@ -41,7 +41,7 @@ size_t utf8_len(const char *s, size_t len)
 
 size_t utf8_cut(const char *s, size_t len)
 {
-	/* A sequence that ends at len begins at most three bytes before. */
+	/* A sequence that len cuts begins at most three bytes before it. */
 	for (size_t back = 1; back <= 3 && back <= len; back++) {
 		unsigned char c = (unsigned char)s[len - back];
 
@@ -58,7 +58,7 @@ static bool is_control(const unsigned char *p, size_t n)
 {
 	if (n == 1)
 		return p[0] < 0x20 || p[0] == 0x7f;
-	/* U+0080 to U+009F: some terminals obey them. */
+	/* U+0080 to U+009F: some terminals interpret them. */
 	return n == 2 && p[0] == 0xc2 && p[1] < 0xa0;
 }
 

@@ -1,4 +1,4 @@
-/* Small things that every floor needs. Any thread. */
+/* Small helpers for every floor. Any thread. */
 #ifndef BASE_UTIL_H
 #define BASE_UTIL_H
 
@@ -12,7 +12,7 @@
 
 #define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
 
-#define container_of(ptr, type, member) \
+#define container_of(ptr, type, member)                                        \
 	((type *)(void *)((char *)(ptr)-offsetof(type, member)))
 
 #define PRINTF(fmt, args) __attribute__((format(printf, fmt, args)))
@@ -32,15 +32,15 @@ static inline uint64_t div_up_u64(uint64_t a, uint64_t b)
 	return a / b + (a % b != 0);
 }
 
-/* An invariant of our own was broken: print where and abort. Always compiled.
- * Never reachable from network or disk input. */
-#define BUG_ON(x)                                                         \
-	do {                                                              \
-		if (__builtin_expect(!!(x), 0)) {                         \
-			(void)fprintf(stderr, "<2>%s:%d: BUG: %s\n",      \
-				      __FILE__, __LINE__, #x);            \
-			abort();                                          \
-		}                                                         \
+/* Prints the location and aborts if an invariant of our own is broken. Always
+ * compiled in. Input from the network or the disk must never reach it. */
+#define BUG_ON(x)                                                              \
+	do {                                                                   \
+		if (__builtin_expect(!!(x), 0)) {                              \
+			(void)fprintf(stderr, "<2>%s:%d: BUG: %s\n", __FILE__, \
+				      __LINE__, #x);                           \
+			abort();                                               \
+		}                                                              \
 	} while (0)
 
 /* CLOCK_MONOTONIC in milliseconds. */
@@ -61,9 +61,9 @@ static inline uint64_t now_unix_s(void)
 	return (uint64_t)ts.tv_sec;
 }
 
-/* A sentence for a person, filled by a function that fails. Callers own the
- * storage; set_error(NULL, …) is allowed. Always returns r, so that
- * `return set_error(err, -EINVAL, "…")` reads in one line. */
+/* A message for people, filled by a function that fails. The caller owns the
+ * storage; err may be NULL. set_error() returns r, so that `return
+ * set_error(err, -EINVAL, "…")` fits on one line. */
 struct error {
 	char text[512];
 };

@@ -97,7 +97,7 @@ static const struct unit duration_units[] = {
 	{"ms", 1},
 };
 
-/* Digits at *s, which is moved past them. At least one. */
+/* Reads at least one digit at *s and moves *s past the digits. */
 static int take_digits(const char **s, uint64_t *ret)
 {
 	const char *p = *s;
@@ -120,7 +120,7 @@ int parse_u64(const char *s, uint64_t *ret)
 	uint64_t v;
 	int r;
 
-	/* So that garbage behind too many digits is garbage first of all. */
+	/* Checked first, so that "99…9x" is -EINVAL and not -ERANGE. */
 	if (s[strspn(s, "0123456789")] != '\0')
 		return -EINVAL;
 	r = take_digits(&s, &v);

@@ -1,5 +1,5 @@
 /* Lists of strings, and numbers as people write them. A list is not
- * thread-safe; the rest any thread. */
+ * thread-safe; everything else: any thread. */
 #ifndef BASE_VALUES_H
 #define BASE_VALUES_H
 
@@ -14,22 +14,21 @@ struct string_list {
 
 void string_list_release(struct string_list *l);
 int string_list_add(struct string_list *l, const char *s); /* copies; -ENOMEM */
-/* Adds the comma-separated parts of s, trimmed, empty ones left out.
- * -ENOMEM. */
+/* Adds the comma-separated parts of s, trimmed, without empty ones. -ENOMEM. */
 int string_list_split(struct string_list *l, const char *s);
 bool string_list_has(const struct string_list *l, const char *s);
 
-/* -EINVAL, or -ERANGE on overflow; *ret is untouched then. Sizes and durations
- * as struct option has them; a fraction has up to six digits and is rounded
- * down. "0" needs no unit. */
+/* Parse a number. -EINVAL, or -ERANGE on overflow; *ret is unchanged then.
+ * struct option describes sizes and durations; a fraction has up to six digits
+ * and is rounded down. "0" needs no unit. */
 int parse_size(const char *s, uint64_t *ret);
 int parse_duration_ms(const char *s, uint64_t *ret);
 int parse_u64(const char *s, uint64_t *ret); /* decimal digits only */
 
 #define VALUE_SHOW_SIZE 32
 
-/* What the parsers read back as the same number, in the largest unit of which
- * it is a multiple. Return out. */
+/* Write the number for the parsers to read back exactly, in the largest unit
+ * that divides it. Return out. */
 char *show_size(uint64_t bytes, char out[VALUE_SHOW_SIZE]);
 char *show_duration_ms(uint64_t ms, char out[VALUE_SHOW_SIZE]);
 

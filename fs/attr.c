@@ -1,61 +1,10 @@
-/* What stat(2), statfs(2) and getxattr(2) show. */
+/* Replies to getattr, getxattr, listxattr and statfs. */
 #include <errno.h>
 #include <string.h>
 #include <sys/statvfs.h>
 
 #include "base/cleanup.h"
 #include "fs/fs-private.h"
-
-#define LONG_S 86400.0
-
-void node_stat(struct fs *fs, const struct node *n, struct stat *st)
-{
-	(void)fs;
-	memset(st, 0, sizeof(*st));
-	st->st_ino = n->ino;
-	st->st_blksize = CHUNK_SIZE;
-	if (node_is_dir(n)) {
-		st->st_mode = S_IFDIR | 0555;
-		st->st_nlink = 2;
-		return;
-	}
-	st->st_mode = S_IFREG | 0444;
-	st->st_nlink = 1;
-	if (n->blob) {
-		st->st_size = (off_t)blob_size(n->blob);
-		st->st_blocks = (blkcnt_t)div_up_u64(blob_cached_bytes(n->blob),
-						     512);
-	} else {
-		st->st_size = (off_t)n->len;
-		st->st_blocks = (blkcnt_t)div_up_u64(n->len, 512);
-	}
-}
-
-double node_attr_timeout(const struct node *n)
-{
-	/* st_blocks moves as chunks come and are evicted. */
-	if (n->blob)
-		return 1;
-	return n->type == NODE_STATUS ? 0 : LONG_S;
-}
-
-double node_entry_timeout(const struct fs *fs, const struct node *n)
-{
-	double fresh = (double)fs->cfg.tag_fresh_ms / 1000;
-
-	switch (n->type) {
-	case NODE_TAG:
-	case NODE_LAYERS:
-	case NODE_FILES:
-	case NODE_MANIFEST: /* by a tag, perhaps */
-	case NODE_URL_DIR:
-	case NODE_BLOB: /* layers/, files/, config.json and url/ names may move
-			   to another blob */
-		return fresh;
-	default:
-		return LONG_S;
-	}
-}
 
 void fs_op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
@@ -94,9 +43,9 @@ static int xattr_value(const struct node *n, const char *name, struct buf *out)
 	    blob_key(n->blob)->kind == BLOB_SHA256)
 		return buf_str(out, digest_str(&blob_key(n->blob)->id, s));
 	if (strcmp(name, "user.peerd.cached") == 0)
-		return buf_printf(out, "%llu",
-				  (unsigned long long)
-					  blob_cached_bytes(n->blob));
+		return buf_printf(
+			out, "%llu",
+			(unsigned long long)blob_cached_bytes(n->blob));
 	if (strcmp(name, "user.peerd.verified") == 0)
 		return buf_str(out, verified[blob_get_state(n->blob)]);
 	if (strcmp(name, "user.peerd.sources") == 0) {
@@ -165,8 +114,8 @@ void fs_op_statfs(fuse_req_t req, fuse_ino_t ino)
 {
 	struct fs *fs = fs_of(req);
 	struct store_stats st;
-	struct statvfs v = {.f_bsize = 4096, .f_frsize = 4096,
-			    .f_namemax = 255};
+	struct statvfs v = {
+		.f_bsize = 4096, .f_frsize = 4096, .f_namemax = 255};
 
 	(void)ino;
 	fs_count(fs, FS_STATFS);
@@ -174,8 +123,8 @@ void fs_op_statfs(fuse_req_t req, fuse_ino_t ino)
 	v.f_blocks = (st.max_bytes ? st.max_bytes
 				   : st.cached_bytes + st.fs_free_bytes) /
 		     4096;
-	v.f_bfree = v.f_bavail = v.f_blocks -
-				 min_u64(v.f_blocks, st.cached_bytes / 4096);
+	v.f_bfree = v.f_bavail =
+		v.f_blocks - min_u64(v.f_blocks, st.cached_bytes / 4096);
 	v.f_files = st.blobs;
 	(void)fuse_reply_statfs(req, &v);
 }

@@ -1,4 +1,4 @@
-/* From a tag to an image of this machine. */
+/* Resolves a tag to an image for this machine. */
 #include <errno.h>
 #include <string.h>
 
@@ -22,6 +22,14 @@ void image_unref(struct image **ip)
 	free(img->bytes);
 	free(img->index_bytes);
 	free(img);
+}
+
+void layer_name(const struct manifest *m, uint32_t i, char out[LAYER_NAME_SIZE])
+{
+	char hex[DIGEST_HEX_SIZE];
+
+	(void)snprintf(out, LAYER_NAME_SIZE, "%02u-%.12s", i,
+		       digest_hex(&m->entries[i].digest, hex));
 }
 
 struct resolve {
@@ -70,7 +78,7 @@ static void on_child(void *arg, int r, const struct manifest_result *res)
 	if (r == 0)
 		r = take_manifest(rs->img, res);
 	if (r == 0 && rs->img->manifest->index)
-		r = -ENOENT; /* an index in an index: nothing to show */
+		r = -ENOENT; /* an index in an index has no layers to show */
 	resolve_end(rs, r);
 }
 
@@ -97,10 +105,8 @@ static void on_top(void *arg, int r, const struct manifest_result *res)
 		resolve_end(rs, r < 0 ? r : -ENOENT);
 		return;
 	}
-	rs->fs->cfg.catalog->ops->get_manifest(rs->fs->cfg.catalog, rs->host,
-					       rs->name,
-					       digest_str(&d->digest, s),
-					       on_child, rs);
+	registry_get_manifest(rs->fs->cfg.registry, rs->host, rs->name,
+			      digest_str(&d->digest, s), on_child, rs);
 }
 
 void image_resolve(struct fs *fs, const char *host, const char *name,
@@ -123,6 +129,6 @@ void image_resolve(struct fs *fs, const char *host, const char *name,
 	rs->img = img;
 	rs->cb = cb;
 	rs->arg = arg;
-	fs->cfg.catalog->ops->get_manifest(fs->cfg.catalog, host, name,
-					   reference, on_top, rs);
+	registry_get_manifest(fs->cfg.registry, host, name, reference, on_top,
+			      rs);
 }

@@ -1,4 +1,4 @@
-/* Names: what is below a directory. */
+/* Lookup: finds the node for a name in a directory. */
 #include <errno.h>
 #include <string.h>
 
@@ -8,8 +8,8 @@
 
 #define MAX_NAME_PART 255
 
-/* No empty names, no control bytes, no encoded slashes or NULs: whatever such
- * a name would mean upstream, it is not what it looks like. */
+/* Refuses empty names, control bytes, and encoded slashes or NULs, because
+ * upstream could read such a name differently than it looks here. */
 static bool name_ok(const char *name)
 {
 	size_t len = strlen(name);
@@ -75,14 +75,14 @@ static void lookup_known_blob(struct fs *fs, fuse_req_t req, const char *name)
 
 static void run_repo_blob(struct fs_op *op)
 {
-	struct catalog *c = op->fs->cfg.catalog;
+	struct registry *reg = op->fs->cfg.registry;
 	struct digest d;
 
 	if (digest_parse(op->name, &d) < 0) {
 		fs_op_reply_err(op, -ENOENT);
 		return;
 	}
-	c->ops->get_blob(c, op->node->host, op->node->name, &d, on_blob, op);
+	registry_get_blob(reg, op->node->host, op->node->name, &d, on_blob, op);
 }
 
 static void on_manifest(void *arg, int r, const struct manifest_result *res)
@@ -114,15 +114,15 @@ static void on_manifest(void *arg, int r, const struct manifest_result *res)
 
 static void run_manifest(struct fs_op *op)
 {
-	struct catalog *c = op->fs->cfg.catalog;
+	struct registry *reg = op->fs->cfg.registry;
 	struct digest d;
 
 	if (digest_parse(op->name, &d) < 0 && !ref_tag_valid(op->name)) {
 		fs_op_reply_err(op, -ENOENT);
 		return;
 	}
-	c->ops->get_manifest(c, op->node->host, op->node->name, op->name,
-			     on_manifest, op);
+	registry_get_manifest(reg, op->node->host, op->node->name, op->name,
+			      on_manifest, op);
 }
 
 static void on_tag(void *arg, int r, struct image *img)
@@ -150,7 +150,7 @@ static void run_tag(struct fs_op *op)
 		      op);
 }
 
-/* A file made of bytes that the image already has. */
+/* A file of bytes that the image already has in memory. */
 static struct node *bytes_node(struct fs *fs, const struct digest *d,
 			       const void *bytes, size_t len)
 {
@@ -178,7 +178,7 @@ static void on_tag_child(void *arg, int r, struct image *img)
 	struct fs_op *op = arg;
 	struct fs *fs = op->fs;
 	const char *host = op->node->host, *name = op->node->name;
-	struct catalog *c = fs->cfg.catalog;
+	struct registry *reg = fs->cfg.registry;
 	struct node *n = NULL;
 
 	if (r < 0) {
@@ -191,8 +191,8 @@ static void on_tag_child(void *arg, int r, struct image *img)
 		n = bytes_node(fs, &img->top, img->index_bytes, img->index_len);
 	} else if (strcmp(op->name, "config.json") == 0 &&
 		   img->manifest->has_config) {
-		c->ops->get_blob(c, host, name, &img->manifest->config.digest,
-				 on_blob, op);
+		registry_get_blob(reg, host, name,
+				  &img->manifest->config.digest, on_blob, op);
 		return;
 	} else if (strcmp(op->name, "layers") == 0 ||
 		   strcmp(op->name, "files") == 0) {
@@ -213,25 +213,17 @@ static void run_tag_child(struct fs_op *op)
 		      on_tag_child, op);
 }
 
-void layer_name(const struct manifest *m, uint32_t i, char out[LAYER_NAME_SIZE])
-{
-	char hex[DIGEST_HEX_SIZE];
-
-	(void)snprintf(out, LAYER_NAME_SIZE, "%02u-%.12s", i,
-		       digest_hex(&m->entries[i].digest, hex));
-}
-
 static void run_layer(struct fs_op *op)
 {
-	struct catalog *c = op->fs->cfg.catalog;
+	struct registry *reg = op->fs->cfg.registry;
 	const struct manifest *m = op->node->image->manifest;
 	char name[LAYER_NAME_SIZE];
 
 	for (uint32_t i = 0; i < m->nentries; i++) {
 		layer_name(m, i, name);
 		if (strcmp(name, op->name) == 0) {
-			c->ops->get_blob(c, op->node->host, op->node->name,
-					 &m->entries[i].digest, on_blob, op);
+			registry_get_blob(reg, op->node->host, op->node->name,
+					  &m->entries[i].digest, on_blob, op);
 			return;
 		}
 	}
@@ -240,7 +232,7 @@ static void run_layer(struct fs_op *op)
 
 static void run_title(struct fs_op *op)
 {
-	struct catalog *c = op->fs->cfg.catalog;
+	struct registry *reg = op->fs->cfg.registry;
 	const struct manifest *m = op->node->image->manifest;
 	CLEANUP(freep) char *path = join(op->node->sub, op->name);
 	size_t len = path ? strlen(path) : 0;
@@ -256,14 +248,14 @@ static void run_title(struct fs_op *op)
 		if (!title || strncmp(title, path, len) != 0)
 			continue;
 		if (title[len] == '\0') {
-			c->ops->get_blob(c, op->node->host, op->node->name,
-					 &m->entries[i].digest, on_blob, op);
+			registry_get_blob(reg, op->node->host, op->node->name,
+					  &m->entries[i].digest, on_blob, op);
 			return;
 		}
 		if (title[len] != '/')
 			continue;
-		n = node_get(op->fs, NODE_FILES, op->node->host,
-			     op->node->name, path, &op->node->digest);
+		n = node_get(op->fs, NODE_FILES, op->node->host, op->node->name,
+			     path, &op->node->digest);
 		if (n)
 			node_set_image(op->fs, n, op->node->image);
 		fs_op_reply_entry(op, &n);
@@ -272,7 +264,7 @@ static void run_title(struct fs_op *op)
 	fs_op_reply_err(op, -ENOENT);
 }
 
-/* registry/<host>, and on from there. */
+/* registry/<host> and the directories below it. */
 static struct node *lookup_name(struct fs *fs, const struct node *dir,
 				const char *name)
 {
@@ -309,7 +301,7 @@ struct below_job {
 	bool known;
 };
 
-/* Whether files below the name were read before. */
+/* Sets known if a file below this name was read before. */
 static void below_work(struct loop_job *lj)
 {
 	struct below_job *j = container_of(lj, struct below_job, job);
@@ -340,7 +332,8 @@ static void below_done(struct loop_job *lj)
 	free(j);
 }
 
-/* Upstream cannot be asked what the name is; what was read before tells. */
+/* Upstream does not answer: decides by the files that were read before whether
+ * the name is a directory. */
 static void look_below(struct fs_op *op, int r)
 {
 	struct below_job *j = calloc(1, sizeof(*j));
@@ -360,10 +353,10 @@ static void on_url(void *arg, int r, struct blob *b)
 	CLEANUP(freep) char *path = NULL;
 	struct node *n;
 
-	/* HTTP has no directories: where a file ends is known only once the
-	 * server has one of that name. What is not a file may yet have files
-	 * below it, unless the server has said that its parent is a
-	 * directory, and knows nothing of this name. */
+	/* HTTP has no directories: which part of a path is a file is known only
+	 * once the server has a file of that name. A name that is not a file
+	 * may still have files below it. The exception: the server has said
+	 * that the parent is a directory, and does not know this name. */
 	if (r == -EHOSTUNREACH || r == -ETIMEDOUT) {
 		look_below(op, r);
 		return;
@@ -389,11 +382,11 @@ static void on_url(void *arg, int r, struct blob *b)
 
 static void run_url(struct fs_op *op)
 {
-	struct catalog *c = op->fs->cfg.catalog;
+	struct registry *reg = op->fs->cfg.registry;
 	CLEANUP(buf_release) struct buf url = BUF_INIT(8192);
 
-	/* Bytes that have a meaning in a URL are encoded; what stands encoded
-	 * already stays so. */
+	/* Encodes bytes that have a meaning in a URL, but not '%', so that
+	 * encoded bytes stay as they are. */
 	(void)buf_printf(&url, "%s://%s/", op->node->host, op->node->name);
 	for (const char *p = op->name; *p; p++) {
 		int r;
@@ -409,10 +402,10 @@ static void run_url(struct fs_op *op)
 			return;
 		}
 	}
-	c->ops->get_url(c, url.data, on_url, op);
+	registry_get_url(reg, url.data, on_url, op);
 }
 
-/* ---- All ---- */
+/* ---- All directories ---- */
 
 static void reply_static(struct fs *fs, fuse_req_t req, const char *name,
 			 const char *const names[],
@@ -491,7 +484,7 @@ static void lookup_sync(struct fs *fs, fuse_req_t req, struct node *dir,
 
 void fs_op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
-	static void (*const async[])(struct fs_op *op) = {
+	static void (*const async[])(struct fs_op * op) = {
 		[NODE_REPO_BLOBS] = run_repo_blob,
 		[NODE_REPO_MANIFESTS] = run_manifest,
 		[NODE_REPO_TAGS] = run_tag,

@@ -1,5 +1,5 @@
-/* The source of chunks that members are: whom to ask, what to believe, when to
- * ask somebody else. */
+/* The members as a source of chunks (fetch/source.h): chooses the member,
+ * checks its answer, goes to another one if it fails or is late. */
 #include <errno.h>
 #include <string.h>
 
@@ -9,24 +9,25 @@
 #include "p2p/peers-private.h"
 
 #define WHY_BYTES 1024
-/* So often a range is asked for elsewhere because it is late. */
+/* How often a range is hedged. */
 #define MAX_HEDGES 2
-/* Who brings less than this part of a range in so long crawls. */
+/* A member that brings less than 1/CRAWL_PART of a range in CRAWL_MS crawls. */
 #define CRAWL_MS   3000
 #define CRAWL_PART 2
 /* After so many redirects the owner is asked to serve. */
 #define MAX_MOVES 8
-/* One that would not fetch a blob for others (no credentials, upstream fails)
- * is not asked to for so long. */
+/* How long a member is not asked to fetch a blob that it refused to fetch (no
+ * credentials, upstream fails). */
 #define WONT_MS 10000
-/* Until the first byte: an owner may have to wait for upstream. What is slow
- * against the others is taken over long before. */
+/* Until the first byte: an owner may have to wait for upstream. A member that
+ * is slow against the others loses its requests long before. */
 #define FIRST_BYTE_MS 30000
-/* Who says for so long that it waits for upstream is no help. */
+/* A member that reports for longer than this that it waits for upstream is no
+ * help. */
 #define PATIENCE_MS 15000
-/* Who waits at another for so long without bytes worth the name, while others
- * wait for us, fetches for itself: as long as nothing is known of what is
- * normal. */
+/* While nothing is known of normal durations: a node that waits so long at
+ * another member for less than HEARD_LEAST bytes, while other members wait for
+ * this node, fetches for itself. */
 #define YIELD_MS 500
 /* Fewer bytes are no sign of life. */
 #define HEARD_LEAST (16u << 10)
@@ -86,7 +87,7 @@ static void ask_end(struct ask *a, int r)
 
 	ask_free(a);
 	rq->source_data = NULL;
-	rq->done(rq, r, why && *why ? why : "nobody has it");
+	rq->done(rq, r, why && *why ? why : "no member has it");
 }
 
 static void end_later(struct loop_task *t)
@@ -176,8 +177,8 @@ static int on_head(void *arg, struct http_exchange *x,
 		return r;
 	a->head_ok = true;
 	a->head_ns = uv_hrtime();
-	/* If it had it already: an owner's first byte may have to come from
-	 * upstream first, which is no search for who has it. */
+	/* Only if the member had the chunk already: an owner's first byte may
+	 * come from upstream, and that time is no search for a holder. */
 	h = know_of(p, a->know, a->at);
 	if (p->cfg.observe && a->at->mb && h && have_chunk(h, a->chunk))
 		p->cfg.observe(p->cfg.arg, PEERS_DISCOVERY, a->at->mb->addr,
@@ -236,7 +237,7 @@ static const char *status_text(int status, char out[32])
 	return out;
 }
 
-/* r 0: an answer that is no range. */
+/* r 0: the answer was not the range. */
 static void request_failed(struct ask *a, int r, int status, const char *why)
 {
 	struct partner *w = a->at;
@@ -298,7 +299,7 @@ static void on_done(void *arg, struct http_exchange *x, int r, const char *why)
 		if (r == 0 && a->head_ok)
 			r = -ECONNRESET; /* shorter than it promised */
 		request_failed(a, r, status, why ? why : "failed");
-		/* Who was in vain elsewhere is not sent round in circles. */
+		/* After a failure no redirect, which could lead in a circle. */
 		a->insist = true;
 	}
 	partner_unref(&a->at);
@@ -311,7 +312,7 @@ static void on_done(void *arg, struct http_exchange *x, int r, const char *why)
 	pump_later(p);
 }
 
-/* What a request says, and the memory for it. */
+/* The headers of a request, and memory for their values. */
 struct sayings {
 	struct http_header h[9];
 	size_t n;
@@ -344,7 +345,7 @@ static void say_all(const struct ask *a, struct sayings *s)
 		say(s, "Peerd-Insist", "1");
 }
 
-/* An owner that waits for upstream says so. */
+/* A 102: the owner waits for upstream. */
 static void on_informed(void *arg, struct http_exchange *x)
 {
 	struct ask *a = arg;
@@ -361,7 +362,7 @@ static const struct http_callbacks callbacks = {
 	.informed = on_informed,
 };
 
-/* Takes over the reference w. */
+/* Takes over the caller's reference to w. On an error a->at still holds it. */
 static int ask_send(struct ask *a, struct partner *w, bool as_holder)
 {
 	CLEANUP(buf_release) struct buf path = BUF_INIT(4096);
@@ -403,7 +404,7 @@ static int ask_send(struct ask *a, struct partner *w, bool as_holder)
 	return r;
 }
 
-/* ---- Whom to ask ---- */
+/* ---- Choosing a member ---- */
 
 static bool ask_decide(struct ask *a)
 {
@@ -475,14 +476,14 @@ void asks_pump(struct peers *p)
 	pump_later(p);
 }
 
-/* ---- store/source.h ---- */
+/* ---- fetch/source.h ---- */
 
 static struct peers *of(struct source *s)
 {
 	return container_of(s, struct peers, source);
 }
 
-/* Bytes that failed their digest are fetched from upstream. */
+/* Bytes that failed their digest are fetched again from upstream only. */
 static bool takes_part(struct peers *p, const struct blob *b)
 {
 	return !p->freeing && members_alive(p->members) > 0 &&
@@ -542,7 +543,7 @@ static int start(struct source *s, struct source_request *rq)
 	return 0;
 }
 
-/* It may be waiting for its turn at a member that others do not wait for. */
+/* The ask may wait its turn at a member; with a reader it need not. */
 static void hurry(struct source *s, struct source_request *rq)
 {
 	const struct ask *a = rq->source_data;
@@ -559,7 +560,7 @@ static void resume(struct source *s, struct source_request *rq)
 	a->paused = false;
 	if (a->at)
 		a->at->heard_ms = now_ms();
-	/* The time that went by was not the member's fault. */
+	/* The pause was not the member's fault. */
 	a->sent_ms = now_ms();
 	a->got_before = a->got;
 	if (a->x)
@@ -615,7 +616,7 @@ struct partner *ask_at(struct peers *p, const struct blob_key *key,
 	return NULL;
 }
 
-/* Of the request that is open. */
+/* Of the open request. */
 struct progress {
 	uint64_t age_ms, got, len;
 };
@@ -629,7 +630,7 @@ static struct progress progress_of(const struct ask *a, uint64_t now)
 	};
 }
 
-/* Whether it would take much longer than a fresh one does now. */
+/* Whether the request would take much longer than a new one does now. */
 static bool drags(const struct ask *a, uint64_t now)
 {
 	struct progress g = progress_of(a, now);
@@ -657,13 +658,14 @@ bool asks_yield(struct peers *p, const struct blob_key *key, uint32_t chunk,
 		p->yields++;
 		count("yielded");
 		a->as_owner = true;
-		leave(a, -ETIMEDOUT, "others wait for us");
+		leave(a, -ETIMEDOUT, "other members wait for this node");
 		any = true;
 	}
 	return any;
 }
 
-/* There is another member to be asked; upstream is one only `to_upstream`. */
+/* Whether there is another member to ask. If upstream is the only one left, the
+ * answer is to_upstream. */
 static bool has_alternative(struct ask *a, bool to_upstream)
 {
 	struct partner *w;
@@ -677,9 +679,10 @@ static bool has_alternative(struct ask *a, bool to_upstream)
 	return w ? w->slow_ms <= now_ms() : to_upstream;
 }
 
-/* We are to fetch it if nobody has it, and the one who has it crawls: what all
- * of them take tells nothing then, for they wait for the same one. It costs
- * upstream one copy at most, since others wait for us. */
+/* Whether it is this node's part to fetch the chunk from upstream, and the
+ * holder that it asks crawls. Normal durations say nothing then, because all
+ * members wait for the same holder. It costs upstream one copy at most, since
+ * the others wait for this node. */
 static bool crawls(const struct ask *a, const struct progress *g)
 {
 	uint32_t order[PLACE_ORDER];
@@ -693,7 +696,7 @@ static bool crawls(const struct ask *a, const struct progress *g)
 	if (know_order(a->p, a->know, a->chunk, order) == 0)
 		return true;
 	mb = members_at(a->p->members, false, order[0]);
-	return !mb; /* ourselves */
+	return !mb; /* this node is the owner */
 }
 
 void asks_hedge(struct peers *p, uint64_t normal_ms, uint64_t now)
@@ -714,7 +717,7 @@ void asks_hedge(struct peers *p, uint64_t normal_ms, uint64_t now)
 			continue;
 		a->hedges++;
 		count("late");
-		leave(a, -EBUSY, "late, and a reader waits");
+		leave(a, -EBUSY, "late, while a reader waits");
 	}
 }
 

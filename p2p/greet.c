@@ -1,5 +1,4 @@
-/* Greetings: GET /peer/v1/hello, as the one who asks and as the one who
- * answers. */
+/* Greetings, GET /peer/v1/hello: the client's and the server's side. */
 #include "p2p/members-private.h"
 
 #include <arpa/inet.h>
@@ -13,8 +12,8 @@
 #define MAX_ANSWER     ((size_t)64 << 10)
 #define MIN_TIMEOUT_MS 1000
 #define MAX_TIMEOUT_MS 3000
-/* Addresses that we know only from those who greeted us and that have never
- * answered: in all, and of one IP address. */
+/* Limits of strangers, in all and per IP address: addresses known only from
+ * greetings to this node, which have never answered. */
 #define MAX_STRANGERS	      256
 #define MAX_STRANGERS_OF_HOST 16
 
@@ -49,7 +48,7 @@ bool greet_is_text(const char *s, size_t min, size_t size)
 	return n >= min && n < size && s[n] == '\0';
 }
 
-/* An absent field is an empty one; the strings are borrowed from o. */
+/* An absent field counts as empty. *ret borrows from o. */
 static int read_field(const json_t *o, const char *key, size_t min, size_t size,
 		      const char **ret, struct error *err)
 {
@@ -58,7 +57,7 @@ static int read_field(const json_t *o, const char *key, size_t min, size_t size,
 	if (!s && !json_object_get(o, key))
 		s = "";
 	if (!greet_is_text(s, min, size))
-		return set_error(err, -EBADMSG, "its greeting has no proper %s",
+		return set_error(err, -EBADMSG, "its greeting has no valid %s",
 				 key);
 	*ret = s;
 	return 0;
@@ -86,7 +85,7 @@ int greet_parse(const char *bytes, size_t len, json_t **ret_doc,
 	int r;
 
 	if (json_parse(bytes, len, MAX_ANSWER, &o, &bad) < 0)
-		return set_error(err, -EBADMSG, "its greeting is no JSON: %s",
+		return set_error(err, -EBADMSG, "its greeting is not JSON: %s",
 				 bad.text);
 	r = read_hello(o, ret, err);
 	if (r == 0)
@@ -114,7 +113,8 @@ static const char *result_of(int r)
 	}
 }
 
-/* 0 when the whole of it was a greeting; members have been told then. */
+/* Returns 0 if the answer is a valid greeting; then members_answered() was
+ * called. */
 static int take_answer(struct greeting *g, struct http_exchange *x,
 		       struct error *err)
 {
@@ -124,8 +124,8 @@ static int take_answer(struct greeting *g, struct http_exchange *x,
 	int r;
 
 	if (g->status != 200)
-		return set_error(err, -EACCES, "it answered %d to our greeting",
-				 g->status);
+		return set_error(err, -EACCES,
+				 "it answered the greeting with %d", g->status);
 	r = greet_parse(g->body.data ? g->body.data : "", g->body.len, &o, &h,
 			err);
 	if (r < 0)
@@ -136,7 +136,7 @@ static int take_answer(struct greeting *g, struct http_exchange *x,
 	return 0;
 }
 
-/* The same for hundreds of members, most likely. */
+/* Limited: probably the same for hundreds of members. */
 static void log_certificate(struct members *m, const struct addr *a,
 			    const char *why)
 {
@@ -163,7 +163,7 @@ static void greeting_ended(struct greeting *g, struct http_exchange *x, int r,
 		   1);
 	if (r == -EKEYREJECTED)
 		log_certificate(a->m, a, err.text);
-	/* A transfer went well meanwhile: the greeting waited for a connection,
+	/* A transfer succeeded meanwhile: the greeting waited for a connection,
 	 * or its answer for a processor. */
 	if (r == -ETIMEDOUT && a->node && a->node->mb.heard_ms >= a->tried_ms)
 		r = 0;
@@ -198,7 +198,7 @@ static void on_done(void *arg, struct http_exchange *x, int r, const char *why)
 	struct members *m = a->m;
 
 	a->x = NULL;
-	/* Memory that was short is not the member's fault. */
+	/* Short memory of this node is not the member's fault. */
 	if (!m->closing && r != -ENOMEM && r != -ECANCELED)
 		greeting_ended(g, x, r, why);
 	buf_release(&g->body);
@@ -260,9 +260,9 @@ static bool is_stranger(const struct addr *a)
 	return a->named == 0 && a->answered_ms == 0 && a->node;
 }
 
-/* Whoever greets us can make us greet ports of its own host, at a rate that
- * does not matter, and no other host's. */
-static bool may_learn(struct members *m, const struct lookup_addr *at)
+/* A node that greets this one can make it greet ports of the greeting node's
+ * own host, at a harmless rate, but of no other host. */
+static bool may_learn(struct members *m, const struct resolve_addr *at)
 {
 	unsigned int all = 0, here = 0;
 
@@ -280,26 +280,26 @@ static bool may_learn(struct members *m, const struct lookup_addr *at)
 	return all < MAX_STRANGERS && here < MAX_STRANGERS_OF_HOST;
 }
 
-static void learn(struct members *m, const struct lookup_addr *at)
+static void learn(struct members *m, const struct resolve_addr *at)
 {
-	char text[LOOKUP_TEXT_MAX];
-	struct addr *a = addr_find(m, lookup_addr_text(at, text));
+	char text[RESOLVE_TEXT_MAX];
+	struct addr *a = addr_find(m, resolve_addr_text(at, text));
 	uint64_t now = now_ms();
 
 	if (!a && may_learn(m, at))
 		a = addr_get(m, at);
 	if (!a || !a->node)
-		return; /* it is too much, or we have greeted ourselves */
+		return; /* too many addresses, or the address is this node's */
 	a->learned_ms = now;
-	/* One that was away is back. */
+	/* A member that was away is back. */
 	if (a->node->mb.state != MEMBER_ALIVE)
 		addr_hurry(a, a->tried_ms + m->cfg.greet_ms / 3);
 	members_arm(m);
 }
 
-/* "10.0.0.1:1234", "[::1]:1234" → the address, with another port. */
+/* Parses "10.0.0.1:1234" or "[::1]:1234", with `port` in place of the port. */
 static int client_addr(const char *client, uint16_t port,
-		       struct lookup_addr *ret)
+		       struct resolve_addr *ret)
 {
 	const char *end = strrchr(client, ':');
 	char ip[INET6_ADDRSTRLEN];
@@ -314,13 +314,13 @@ static int client_addr(const char *client, uint16_t port,
 		return -EINVAL;
 	memcpy(ip, client, (size_t)(end - client));
 	ip[end - client] = '\0';
-	return lookup_addr_parse(ip, port, ret);
+	return resolve_addr_parse(ip, port, ret);
 }
 
 static void learn_from(struct members *m, const struct http_req *rq)
 {
 	const char *listen = http_req_header(rq, "Peerd-Listen");
-	struct lookup_addr at;
+	struct resolve_addr at;
 	uint64_t port;
 
 	if (listen && strlen(listen) <= 5 && parse_u64(listen, &port) == 0 &&

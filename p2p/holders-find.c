@@ -1,4 +1,4 @@
-/* Asking homes who holds something. */
+/* Asks homes for the holders of a key. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,10 +9,11 @@
 #include "p2p/holders-private.h"
 #include "store/store.h"
 
-/* Under way at once, and remembered. */
+/* Lookups at once, and remembered results. */
 #define MAX_ASKING 1024
 #define MAX_KNOWN  4096
-/* A home is on the LAN; when it is not, it has longer. */
+/* Homes are on the LAN. The deadline is longer for a home with a long round
+ * trip. */
 #define FIRST_BYTE_MIN_MS 300
 #define FIRST_BYTE_MAX_MS 2000
 #define FIRST_BYTE_RTTS	  8
@@ -21,29 +22,29 @@
 
 static struct metric_family m_lookups = {
 	.name = "peerd_holder_lookups_total",
-	.help = "Lookups of who holds something, by result.",
+	.help = "Lookups of holders, by result.",
 	.type = METRIC_COUNTER,
 	.labels = {"result"},
 };
 
-/* While it is asked, and for a while after that. */
-struct ask {
+/* The lookup of a key while homes are asked, then its remembered result. */
+struct search {
 	struct key_node node;
 	struct holders *h;
 	struct list state;   /* in holders->asking or known */
 	struct list tell;    /* in holders->telling, or empty */
-	struct list waiters; /* struct waiter */
+	struct list waiters; /* struct search_waiter */
 	bool is_known;
-	bool telling; /* its waiters are being called */
+	bool telling; /* callbacks of its waiters are being called */
 
-	/* While asked. */
+	/* While homes are asked. */
 	struct member *homes[PLACE_HOMES]; /* NULL once forgotten */
 	uint32_t nhomes, next;
 	struct holders_call call;
 	struct buf body;
 	uint64_t start_ns;
 
-	/* Once known; r is 0 as soon as one home has answered. */
+	/* The result. r is 0 as soon as one home has answered. */
 	int r;
 	uint64_t until_ms;
 	uint64_t size;
@@ -51,17 +52,17 @@ struct ask {
 	struct member *v[HOLDERS_PER_KEY];
 };
 
-struct waiter {
-	struct list node; /* in ask->waiters, holders->failing */
+struct search_waiter {
+	struct list node; /* in search->waiters or holders->failing */
 	struct list all;  /* in holders->waiters */
 	holders_cb *cb;
 	void *arg;
-	int r; /* of those that fail */
+	int r; /* of a waiter in holders->failing */
 };
 
 /* ---- Answers ---- */
 
-static bool ask_has(const struct ask *a, const struct member *mb)
+static bool ask_has(const struct search *a, const struct member *mb)
 {
 	for (unsigned int i = 0; i < a->n; i++)
 		if (a->v[i] == mb)
@@ -69,9 +70,9 @@ static bool ask_has(const struct ask *a, const struct member *mb)
 	return false;
 }
 
-/* -EBADMSG for what is no answer. Who is not known here, gone or ourselves is
- * left out. */
-static int read_answer(struct ask *a)
+/* -EBADMSG: malformed. Leaves out this node, members that are not known and
+ * members that are gone. */
+static int read_answer(struct search *a)
 {
 	CLEANUP(holders_answer_release) struct holders_answer answer = {0};
 	struct members *m = a->h->cfg.members;
@@ -93,7 +94,7 @@ static int read_answer(struct ask *a)
 	return 0;
 }
 
-static void ask_end(struct ask *a)
+static void ask_end(struct search *a)
 {
 	struct holders *h = a->h;
 	uint64_t keep = a->n > 0 ? h->cfg.found_ms : h->cfg.none_ms;
@@ -122,12 +123,12 @@ static void ask_end(struct ask *a)
 
 /* ---- One home after the other ---- */
 
-static void ask_next(struct ask *a);
+static void ask_next(struct search *a);
 
 static int on_head(void *arg, struct http_exchange *x,
 		   const struct http_response *res)
 {
-	struct ask *a = arg;
+	struct search *a = arg;
 
 	(void)x;
 	a->call.status = res->status;
@@ -137,7 +138,7 @@ static int on_head(void *arg, struct http_exchange *x,
 static int on_data(void *arg, struct http_exchange *x, const void *bytes,
 		   size_t len)
 {
-	struct ask *a = arg;
+	struct search *a = arg;
 
 	(void)x;
 	return buf_add(&a->body, bytes, len);
@@ -145,7 +146,7 @@ static int on_data(void *arg, struct http_exchange *x, const void *bytes,
 
 static void on_done(void *arg, struct http_exchange *x, int r, const char *why)
 {
-	struct ask *a = arg;
+	struct search *a = arg;
 	struct holders *h = a->h;
 	int answer;
 
@@ -156,7 +157,7 @@ static void on_done(void *arg, struct http_exchange *x, int r, const char *why)
 	}
 	if (r == 0 && a->call.status == 200) {
 		r = answer = read_answer(a);
-		why = "its answer about holders is malformed";
+		why = "malformed answer about holders";
 	} else {
 		answer = r < 0 ? r : -EIO;
 	}
@@ -188,7 +189,7 @@ static uint32_t first_byte_ms(const struct member *mb)
 	return ms > FIRST_BYTE_MAX_MS ? FIRST_BYTE_MAX_MS : (uint32_t)ms;
 }
 
-static int ask_member(struct ask *a, struct member *mb)
+static int ask_member(struct search *a, struct member *mb)
 {
 	CLEANUP(buf_release) struct buf url = BUF_INIT(1024);
 	char key[HOLDER_KEY_SIZE],
@@ -219,7 +220,7 @@ static int ask_member(struct ask *a, struct member *mb)
 	return 0;
 }
 
-static void ask_next(struct ask *a)
+static void ask_next(struct search *a)
 {
 	while (a->next < a->nhomes) {
 		struct member *mb = a->homes[a->next++];
@@ -236,8 +237,8 @@ static void ask_next(struct ask *a)
 	ask_end(a);
 }
 
-/* Those in doubt come last: they may cost a deadline each. */
-static void add_homes(struct ask *a, const uint32_t *v, uint32_t n,
+/* Suspect members come last: each may cost a deadline. */
+static void add_homes(struct search *a, const uint32_t *v, uint32_t n,
 		      enum member_state state)
 {
 	for (uint32_t i = 0; i < n; i++) {
@@ -250,8 +251,8 @@ static void add_homes(struct ask *a, const uint32_t *v, uint32_t n,
 	}
 }
 
-/* What we know ourselves costs nothing, home or not. */
-static void ask_begin(struct ask *a)
+/* The own notes of this node cost nothing, whether it is a home or not. */
+static void ask_begin(struct search *a)
 {
 	const struct place_view *all = members_view(a->h->cfg.members, true);
 	uint32_t v[PLACE_HOMES];
@@ -273,7 +274,7 @@ static void ask_begin(struct ask *a)
 
 /* ---- What is remembered ---- */
 
-static bool is_fresh(const struct ask *a)
+static bool is_fresh(const struct search *a)
 {
 	if (!a->is_known || a->telling || !list_empty(&a->tell))
 		return true;
@@ -287,7 +288,7 @@ static bool is_fresh(const struct ask *a)
 
 static void ask_free(struct key_node *n)
 {
-	struct ask *a = key_entry(n, struct ask);
+	struct search *a = key_entry(n, struct search);
 
 	buf_release(&a->body);
 	free(a);
@@ -295,9 +296,10 @@ static void ask_free(struct key_node *n)
 
 static void forget_one(struct holders *h)
 {
-	struct ask *a = list_first(&h->known, struct ask, state);
+	struct search *a = list_first(&h->known, struct search, state);
 
-	/* One that still has to be told is no older than this turn. */
+	/* A search whose waiters are still to be told was used in this turn,
+	 * and so were all that follow it. */
 	if (a->telling || !list_empty(&a->tell))
 		return;
 	list_del(&a->state);
@@ -305,9 +307,9 @@ static void forget_one(struct holders *h)
 	ask_free(&a->node);
 }
 
-static struct ask *ask_new(struct holders *h, const struct holder_key *key)
+static struct search *ask_new(struct holders *h, const struct holder_key *key)
 {
-	struct ask *a;
+	struct search *a;
 
 	if (h->asks.n - h->nasking >= MAX_KNOWN)
 		forget_one(h);
@@ -324,7 +326,7 @@ static struct ask *ask_new(struct holders *h, const struct holder_key *key)
 	return a;
 }
 
-static void waiter_fail(struct holders *h, struct waiter *w, int r)
+static void waiter_fail(struct holders *h, struct search_waiter *w, int r)
 {
 	w->r = r;
 	list_del(&w->node);
@@ -332,7 +334,7 @@ static void waiter_fail(struct holders *h, struct waiter *w, int r)
 	holders_kick(h);
 }
 
-static void ask_wait(struct ask *a, struct waiter *w)
+static void ask_wait(struct search *a, struct search_waiter *w)
 {
 	struct holders *h = a->h;
 
@@ -351,13 +353,13 @@ int holders_find(struct holders *h, const struct holder_key *key,
 		 holders_cb *cb, void *arg)
 {
 	struct key_node *n = key_table_find(&h->asks, key);
-	struct ask *a = n ? key_entry(n, struct ask) : NULL;
+	struct search *a = n ? key_entry(n, struct search) : NULL;
 	bool begin = !a || !is_fresh(a);
-	struct waiter *w = malloc(sizeof(*w));
+	struct search_waiter *w = malloc(sizeof(*w));
 
 	if (!w)
 		return -ENOMEM;
-	*w = (struct waiter){.cb = cb, .arg = arg};
+	*w = (struct search_waiter){.cb = cb, .arg = arg};
 	list_init(&w->node);
 	list_add_tail(&h->waiters, &w->all);
 	h->stats.finds++;
@@ -385,7 +387,8 @@ int holders_find(struct holders *h, const struct holder_key *key,
 
 /* ---- Telling ---- */
 
-static void tell(struct holders *h, struct waiter *w, const struct ask *a)
+static void tell(struct holders *h, struct search_waiter *w,
+		 const struct search *a)
 {
 	struct member *v[HOLDERS_PER_KEY];
 	unsigned int n = 0;
@@ -407,9 +410,9 @@ static void tell(struct holders *h, struct waiter *w, const struct ask *a)
 	cb(arg, a ? a->r : r, a ? a->size : 0, v, n);
 }
 
-/* A callback may find, cancel and even end all; what is asked in there waits
- * for the next turn. */
-static void tell_all(struct ask *a)
+/* A callback may start or cancel lookups, and even free holders. A lookup
+ * started in a callback gets its result in the next turn. */
+static void tell_all(struct search *a)
 {
 	struct list l;
 
@@ -417,7 +420,7 @@ static void tell_all(struct ask *a)
 	list_take(&a->waiters, &l);
 	a->telling = true;
 	while (!list_empty(&l))
-		tell(a->h, list_first(&l, struct waiter, node), a);
+		tell(a->h, list_first(&l, struct search_waiter, node), a);
 	a->telling = false;
 }
 
@@ -430,19 +433,20 @@ void find_work(struct holders *h)
 	list_take(&h->telling, &asks);
 	list_take(&h->failing, &failing);
 	while (!list_empty(&asks)) {
-		struct ask *a = list_first(&asks, struct ask, tell);
+		struct search *a = list_first(&asks, struct search, tell);
 
 		list_del(&a->tell);
 		tell_all(a);
 	}
 	while (!list_empty(&failing))
-		tell(h, list_first(&failing, struct waiter, node), NULL);
+		tell(h, list_first(&failing, struct search_waiter, node), NULL);
 }
 
 void holders_cancel(struct holders *h, void *arg)
 {
 	list_for_each_safe (it, &h->waiters) {
-		struct waiter *w = list_entry(it, struct waiter, all);
+		struct search_waiter *w =
+			list_entry(it, struct search_waiter, all);
 
 		if (w->arg != arg)
 			continue;
@@ -457,7 +461,7 @@ void holders_cancel(struct holders *h, void *arg)
 static void forget_in(struct list *asks, const struct member *mb)
 {
 	list_for_each (it, asks) {
-		struct ask *a = list_entry(it, struct ask, state);
+		struct search *a = list_entry(it, struct search, state);
 
 		for (unsigned int i = a->n; i-- > 0;)
 			if (a->v[i] == mb)
@@ -482,13 +486,14 @@ void find_forget(struct holders *h, struct member *mb)
 void find_stop(struct holders *h)
 {
 	list_for_each (it, &h->asking) {
-		struct ask *a = list_entry(it, struct ask, state);
+		struct search *a = list_entry(it, struct search, state);
 
 		if (a->call.x)
 			http_cancel(a->call.x);
 	}
 	list_for_each (it, &h->waiters)
-		waiter_fail(h, list_entry(it, struct waiter, all), -ECANCELED);
+		waiter_fail(h, list_entry(it, struct search_waiter, all),
+			    -ECANCELED);
 }
 
 int find_init(struct holders *h)

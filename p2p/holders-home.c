@@ -4,8 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/json.h"
 #include "base/cleanup.h"
+#include "base/json.h"
 #include "base/metrics.h"
 #include "p2p/holders-msg.h"
 #include "p2p/holders-private.h"
@@ -16,11 +16,11 @@
 
 static struct metric_family m_keys = {
 	.name = "peerd_holders_keys",
-	.help = "Keys of which this node keeps note who holds them.",
+	.help = "Keys whose holders this node remembers as a home.",
 	.type = METRIC_GAUGE,
 };
 
-/* An id, kept once for all keys that it holds. */
+/* An id, stored once for all keys that the node holds. */
 struct holder_name {
 	struct key_node node; /* by the id's SHA-256 */
 	uint32_t refs;
@@ -33,7 +33,7 @@ struct holder {
 	uint64_t until_ms;
 };
 
-struct entry {
+struct home_entry {
 	struct key_node node;
 	uint64_t size;
 	uint64_t heard_ms;
@@ -74,7 +74,7 @@ static void name_put(struct holder_home *t, struct holder_name *name)
 	free(name);
 }
 
-/* NULL: gone, or ourselves. */
+/* NULL if the member is gone, or is this node. */
 static struct member *name_member(const struct holder_home *t,
 				  const struct holder_name *name)
 {
@@ -91,21 +91,22 @@ static void show_keys(const struct holder_home *t)
 	metric_set(t->m_keys, (double)t->keys.n);
 }
 
-static struct entry *entry_find(const struct holder_home *t,
-				const struct holder_key *key)
+static struct home_entry *entry_find(const struct holder_home *t,
+				     const struct holder_key *key)
 {
 	struct key_node *n = key_table_find(&t->keys, key);
 
-	return n ? key_entry(n, struct entry) : NULL;
+	return n ? key_entry(n, struct home_entry) : NULL;
 }
 
-static void entry_drop(struct holder_home *t, struct entry *e, unsigned int i)
+static void entry_drop(struct holder_home *t, struct home_entry *e,
+		       unsigned int i)
 {
 	name_put(t, e->v[i].name);
 	e->v[i] = e->v[--e->n];
 }
 
-static void entry_del(struct holder_home *t, struct entry *e)
+static void entry_del(struct holder_home *t, struct home_entry *e)
 {
 	while (e->n > 0)
 		entry_drop(t, e, e->n - 1);
@@ -114,15 +115,17 @@ static void entry_del(struct holder_home *t, struct entry *e)
 	free(e);
 }
 
-static void entry_expire(struct holder_home *t, struct entry *e, uint64_t now)
+static void entry_expire(struct holder_home *t, struct home_entry *e,
+			 uint64_t now)
 {
 	for (unsigned int i = e->n; i-- > 0;)
 		if (e->v[i].until_ms <= now)
 			entry_drop(t, e, i);
 }
 
-/* A new holder's place; that of one who is gone, when there is none left. */
-static int entry_room(struct holder_home *t, struct entry *e)
+/* Makes room for another holder, at the cost of a member that is gone if the
+ * list is full. -ENOSPC: all are living. */
+static int entry_room(struct holder_home *t, struct home_entry *e)
 {
 	unsigned int cap = e->cap ? e->cap * 2 : 1;
 	struct holder *v;
@@ -146,17 +149,17 @@ static int entry_room(struct holder_home *t, struct entry *e)
 	return 0;
 }
 
-static struct entry *entry_get(struct holder_home *t,
-			       const struct holder_key *key)
+static struct home_entry *entry_get(struct holder_home *t,
+				    const struct holder_key *key)
 {
-	struct entry *e = entry_find(t, key);
+	struct home_entry *e = entry_find(t, key);
 
 	if (e) {
 		key_table_touch(&t->keys, &e->node);
 		return e;
 	}
 	if (t->keys.n >= t->max_keys)
-		entry_del(t, key_first(&t->keys, struct entry));
+		entry_del(t, key_first(&t->keys, struct home_entry));
 	e = calloc(1, sizeof(*e));
 	if (!e)
 		return NULL;
@@ -170,7 +173,7 @@ int home_put(struct holder_home *t, const struct holder_key *key, uint64_t size,
 {
 	struct holder_name *name = name_get(t, id);
 	uint64_t now = now_ms();
-	struct entry *e = name ? entry_get(t, key) : NULL;
+	struct home_entry *e = name ? entry_get(t, key) : NULL;
 	unsigned int i = 0;
 	int r;
 
@@ -205,7 +208,7 @@ int home_put(struct holder_home *t, const struct holder_key *key, uint64_t size,
 
 void home_drop_self(struct holder_home *t, const struct holder_key *key)
 {
-	struct entry *e = entry_find(t, key);
+	struct home_entry *e = entry_find(t, key);
 
 	for (unsigned int i = e ? e->n : 0; i-- > 0;)
 		if (e->v[i].name->self)
@@ -219,7 +222,7 @@ unsigned int home_find(const struct holder_home *t,
 		       const struct holder_key *key, uint64_t *ret_size,
 		       struct member *ret[HOLDERS_PER_KEY], bool *ret_self)
 {
-	const struct entry *e = entry_find(t, key);
+	const struct home_entry *e = entry_find(t, key);
 	uint64_t now = now_ms();
 	unsigned int n = 0;
 
@@ -241,14 +244,15 @@ unsigned int home_find(const struct holder_home *t,
 	return n;
 }
 
-/* Whatever was announced within the time to live is behind the first that was
- * not. What only we ourselves hold goes to the end as if announced again. */
+/* The list is ordered by announcement: the sweep ends at the first key that was
+ * announced within ttl_ms. A key that only this node holds moves to the end, as
+ * if announced again. */
 uint64_t home_sweep(struct holder_home *t, uint64_t now)
 {
 	unsigned int done = 0;
 
 	while (t->keys.n > 0 && done < SWEEP_KEYS) {
-		struct entry *e = key_first(&t->keys, struct entry);
+		struct home_entry *e = key_first(&t->keys, struct home_entry);
 
 		if (e->heard_ms + t->ttl_ms > now)
 			break;
@@ -286,7 +290,7 @@ int home_init(struct holder_home *t, struct members *members, const char *self,
 
 static void free_entry(struct key_node *n)
 {
-	struct entry *e = key_entry(n, struct entry);
+	struct home_entry *e = key_entry(n, struct home_entry);
 
 	free(e->v);
 	free(e);
@@ -305,7 +309,7 @@ void home_release(struct holder_home *t)
 
 /* ---- Requests ---- */
 
-/* All of them, but for want of memory. */
+/* Takes the whole batch, unless memory is short. */
 static void take_batch(struct holders *h, struct http_req *rq,
 		       const struct hold_batch *b)
 {
@@ -339,7 +343,7 @@ static void handle_post(struct holders *h, struct http_req *rq)
 	else if (strlen(b.id) >= MEMBER_ID_MAX || strcmp(b.id, h->id) == 0 ||
 		 !members_find(h->cfg.members, b.id))
 		http_reply_error(rq, 403, "DENIED",
-				 "you are no member that is known here");
+				 "\"id\" is not a known member");
 	else
 		take_batch(h, rq, &b);
 }
@@ -351,7 +355,7 @@ static int write_answer(struct holders *h, const struct holder_key *key,
 	uint64_t size;
 	bool self;
 	unsigned int n = home_find(&h->home, key, &size, v, &self);
-	/* Not the same one first for all who ask. */
+	/* Starts at random, so that not all nodes ask the same holder first. */
 	unsigned int first =
 		n > 0 ? (unsigned int)holders_random(h, 0, n - 1) : 0;
 	const char *comma = "";
@@ -402,6 +406,6 @@ void holders_handle(struct holders *h, struct http_req *rq)
 	} else {
 		http_header_add(rq, "Allow", "GET, HEAD, POST");
 		http_reply_error(rq, 405, "UNSUPPORTED",
-				 "holders are asked for or announced");
+				 "only GET, HEAD and POST are allowed");
 	}
 }

@@ -3,8 +3,8 @@
 #include <errno.h>
 #include <string.h>
 
-/* Moving that many nodes takes some milliseconds of the loop's time; from there
- * on chains get longer. */
+/* Moving so many nodes takes some milliseconds of the loop's time. Larger
+ * tables get longer chains instead. */
 #define MAX_BUCKETS (UINT32_C(1) << 16)
 
 static const struct {
@@ -46,8 +46,8 @@ bool holder_key_equal(const struct holder_key *a, const struct holder_key *b)
 	return a->kind == b->kind && digest_equal(&a->id, &b->id);
 }
 
-/* Keys come from other nodes, who need not have computed them from anything:
- * all bits count, from a random start. */
+/* Keys come from other nodes, which may choose them freely. So all bits count,
+ * and the seed is random. */
 static uint64_t hash_key(const struct hash_table *t,
 			 const struct holder_key *key)
 {

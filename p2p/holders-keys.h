@@ -1,5 +1,5 @@
 /* Keys of holders as text, and hash tables of them. The owner of a table owns
- * the nodes. Not thread-safe. */
+ * its nodes. Not thread-safe. */
 #ifndef P2P_HOLDERS_KEYS_H
 #define P2P_HOLDERS_KEYS_H
 
@@ -10,7 +10,7 @@
 
 /* Returns out. */
 char *holder_key_str(const struct holder_key *key, char out[HOLDER_KEY_SIZE]);
-/* -EINVAL for all but a known kind, a colon and 64 lower-case hex digits. */
+/* -EINVAL unless it is a known kind, a colon and 64 lower-case hex digits. */
 int holder_key_parse(const char *s, struct holder_key *ret);
 bool holder_key_equal(const struct holder_key *a, const struct holder_key *b);
 
@@ -20,22 +20,22 @@ struct key_node {
 };
 
 #define key_entry(ptr, type) container_of(ptr, type, node)
-/* Of a struct list in the order of a table. */
+/* The entry at a struct list of a table's order. */
 #define key_at(it, type) list_entry(it, type, node.hash.order)
-/* The first in the order; the table is not empty. */
+/* The first entry in the order; the table must not be empty. */
 #define key_first(t, type) key_at((t)->order.next, type)
 
 /* -ENOMEM. */
 int key_table_init(struct hash_table *t);
-/* Calls end() for each node that is left, after taking it out. */
+/* Removes all nodes and calls end() for each. */
 void key_table_release(struct hash_table *t, void (*end)(struct key_node *n));
-/* NULL if absent. Leaves the order alone. */
+/* NULL if absent. Does not change the order. */
 struct key_node *key_table_find(const struct hash_table *t,
 				const struct holder_key *key);
-/* n->key is set, and absent. */
+/* n->key must be set and absent from t. */
 void key_table_add(struct hash_table *t, struct key_node *n);
 void key_table_del(struct hash_table *t, struct key_node *n);
-/* To the end of the order. */
+/* Moves n to the end of the order. */
 void key_table_touch(struct hash_table *t, struct key_node *n);
 
 #endif

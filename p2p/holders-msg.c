@@ -26,7 +26,7 @@ static int parse_holds(const json_t *holds, struct hold_batch *b,
 	size_t n = json_array_size(holds);
 
 	if (n > HOLDERS_BATCH_KEYS)
-		return set_error(err, -EMSGSIZE, "at most %d keys are taken",
+		return set_error(err, -EMSGSIZE, "more than %d keys",
 				 HOLDERS_BATCH_KEYS);
 	b->v = calloc(n + 1, sizeof(*b->v));
 	if (!b->v)
@@ -34,7 +34,8 @@ static int parse_holds(const json_t *holds, struct hold_batch *b,
 	for (; b->n < n; b->n++)
 		if (parse_hold(json_array_get(holds, b->n), &b->v[b->n]) < 0)
 			return set_error(err, -EINVAL,
-					 "entry %zu is no key and size", b->n);
+					 "entry %zu is not a key and a size",
+					 b->n);
 	return 0;
 }
 
@@ -48,7 +49,7 @@ int hold_batch_parse(const char *bytes, size_t len, struct hold_batch *ret,
 	int r;
 
 	if (len > HOLDERS_BATCH_BYTES)
-		return set_error(err, -EMSGSIZE, "at most %u bytes are taken",
+		return set_error(err, -EMSGSIZE, "more than %u bytes",
 				 HOLDERS_BATCH_BYTES);
 	r = json_parse(bytes, len, HOLDERS_BATCH_BYTES, &o, err);
 	if (r < 0)

@@ -1,12 +1,12 @@
-/* What homes are told, and what they answer, as JSON (see p2p/holders.h). Pure:
- * what comes from a member is input like any other. */
+/* The JSON that nodes send to homes, and homes answer (see p2p/holders.h).
+ * Pure. Text from a member is untrusted input. */
 #ifndef P2P_HOLDERS_MSG_H
 #define P2P_HOLDERS_MSG_H
 
 #include "base/json.h"
 #include "p2p/holders.h"
 
-/* Of a home's answer. */
+/* Limit of a home's answer. */
 #define HOLDERS_ANSWER_BYTES (16u << 10)
 
 struct hold {
@@ -16,13 +16,14 @@ struct hold {
 
 /* {"id","holds":[["sha256:<hex>",size],…]} */
 struct hold_batch {
-	char *id; /* whose; any text */
+	char *id; /* id of the sender; any text */
 	struct hold *v;
 	size_t n;
 };
 
-/* All or nothing. -EMSGSIZE: more than HOLDERS_BATCH_BYTES or _KEYS; -EINVAL,
- * *err says why; -ENOMEM. On 0: hold_batch_release(). */
+/* Parses all of it or nothing. -EMSGSIZE: more than HOLDERS_BATCH_BYTES or
+ * HOLDERS_BATCH_KEYS; -EINVAL: *err says why; -ENOMEM. After 0 the caller calls
+ * hold_batch_release(). */
 int hold_batch_parse(const char *bytes, size_t len, struct hold_batch *ret,
 		     struct error *err);
 void hold_batch_release(struct hold_batch *b);
@@ -34,10 +35,10 @@ struct holders_answer {
 	size_t n;
 };
 
-/* -EBADMSG for what is no answer. On 0: holders_answer_release(). */
+/* -EBADMSG: malformed. After 0 the caller calls holders_answer_release(). */
 int holders_answer_parse(const char *bytes, size_t len,
 			 struct holders_answer *ret);
-/* The i-th id, any text. Borrowed from a. */
+/* Returns the i-th id, any text; borrowed from a. */
 const char *holders_answer_id(const struct holders_answer *a, size_t i);
 void holders_answer_release(struct holders_answer *a);
 

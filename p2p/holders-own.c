@@ -1,4 +1,4 @@
-/* What this node holds, and telling the homes. */
+/* The keys that this node holds, and their announcement to homes. */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
@@ -9,21 +9,21 @@
 #include "base/log.h"
 #include "p2p/holders-private.h"
 
-/* Fewer than a home would take: that many cost its loop some 2 ms. */
+/* Fewer than a home accepts: so many cost its loop some 2 ms. */
 #define BATCH_KEYS 500
-/* At once; the rest of the client's connections is for bytes. */
+/* Announcements at once; the client's other connections are for bytes. */
 #define MAX_POSTS	8
 #define POST_TIMEOUT_MS 10000
 #define RETRY_MIN_MS	200
 #define RETRY_MAX_MS	30000
 
-struct target;
+struct home;
 
-/* That a key is to be told to one of its homes. */
+/* One of the homes of a key, and whether the key was announced there. */
 struct slot {
-	struct list node;      /* in target->pending, sending or sent */
-	struct target *target; /* NULL: none, or ourselves */
-	uint8_t i;	       /* in own->slots */
+	struct list node;    /* in target->pending, sending or sent */
+	struct home *target; /* NULL: none, or this node */
+	uint8_t i;	     /* index in own->slots */
 	bool self;
 };
 
@@ -34,17 +34,17 @@ struct own {
 	struct slot slots[PLACE_HOMES];
 };
 
-/* A home of some of our keys. */
-struct target {
-	struct key_node node; /* by place_id */
+/* A home of some of this node's keys. */
+struct home {
+	struct key_node node; /* key: place_id */
 	struct holders *h;
-	struct holders_call call; /* mb is the member also in between */
-	struct list pending, sending, sent; /* sent: longest ago first */
+	struct holders_call call;	    /* mb also between requests */
+	struct list pending, sending, sent; /* sent: oldest sent first */
 	uint32_t nslots;
-	uint64_t due_ms;		/* of what is pending */
-	uint64_t again_ms;		/* of what was sent longest ago */
+	uint64_t due_ms;   /* when `pending` is to be sent */
+	uint64_t again_ms; /* when the first of `sent` is to be sent again */
 	unsigned int failures;		/* in a row */
-	char epoch[HOLDERS_EPOCH_SIZE]; /* "" until it said one */
+	char epoch[HOLDERS_EPOCH_SIZE]; /* "" until the home has sent one */
 };
 
 static struct own *slot_own(struct slot *s)
@@ -60,19 +60,19 @@ static void target_key(uint64_t place_id, struct holder_key *ret)
 	memcpy(ret->id.sha256, &place_id, sizeof(place_id));
 }
 
-static struct target *target_find(const struct holders *h, uint64_t place_id)
+static struct home *target_find(const struct holders *h, uint64_t place_id)
 {
 	struct holder_key key;
 	struct key_node *n;
 
 	target_key(place_id, &key);
 	n = key_table_find(&h->targets, &key);
-	return n ? key_entry(n, struct target) : NULL;
+	return n ? key_entry(n, struct home) : NULL;
 }
 
-static struct target *target_get(struct holders *h, struct member *mb)
+static struct home *target_get(struct holders *h, struct member *mb)
 {
-	struct target *t = target_find(h, mb->place_id);
+	struct home *t = target_find(h, mb->place_id);
 
 	if (!t) {
 		t = calloc(1, sizeof(*t));
@@ -90,8 +90,8 @@ static struct target *target_get(struct holders *h, struct member *mb)
 	return t;
 }
 
-/* Frees it when there is nothing left to tell it. */
-static void target_put(struct target *t)
+/* Frees t if no key has this home and no request is open. */
+static void target_put(struct home *t)
 {
 	if (t->nslots > 0 || t->call.x)
 		return;
@@ -99,15 +99,15 @@ static void target_put(struct target *t)
 	free(t);
 }
 
-static void target_due(struct target *t, uint64_t at_ms)
+static void target_due(struct home *t, uint64_t at_ms)
 {
 	t->due_ms = at_ms;
 	holders_wake(t->h, at_ms);
 }
 
-/* All that it was sent is sent again within again_ms, in as many requests as
- * that takes, evenly spread. */
-static void target_again(struct target *t, uint64_t now)
+/* All keys of this home are sent again within again_ms, in as many requests as
+ * necessary, evenly spread. */
+static void target_again(struct home *t, uint64_t now)
 {
 	uint64_t every = t->h->cfg.again_ms / (t->nslots / BATCH_KEYS + 1);
 
@@ -119,7 +119,7 @@ static void target_again(struct target *t, uint64_t now)
 
 static void slot_pend(struct slot *s)
 {
-	struct target *t = s->target;
+	struct home *t = s->target;
 
 	list_del(&s->node);
 	list_add_tail(&t->pending, &s->node);
@@ -127,7 +127,7 @@ static void slot_pend(struct slot *s)
 		target_due(t, now_ms() + t->h->cfg.batch_ms);
 }
 
-static void slot_join(struct slot *s, struct target *t)
+static void slot_join(struct slot *s, struct home *t)
 {
 	s->target = t;
 	t->nslots++;
@@ -136,7 +136,7 @@ static void slot_join(struct slot *s, struct target *t)
 
 static void slot_leave(struct holders *h, struct slot *s)
 {
-	struct target *t = s->target;
+	struct home *t = s->target;
 
 	if (s->self)
 		home_drop_self(&h->home, &slot_own(s)->node.key);
@@ -149,10 +149,10 @@ static void slot_leave(struct holders *h, struct slot *s)
 	target_put(t);
 }
 
-/* ---- Which homes ---- */
+/* ---- Finding homes ---- */
 
 struct homes {
-	struct target *v[PLACE_HOMES];
+	struct home *v[PLACE_HOMES];
 	uint32_t n;
 	bool self;
 };
@@ -167,7 +167,7 @@ static void find_homes(struct holders *h, const struct holder_key *key,
 	*ret = (struct homes){.n = 0};
 	for (uint32_t i = 0; i < n; i++) {
 		struct member *mb = members_at(m, true, v[i]);
-		struct target *t = mb ? target_get(h, mb) : NULL;
+		struct home *t = mb ? target_get(h, mb) : NULL;
 
 		if (!mb)
 			ret->self = true;
@@ -176,8 +176,8 @@ static void find_homes(struct holders *h, const struct holder_key *key,
 	}
 }
 
-/* Takes it off the list. */
-static bool take_home(struct homes *l, const struct target *t)
+/* Takes t off the list. */
+static bool take_home(struct homes *l, const struct home *t)
 {
 	for (uint32_t i = 0; i < l->n; i++) {
 		if (l->v[i] != t)
@@ -196,7 +196,7 @@ static struct slot *free_slot(struct own *o)
 	return NULL;
 }
 
-/* Only those that were no homes before are told. */
+/* Announces the key to new homes only. */
 static void own_place(struct holders *h, struct own *o)
 {
 	struct homes homes;
@@ -235,8 +235,8 @@ bool own_work(struct holders *h)
 	return false;
 }
 
-/* Those that wait for their homes already come first, so that all get theirs
- * also when members change again and again. */
+/* Keys that already wait for their homes come first, so that every key has its
+ * turn even if the members change again and again. */
 void holders_members_changed(struct holders *h)
 {
 	list_take(&h->placed, &h->unplaced);
@@ -244,7 +244,7 @@ void holders_members_changed(struct holders *h)
 	holders_wake(h, now_ms());
 }
 
-/* ---- The set ---- */
+/* ---- The set of keys ---- */
 
 static void own_del(struct holders *h, struct own *o)
 {
@@ -305,7 +305,7 @@ void own_withdraw(struct holders *h, const struct holder_key *key)
 
 /* ---- Sending ---- */
 
-static void heard_epoch(struct target *t, const char *epoch, uint64_t now)
+static void heard_epoch(struct home *t, const char *epoch, uint64_t now)
 {
 	if (!epoch || strlen(epoch) >= sizeof(t->epoch) ||
 	    strcmp(epoch, t->epoch) == 0)
@@ -320,26 +320,27 @@ static void heard_epoch(struct target *t, const char *epoch, uint64_t now)
 void own_heard_epoch(struct holders *h, const struct member *mb,
 		     const char *epoch)
 {
-	struct target *t = target_find(h, mb->place_id);
+	struct home *t = target_find(h, mb->place_id);
 
 	if (t)
 		heard_epoch(t, epoch, now_ms());
 }
 
-static void retry(struct target *t, uint64_t now)
+static void retry(struct home *t, uint64_t now)
 {
 	unsigned int n = t->failures < 16 ? t->failures : 16;
 	uint64_t wait = min_u64((uint64_t)RETRY_MIN_MS << n, RETRY_MAX_MS);
 
 	t->failures++;
-	/* What failed comes first again. */
+	/* The keys of the failed request come first again. */
 	list_take(&t->pending, &t->sending);
 	list_take(&t->sending, &t->pending);
 	target_due(t, now + holders_random(t->h, wait / 2, wait));
 }
 
-/* What it refuses for good counts as sent: it is tried again in time. */
-static void sent(struct target *t, struct http_exchange *x, uint64_t now)
+/* Keys that a home refuses for good count as sent; they are sent again in
+ * time. */
+static void sent(struct home *t, struct http_exchange *x, uint64_t now)
 {
 	bool taken = t->call.status / 100 == 2;
 
@@ -363,14 +364,15 @@ static void sent(struct target *t, struct http_exchange *x, uint64_t now)
 static int on_head(void *arg, struct http_exchange *x,
 		   const struct http_response *res)
 {
-	struct target *t = arg;
+	struct home *t = arg;
 
 	(void)x;
 	t->call.status = res->status;
 	return 0;
 }
 
-/* 403: it does not know us yet. 404: nor this route. */
+/* 403: the home does not know this node yet. 404: it does not have this route
+ * yet. */
 static bool is_final(int status)
 {
 	return status / 100 == 2 || status == 400 || status == 413;
@@ -378,7 +380,7 @@ static bool is_final(int status)
 
 static void on_done(void *arg, struct http_exchange *x, int r, const char *why)
 {
-	struct target *t = arg;
+	struct home *t = arg;
 	struct holders *h = t->h;
 	uint64_t now = now_ms();
 
@@ -399,8 +401,8 @@ static void on_done(void *arg, struct http_exchange *x, int r, const char *why)
 static const struct http_callbacks callbacks = {.head = on_head,
 						.done = on_done};
 
-/* Moves as many as fit from pending to sending. */
-static int write_batch(struct target *t, struct buf *out)
+/* Moves as many slots as fit from pending to sending. */
+static int write_batch(struct home *t, struct buf *out)
 {
 	const char *comma = "";
 	unsigned int n = 0;
@@ -426,7 +428,7 @@ static int write_batch(struct target *t, struct buf *out)
 	return r < 0 ? r : buf_str(out, "]}");
 }
 
-static int start_post(struct target *t)
+static int start_post(struct home *t)
 {
 	CLEANUP(buf_release) struct buf body = BUF_INIT(HOLDERS_BATCH_BYTES);
 	CLEANUP(buf_release) struct buf url = BUF_INIT(1024);
@@ -450,7 +452,7 @@ static int start_post(struct target *t)
 	return http_start(h->cfg.client, &rq, &callbacks, t, &t->call.x);
 }
 
-static void target_post(struct target *t, uint64_t now)
+static void target_post(struct home *t, uint64_t now)
 {
 	int r = start_post(t);
 
@@ -464,7 +466,7 @@ static void target_post(struct target *t, uint64_t now)
 	key_table_touch(&t->h->targets, &t->node);
 }
 
-static void refresh(struct target *t, uint64_t now)
+static void refresh(struct home *t, uint64_t now)
 {
 	for (unsigned int n = 0; n < BATCH_KEYS && !list_empty(&t->sent); n++) {
 		struct list *s = t->sent.next;
@@ -476,13 +478,13 @@ static void refresh(struct target *t, uint64_t now)
 	target_again(t, now);
 }
 
-/* Returns when it is to be called again. A post's end wakes the timer, and so
- * does a change of who lives. */
-static uint64_t target_tick(struct target *t, uint64_t now)
+/* Returns when to call again, in ms. The end of a post arms the timer, and so
+ * does a change of the living members. */
+static uint64_t target_tick(struct home *t, uint64_t now)
 {
 	if (t->call.x || !t->call.mb || !member_lives(t->call.mb))
 		return UINT64_MAX;
-	/* Not while a failure is being waited for. */
+	/* Not while it waits to retry after a failure. */
 	if (t->again_ms <= now && t->failures == 0)
 		refresh(t, now);
 	if (list_empty(&t->pending))
@@ -500,7 +502,7 @@ uint64_t own_tick(struct holders *h, uint64_t now)
 	uint64_t at = UINT64_MAX;
 
 	list_for_each_safe (it, &h->targets.order) {
-		struct target *t = key_at(it, struct target);
+		struct home *t = key_at(it, struct home);
 
 		at = min_u64(at, target_tick(t, now));
 	}
@@ -511,7 +513,7 @@ uint64_t own_tick(struct holders *h, uint64_t now)
 
 void own_forget(struct holders *h, struct member *mb)
 {
-	struct target *t = target_find(h, mb->place_id);
+	struct home *t = target_find(h, mb->place_id);
 
 	if (!t || t->call.mb != mb)
 		return;
@@ -523,7 +525,7 @@ void own_forget(struct holders *h, struct member *mb)
 void own_stop(struct holders *h)
 {
 	list_for_each (it, &h->targets.order) {
-		struct target *t = key_at(it, struct target);
+		struct home *t = key_at(it, struct home);
 
 		if (t->call.x)
 			http_cancel(t->call.x);
@@ -547,7 +549,7 @@ static void free_own(struct key_node *n)
 
 static void free_target(struct key_node *n)
 {
-	free(key_entry(n, struct target));
+	free(key_entry(n, struct home));
 }
 
 void own_release(struct holders *h)

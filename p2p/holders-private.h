@@ -1,80 +1,82 @@
-/* What holders*.c share. Loop thread, but for `news`. */
+/* Shared by the files holders*.c. Loop thread, except `news`. */
 #ifndef P2P_HOLDERS_PRIVATE_H
 #define P2P_HOLDERS_PRIVATE_H
 
 #include <pthread.h>
 
 #include "base/list.h"
-#include "p2p/holders.h"
 #include "p2p/holders-home.h"
+#include "p2p/holders.h"
 
 #define HOLDERS_PATH "/peer/v1/holders"
-/* Of one announcement; a home takes no larger one. */
+/* Limits of one announcement; a home refuses a larger one. */
 #define HOLDERS_BATCH_KEYS  1000
 #define HOLDERS_BATCH_BYTES (128u << 10)
 #define HOLDERS_EPOCH_SIZE  17
 #define HOLDERS_EPOCH	    "Peerd-Epoch"
-/* How long the task works before it lets others have a turn. */
+/* How long one turn of the task lasts at most. */
 #define HOLDERS_SLICE_NS UINT64_C(2000000)
 
 /* A request to a member. */
 struct holders_call {
-	struct member *mb;	 /* NULL once forgotten */
-	struct http_exchange *x; /* NULL: none is under way */
-	int status;		 /* 0: there was no answer */
+	struct member *mb;	 /* NULL once the member is forgotten */
+	struct http_exchange *x; /* NULL: no request is open */
+	int status;		 /* 0: no answer came */
 	uint64_t start_ms, total_ms;
 };
 
 struct holders {
-	struct holders_config cfg; /* numbers are filled in */
+	struct holders_config cfg; /* with the defaults filled in */
 	char id[MEMBER_ID_MAX];
 	char epoch[HOLDERS_EPOCH_SIZE];
-	unsigned int refs; /* the owner, the timer, the task, exchanges */
+	unsigned int refs; /* the timer, the last turn of the task, exchanges */
 	bool closing;
 	uint64_t random;
 	uv_timer_t timer;
-	uint64_t timer_ms; /* when it fires; UINT64_MAX: not set */
+	uint64_t timer_ms; /* when the timer fires; UINT64_MAX: not armed */
 	struct holder_home home;
 	struct holders_stats stats;
 
 	pthread_mutex_t mu;
 	struct list news; /* guarded by: mu */
 	uint32_t nnews;	  /* guarded by: mu */
-	bool posted;	  /* guarded by: mu; task is in the loop's list */
+	bool posted;	  /* guarded by: mu; the task is in the loop's list */
 	struct loop_task task;
 
 	/* holders-own.c */
 	struct list reading;	      /* taken from news */
-	struct hash_table own;	      /* oldest announcement first */
-	struct list placed, unplaced; /* struct own; unplaced ones' homes are to
-					 be found (again) */
-	/* Homes of ours; longest not sent to first. */
+	struct hash_table own;	      /* by announcement, oldest first */
+	struct list placed, unplaced; /* struct own; the homes of unplaced ones
+					 are to be found (again) */
+	/* Homes of this node's keys; the longest not sent to first. */
 	struct hash_table targets;
 	unsigned int nposts;
 
 	/* holders-find.c */
 	struct hash_table asks;
-	struct list asking, known; /* struct ask; least recently used first */
+	struct list asking,
+		known; /* struct search; known: least recently used first */
 	unsigned int nasking;
-	struct list waiters; /* all of them */
-	struct list telling; /* asks whose waiters are to be told */
-	struct list failing; /* waiters to be told of what they were given */
+	struct list waiters; /* of all searches */
+	struct list telling; /* searches whose waiters get their result next */
+	struct list failing; /* waiters that get an error next */
 	struct metric_series *m_found, *m_none, *m_failed, *m_remembered;
 };
 
 /* holders.c */
 void holders_ref(struct holders *h);
 void holders_unref(struct holders *h);
-/* Has the task run soon. Any thread. */
+/* Runs the task in the next turn of the loop. Any thread. */
 void holders_kick(struct holders *h);
-/* Has the timer fire by then. */
+/* Arms the timer for at_ms, or earlier. */
 void holders_wake(struct holders *h, uint64_t at_ms);
-/* lo … hi, both included. */
+/* Returns a number from lo to hi, both included. */
 uint64_t holders_random(struct holders *h, uint64_t lo, uint64_t hi);
-/* Tells the members how it went. In its done(). */
+/* Reports the outcome of c to the members. Call it from the exchange's
+ * done(). */
 void holders_note(struct holders *h, const struct holders_call *c,
 		  struct http_exchange *x, int r, const char *why);
-/* The same on every node: what place_homes() takes. */
+/* Returns the hash for place_homes(); the same on every node. */
 uint64_t holder_place(const struct holder_key *key);
 
 /* holders-own.c */
@@ -83,27 +85,28 @@ void own_release(struct holders *h);
 void own_announce(struct holders *h, const struct holder_key *key,
 		  uint64_t size);
 void own_withdraw(struct holders *h, const struct holder_key *key);
-/* Finds homes, for a slice of time. True: there is more to do. */
+/* Finds homes, for HOLDERS_SLICE_NS. True: there is more to do. */
 bool own_work(struct holders *h);
-/* What a home said of itself; NULL: nothing. */
+/* Handles the Peerd-Epoch of a home's answer; NULL: it had none. */
 void own_heard_epoch(struct holders *h, const struct member *mb,
 		     const char *epoch);
-/* Sends what is due. Returns when to be called again. */
+/* Sends what is due. Returns when to call again, in ms. */
 uint64_t own_tick(struct holders *h, uint64_t now);
 void own_forget(struct holders *h, struct member *mb);
-/* Cancels its exchanges. */
+/* Cancels the exchanges of holders-own.c. */
 void own_stop(struct holders *h);
 
 /* holders-find.c */
 int find_init(struct holders *h);
 void find_release(struct holders *h);
-/* Tells those whose answer is there. */
+/* Calls the waiters whose results or errors are ready. */
 void find_work(struct holders *h);
 void find_forget(struct holders *h, struct member *mb);
-/* Cancels its exchanges; all waiters get -ECANCELED by find_work(). */
+/* Cancels the exchanges of holders-find.c; find_work() then gives all waiters
+ * -ECANCELED. */
 void find_stop(struct holders *h);
 
-/* Appends all of `from` to `to`. */
+/* Moves all of `from` to the end of `to`. */
 static inline void list_take(struct list *from, struct list *to)
 {
 	if (list_empty(from))

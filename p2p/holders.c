@@ -12,11 +12,11 @@
 #define BATCH_MS 100
 #define NONE_MS	 500
 #define FOUND_MS 5000
-/* The timer never sleeps longer, nor shorter. */
+/* Limits of the timer: at most IDLE_MS, at least TICK_MS. */
 #define IDLE_MS 60000
 #define TICK_MS 5
 
-/* What another thread has to say. */
+/* An announcement or a withdrawal by another thread. */
 struct news {
 	struct list node;
 	struct holder_key key;
@@ -69,8 +69,8 @@ void holders_kick(struct holders *h)
 	(void)pthread_mutex_unlock(&h->mu);
 }
 
-/* True: there is some. What comes while older news are being read stays where
- * its number is bounded. */
+/* Returns whether there is news to read. While older news is being read,
+ * further news stays in h->news, whose length is bounded. */
 static bool take_news(struct holders *h)
 {
 	(void)pthread_mutex_lock(&h->mu);
@@ -108,7 +108,7 @@ static void on_task(struct loop_task *t)
 	h->posted = false;
 	(void)pthread_mutex_unlock(&h->mu);
 	if (!h->closing) {
-		/* holders_free() may be called from in there. */
+		/* A callback in find_work() may call holders_free(). */
 		find_work(h);
 		if (h->closing)
 			return;
@@ -150,7 +150,7 @@ void holders_wake(struct holders *h, uint64_t at_ms)
 		arm(h, now_ms(), at_ms);
 }
 
-/* ---- For all ---- */
+/* ---- Shared ---- */
 
 uint64_t holders_random(struct holders *h, uint64_t lo, uint64_t hi)
 {
@@ -160,8 +160,8 @@ uint64_t holders_random(struct holders *h, uint64_t lo, uint64_t hi)
 	return lo + h->random % (hi - lo + 1);
 }
 
-/* Who never got our request, since all connections were busy until its time
- * was over, is not to blame; nor is who answers, whatever it is. */
+/* A request that timed out before it got a connection says nothing about the
+ * member, and neither does an answer of 3xx or 4xx. */
 void holders_note(struct holders *h, const struct holders_call *c,
 		  struct http_exchange *x, int r, const char *why)
 {
@@ -177,7 +177,7 @@ void holders_note(struct holders *h, const struct holders_call *c,
 	members_note(h->cfg.members, c->mb, ok,
 		     ok	     ? NULL
 		     : r < 0 ? why
-			     : "its answer about holders is an error");
+			     : "error status in its answer about holders");
 }
 
 uint64_t holder_place(const struct holder_key *key)
@@ -190,7 +190,7 @@ uint64_t holder_place(const struct holder_key *key)
 
 /* ---- From any thread ---- */
 
-/* When memory is short it is as if the home had forgotten. */
+/* If memory is short the news is lost, as if the homes had forgotten it. */
 static void tell(struct holders *h, const struct holder_key *key, uint64_t size,
 		 bool gone)
 {
@@ -290,7 +290,7 @@ int holders_new(const struct holders_config *cfg, struct holders **ret)
 		holders_unref(h);
 		return r;
 	}
-	h->refs = 2; /* the timer, and the task that ends it all */
+	h->refs = 2; /* the timer, and the last turn of the task */
 	*ret = h;
 	return 0;
 }

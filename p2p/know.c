@@ -1,11 +1,12 @@
-/* What is known of blobs: who has which chunks, who owns them, whom to ask. */
+/* What this node knows about the members' part in blobs: which chunks they
+ * have, which they own, which member to ask. */
 #include <errno.h>
 #include <string.h>
 
 #include "base/cleanup.h"
 #include "p2p/peers-private.h"
 
-/* What homes said is good for so long. */
+/* How long the answer of homes is valid. */
 #define FOUND_MS 3000
 
 static struct list *bucket(struct peers *p, const struct blob_key *key)
@@ -45,7 +46,7 @@ static void know_free(struct peers *p, struct know *k)
 	free(k);
 }
 
-/* The oldest that nobody uses. */
+/* Frees the oldest ones without users. */
 static void make_room(struct peers *p)
 {
 	list_for_each_safe (n, &p->knows) {
@@ -65,7 +66,7 @@ struct know *know_get(struct peers *p, const struct blob_key *key,
 	uint8_t name[1 + DIGEST_BYTES];
 
 	if (k && k->size != size && k->users == 0) {
-		know_free(p, k); /* it has got another size */
+		know_free(p, k); /* the blob's size has changed */
 		k = NULL;
 	}
 	if (!k) {
@@ -120,7 +121,7 @@ void know_forget_partner(struct peers *p, struct partner *w)
 	}
 }
 
-/* ---- What members have ---- */
+/* ---- Have-maps ---- */
 
 struct have *know_of(struct peers *p, struct know *k, struct partner *w)
 {
@@ -185,9 +186,9 @@ void know_lacks(struct know *k, const struct partner *w, uint32_t chunk)
 	}
 }
 
-/* ---- Who owns what ---- */
+/* ---- Owners ---- */
 
-/* The round's owners, at least `wanted` of them. */
+/* Returns the deal of a round, with at least `wanted` owners. */
 static const struct deal *deal_of(struct peers *p, struct know *k,
 				  const struct place_view *view, uint32_t round,
 				  uint32_t wanted)
@@ -211,7 +212,7 @@ static const struct deal *deal_of(struct peers *p, struct know *k,
 	if (d->owners && d->generation == generation && d->round == round &&
 	    d->n >= wanted)
 		return d;
-	/* The whole round: its other stripes are asked for soon. */
+	/* Deals the whole round, because its other stripes are needed soon. */
 	wanted = (uint32_t)min_u64(view->n, place_stripes(k->nchunks) -
 						    (uint64_t)round * view->n);
 	free(d->owners);
@@ -241,7 +242,7 @@ uint32_t know_order(struct peers *p, struct know *k, uint32_t chunk,
 	return d ? place_order(view, k->place, stripe, d->owners[i], order) : 0;
 }
 
-/* ---- Whom to ask ---- */
+/* ---- Choosing a member ---- */
 
 static struct place_candidate candidate(const struct ask *a, struct know *k,
 					struct partner *w, uint32_t chunk,
@@ -318,7 +319,7 @@ enum place_verdict know_choose(struct peers *p, struct know *k, uint32_t chunk,
 
 /* ---- Homes ---- */
 
-struct look {
+struct home_look {
 	struct peers *p;
 	struct blob_key key;
 };
@@ -326,8 +327,8 @@ struct look {
 static void looked(void *arg, int r, uint64_t size, struct member *const *v,
 		   unsigned int n)
 {
-	struct look *l = arg;
-	struct peers *p = l->p; /* gone, after -ECANCELED */
+	struct home_look *l = arg;
+	struct peers *p = l->p; /* dangles if r is -ECANCELED */
 	struct know *k = r == -ECANCELED ? NULL : know_find(p, &l->key);
 
 	free(l);
@@ -339,7 +340,8 @@ static void looked(void *arg, int r, uint64_t size, struct member *const *v,
 		struct partner *w = partner_of(p, v[i]);
 		struct have *h = w ? know_of(p, k, w) : NULL;
 
-		/* All of it, as far as is known; else its answer tells. */
+		/* The member is taken to have the whole blob until it sends a
+		 * have-map. */
 		if (h && !h->what.bits)
 			h->what.all = true;
 	}
@@ -350,7 +352,7 @@ static void looked(void *arg, int r, uint64_t size, struct member *const *v,
 bool know_look(struct peers *p, struct know *k)
 {
 	struct holder_key key = holder_key_of(&k->key);
-	struct look *l;
+	struct home_look *l;
 
 	if (k->looking)
 		return true;

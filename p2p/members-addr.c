@@ -1,5 +1,5 @@
-/* Addresses of members, whose turn it is to be greeted, and the lookups that
- * give them. */
+/* The addresses of members, the schedule of their greetings, and the lookups of
+ * names. */
 #include "p2p/members-private.h"
 
 #include <errno.h>
@@ -7,13 +7,14 @@
 
 #include "base/cleanup.h"
 
-/* Greetings under way at once. */
+/* Greetings that are open at once. */
 #define MAX_GREETING 128
 
-_Static_assert(LOOKUP_MAX_ADDRS >= MEMBERS_MAX, "one name may be all");
-_Static_assert(LOOKUP_TEXT_MAX <= MEMBER_ADDR_MAX, "mb.addr holds it");
+_Static_assert(RESOLVE_MAX_ADDRS >= MEMBERS_MAX,
+	       "one name may give all members");
+_Static_assert(RESOLVE_TEXT_MAX <= MEMBER_ADDR_MAX, "mb.addr holds it");
 
-/* ---- Buckets ---- */
+/* ---- Token buckets ---- */
 
 static void bucket_fill(struct bucket *b)
 {
@@ -34,14 +35,14 @@ bool bucket_take(struct bucket *b)
 	return true;
 }
 
-/* Until the next can be taken. */
+/* Returns the time until the next token, in ms. */
 static uint64_t bucket_wait_ms(struct bucket *b)
 {
 	bucket_fill(b);
 	return b->tokens >= 1 ? 0 : (uint64_t)((1 - b->tokens) / b->per_ms) + 1;
 }
 
-/* ---- The heap: whose turn it is ---- */
+/* ---- The heap: addresses by due time ---- */
 
 static void heap_put(struct members *m, size_t i, struct addr *a)
 {
@@ -74,7 +75,7 @@ static void heap_down(struct members *m, size_t i, struct addr *a)
 	heap_put(m, i, a);
 }
 
-/* There is room: see addr_new(). */
+/* The heap has room: see addr_new(). */
 static void heap_add(struct members *m, struct addr *a, uint64_t due_ms)
 {
 	a->due_ms = due_ms;
@@ -107,13 +108,13 @@ static uint64_t interval_ms(const struct members *m, bool seldom)
 {
 	uint64_t ms = (uint64_t)m->cfg.greet_ms * (seldom ? 10 : 1);
 
-	/* 40 a second when there are many and greet_ms is 3 s; the bucket
-	 * leaves room for those that are urgent. */
+	/* With greet_ms = 3 s, many addresses make 40 greetings a second; the
+	 * bucket leaves room for urgent ones. */
 	return max_u64(ms, m->naddrs * m->cfg.greet_ms / 120);
 }
 
-/* How long to wait after a failure of the address that counts, by the number
- * of failures; 0: as long as for one that is gone. */
+/* Returns the delay after failures of the member's primary address, by their
+ * number; 0: the delay for a member that is gone. */
 static uint64_t retry_ms(const struct addr *a)
 {
 	const struct member *mb = &a->node->mb;
@@ -129,7 +130,7 @@ static uint64_t next_due(const struct addr *a)
 {
 	struct members *m = a->m;
 	uint64_t now = now_ms(), ms;
-	const struct node *node = a->node;
+	const struct member_node *node = a->node;
 
 	if (!node || node->primary != a)
 		return now + members_jitter(m, interval_ms(m, true));
@@ -178,13 +179,13 @@ static int heap_reserve(struct members *m)
 	return 0;
 }
 
-static struct addr *addr_new(struct members *m, const struct lookup_addr *at)
+static struct addr *addr_new(struct members *m, const struct resolve_addr *at)
 {
 	struct addr *a, **p;
 
 	if (m->naddrs >= MEMBERS_MAX) {
 		if (!m->full_told)
-			log_warn("too many members, the rest is left out",
+			log_warn("too many members, further ones are left out",
 				 LU("max", MEMBERS_MAX));
 		m->full_told = true;
 		return NULL;
@@ -196,7 +197,7 @@ static struct addr *addr_new(struct members *m, const struct lookup_addr *at)
 		return NULL;
 	a->m = m;
 	a->at = *at;
-	(void)lookup_addr_text(at, a->text);
+	(void)resolve_addr_text(at, a->text);
 	list_init(&a->sibling);
 	if (node_new(m, a) < 0) {
 		free(a);
@@ -208,7 +209,7 @@ static struct addr *addr_new(struct members *m, const struct lookup_addr *at)
 	p = bucket_of(m, a->text);
 	a->hash_next = *p;
 	*p = a;
-	/* Those that are found together are not greeted at one blow. */
+	/* Addresses that are found together are not greeted all at once. */
 	heap_add(m, a,
 		 now_ms() + members_jitter(m, m->cfg.greet_ms / 60) +
 			 members_jitter(m, min_u64(m->cfg.greet_ms / 3,
@@ -217,10 +218,10 @@ static struct addr *addr_new(struct members *m, const struct lookup_addr *at)
 	return a;
 }
 
-struct addr *addr_get(struct members *m, const struct lookup_addr *at)
+struct addr *addr_get(struct members *m, const struct resolve_addr *at)
 {
-	char text[LOOKUP_TEXT_MAX];
-	struct addr *a = addr_find(m, lookup_addr_text(at, text));
+	char text[RESOLVE_TEXT_MAX];
+	struct addr *a = addr_find(m, resolve_addr_text(at, text));
 
 	return a ? a : addr_new(m, at);
 }
@@ -252,15 +253,16 @@ void addr_free(struct addr *a)
 	if (a->heap_at != SIZE_MAX)
 		heap_del(m, a);
 	if (a->node)
-		node_drop_addr(a->node, a, "no lookup names it any more");
+		node_drop_addr(a->node, a,
+			       "no lookup names its address any more");
 	list_del(&a->all);
 	m->naddrs--;
 	m->full_told = false;
 	free(a);
 }
 
-/* Who greets us is as good as named for so long: longer than a node of a large
- * cluster waits between two greetings. */
+/* How long a node that greeted this one counts as named: longer than a node of
+ * a large cluster waits between two greetings. */
 static uint64_t learned_ms(const struct members *m)
 {
 	return max_u64((uint64_t)m->cfg.greet_ms * 20,
@@ -273,10 +275,11 @@ bool addr_is_named(const struct addr *a)
 	       (a->learned_ms && now_ms() - a->learned_ms < learned_ms(a->m));
 }
 
-/* Nobody names it, and it has not answered for long, or never. */
+/* An address that nobody names, and that has not answered for long, or
+ * never. */
 static bool is_spent(const struct addr *a)
 {
-	const struct node *node = a->node;
+	const struct member_node *node = a->node;
 	uint64_t last =
 		max_u64(a->since_ms, max_u64(a->learned_ms, a->answered_ms));
 
@@ -284,7 +287,7 @@ static bool is_spent(const struct addr *a)
 	    (node && node->primary == a && node_is_living(node)))
 		return false;
 	if (!node)
-		return true; /* ourselves */
+		return true; /* this node */
 	if (a->answered_ms == 0 && a->failures >= MEMBERS_GONE_AFTER)
 		return true;
 	return now_ms() - last > (uint64_t)a->m->cfg.greet_ms * 100;
@@ -308,15 +311,15 @@ static void addr_unname(struct addr *a)
 		a->since_ms = now_ms();
 }
 
-/* host:port is one address: the first that works, and then that one for as
- * long as the name has it. */
-static void choose_one(const struct name *nm, struct lookup_result *res)
+/* A name of kind host:port gives one address: the first that works. It stays
+ * for as long as the name has it. */
+static void choose_one(const struct name *nm, struct resolve_result *res)
 {
 	const struct addr *old = nm->n ? nm->v[0] : NULL;
-	char text[LOOKUP_TEXT_MAX];
+	char text[RESOLVE_TEXT_MAX];
 
 	for (size_t i = 0; old && i < res->n; i++) {
-		if (strcmp(lookup_addr_text(&res->v[i], text), old->text) != 0)
+		if (strcmp(resolve_addr_text(&res->v[i], text), old->text) != 0)
 			continue;
 		if (old->failures >= MEMBERS_GONE_AFTER)
 			i = (i + 1) % res->n;
@@ -327,15 +330,15 @@ static void choose_one(const struct name *nm, struct lookup_result *res)
 }
 
 static void apply_lookup(struct name *nm, struct members *m,
-			 struct lookup_result *res)
+			 struct resolve_result *res)
 {
 	struct addr **v;
 	size_t n = 0;
 
 	v = calloc(res->n + nm->n + 1, sizeof(struct addr *));
 	if (!v)
-		return; /* the next one will do */
-	if (nm->nm.kind == LOOKUP_HOST)
+		return; /* the next lookup tries again */
+	if (nm->nm.kind == RESOLVE_HOST)
 		choose_one(nm, res);
 	m->mark++;
 	for (size_t i = 0; i < res->n; i++) {
@@ -368,8 +371,8 @@ static void log_lookup(struct name *nm, int r, const char *why)
 		log_warn("a name of --peers has no address",
 			 LS("name", nm->text), LS("why", why));
 	else if (r < 0)
-		log_warn("cannot look up a name of --peers, what it gave last "
-			 "still holds",
+		log_warn("cannot look up a name of --peers, its last addresses "
+			 "stay in use",
 			 LS("name", nm->text), LS("why", why), LE(r));
 	else
 		log_info("a name of --peers can be looked up again",
@@ -378,7 +381,7 @@ static void log_lookup(struct name *nm, int r, const char *why)
 }
 
 static void looked_up(struct members *m, struct name *nm, int r,
-		      struct lookup_result *res)
+		      struct resolve_result *res)
 {
 	/* Thousands of names must not keep a worker busy. */
 	uint64_t ms =
@@ -400,8 +403,8 @@ static void lookup_work(struct loop_job *j)
 {
 	struct members *m = container_of(j, struct members, job);
 
-	m->job_r = lookup_run(&m->job_name->nm, m->cfg.nameserver, &m->stop,
-			      &m->job_result);
+	m->job_r = resolve_run(&m->job_name->nm, m->cfg.nameserver, &m->stop,
+			       &m->job_result);
 }
 
 static void lookup_done(struct loop_job *j)
@@ -413,17 +416,17 @@ static void lookup_done(struct loop_job *j)
 		looked_up(m, m->job_name, m->job_r, &m->job_result);
 		members_arm(m);
 	}
-	lookup_result_release(&m->job_result);
+	resolve_result_release(&m->job_result);
 	members_unref(m);
 }
 
-/* One at a time: a name server that hangs takes no more than one worker. */
+/* One lookup at a time: a name server that hangs blocks one worker only. */
 static struct name *next_name(struct members *m)
 {
 	struct name *first = NULL;
 
 	for (size_t i = 0; !m->looking_up && i < m->nnames; i++)
-		if (m->names[i].nm.kind != LOOKUP_ADDR &&
+		if (m->names[i].nm.kind != RESOLVE_ADDR &&
 		    (!first || m->names[i].due_ms < first->due_ms))
 			first = &m->names[i];
 	return first;
@@ -445,9 +448,9 @@ int names_init(struct members *m, struct error *err)
 {
 	const struct string_list *l = m->cfg.peers;
 	size_t n = l ? l->n : 0;
-	struct lookup_result res;
+	struct resolve_result res;
 
-	m->cfg.peers = NULL; /* borrowed no longer */
+	m->cfg.peers = NULL; /* no longer borrowed */
 	if (n > MEMBERS_MAX)
 		return set_error(err, -EINVAL, "more than %d peers",
 				 MEMBERS_MAX);
@@ -456,7 +459,7 @@ int names_init(struct members *m, struct error *err)
 		return -ENOMEM;
 	for (size_t i = 0; i < n; i++) {
 		struct name *nm = &m->names[m->nnames];
-		int r = lookup_parse(l->v[i], &nm->nm, err);
+		int r = resolve_parse(l->v[i], &nm->nm, err);
 
 		if (r < 0)
 			return r;
@@ -465,12 +468,12 @@ int names_init(struct members *m, struct error *err)
 			return -ENOMEM;
 		m->nnames++;
 		m->unlooked++;
-		if (nm->nm.kind != LOOKUP_ADDR)
+		if (nm->nm.kind != RESOLVE_ADDR)
 			continue;
-		r = lookup_run(&nm->nm, NULL, &m->stop, &res);
+		r = resolve_run(&nm->nm, NULL, &m->stop, &res);
 		if (r == 0)
 			looked_up(m, nm, r, &res);
-		lookup_result_release(&res);
+		resolve_result_release(&res);
 		if (r < 0)
 			return r;
 	}
@@ -526,7 +529,7 @@ void members_arm(struct members *m)
 	nm = next_name(m);
 	if (nm)
 		wait = min_u64(wait, nm->due_ms > now ? nm->due_ms - now : 0);
-	/* The loop's idea of now may be old, and the timer early with it. */
+	/* The loop's cached time may be old; the timer would fire too early. */
 	uv_update_time(loop_uv(m->cfg.loop));
 	(void)uv_timer_start(&m->timer, members_on_timer, wait, 0);
 }

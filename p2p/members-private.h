@@ -1,67 +1,69 @@
 /* Shared by members.c (members, their states, the views), members-addr.c
- * (addresses, whose turn it is, lookups) and greet.c (greetings, both ways). */
+ * (addresses, the schedule of greetings, lookups) and greet.c (greetings, both
+ * directions). */
 #ifndef P2P_MEMBERS_PRIVATE_H
 #define P2P_MEMBERS_PRIVATE_H
 
 #include "base/json.h"
 #include "base/list.h"
 #include "base/log.h"
-#include "p2p/lookup.h"
 #include "p2p/members.h"
+#include "p2p/resolve.h"
 
 #define MEMBERS_BUCKETS 4096
 
-struct node;
+struct member_node;
 
-/* Where a member, or ourselves, or nobody may be reached. It is in the heap
- * unless it is being greeted. */
+/* An address of a member or of this node, or one that nobody has answered at.
+ * It is in the heap unless a greeting is open. */
 struct addr {
 	struct members *m;
-	char text[LOOKUP_TEXT_MAX];
-	struct lookup_addr at;
+	char text[RESOLVE_TEXT_MAX];
+	struct resolve_addr at;
 	struct addr *hash_next;
-	struct list all;     /* in members.addrs */
-	struct list sibling; /* in node.addrs */
-	struct node *node;   /* who answers there; NULL: we do ourselves */
+	struct list all;	  /* in members.addrs */
+	struct list sibling;	  /* in node.addrs */
+	struct member_node *node; /* the member there; NULL: this node */
 
-	unsigned int named;   /* by so many names of --peers */
-	uint32_t mark;	      /* see apply_lookup() */
-	bool greeted;	      /* at least once, with whatever success */
-	bool awaited;	      /* members_settled() waits for that */
-	uint64_t since_ms;    /* known, or no longer named */
-	uint64_t learned_ms;  /* who listens there greeted us; 0 = never */
+	unsigned int named; /* how many names of --peers name it */
+	uint32_t mark;	    /* see apply_lookup() */
+	bool greeted;	    /* at least once, with or without success */
+	bool awaited;	    /* members_settled() waits for its first greeting */
+	uint64_t since_ms;  /* when it was found, or lost its last name */
+	uint64_t learned_ms;  /* when the node that listens there greeted this
+				 node; 0 = never */
 	uint64_t answered_ms; /* 0 = never */
 	uint64_t tried_ms;
 	unsigned int failures; /* in a row */
 
 	uint64_t due_ms;
 	size_t heap_at;
-	struct http_exchange *x; /* a greeting is under way */
+	struct http_exchange *x; /* the open greeting, or NULL */
 };
 
-/* A member with its addresses. Every NEW one has exactly one; whoever has
- * none any more is dead, which frees it in a later turn. */
-struct node {
+/* A member with its addresses. One in state NEW has exactly one address. One
+ * that has lost its last address is dead and is freed in a later turn. */
+struct member_node {
 	struct member mb;
 	struct list link; /* in members.nodes or .dead */
 	struct list addrs;
-	struct addr *primary;	/* whose text is mb.addr */
-	struct node *hash_next; /* while it has an id and is not dead */
+	struct addr *primary;	       /* the address in mb.addr */
+	struct member_node *hash_next; /* while it has an id and is not dead */
 	bool dead;
 };
 
 /* An entry of --peers. */
 struct name {
 	char *text;
-	struct lookup_name nm;
-	struct addr **v; /* what the last lookup gave */
+	struct resolve_name nm;
+	struct addr **v; /* the addresses of the last lookup */
 	size_t n;
 	uint64_t due_ms;
 	bool looked_up; /* at least once */
-	int told;	/* the errno that was logged last */
+	int told;	/* the error that was logged last */
 };
 
-/* So much a second may be done, and so much at once after a pause. */
+/* A token bucket: limits a rate, with a burst after a pause. */
 struct bucket {
 	double tokens, burst, per_ms;
 	uint64_t at_ms;
@@ -74,20 +76,20 @@ struct view {
 };
 
 struct members {
-	struct members_config cfg; /* its strings are ours */
-	unsigned int refs;	   /* owner, timer, task, lookup, greetings */
+	struct members_config cfg; /* its strings are copies, owned */
+	unsigned int refs; /* the owner, timer, task, lookup, greetings */
 	bool closing;
 	uv_timer_t timer;
 	uint64_t random;
 
 	struct list nodes, dead;
-	struct node *by_id[MEMBERS_BUCKETS];
-	struct view views[2]; /* of our zone, of all */
+	struct member_node *by_id[MEMBERS_BUCKETS];
+	struct view views[2]; /* of this node's zone; of all zones */
 	uint64_t generation;
 	unsigned int living;
 	struct loop_task task;
 	bool posted;
-	bool dirty; /* the views */
+	bool dirty; /* the views must be rebuilt */
 
 	struct list addrs;
 	struct addr *by_text[MEMBERS_BUCKETS];
@@ -103,12 +105,12 @@ struct members {
 	struct loop_job job;
 	bool looking_up;
 	struct name *job_name;
-	struct lookup_result job_result;
+	struct resolve_result job_result;
 	int job_r;
-	int stop; /* atomic: the lookup shall end */
+	int stop; /* atomic: the lookup must end */
 	uint32_t mark;
 
-	size_t unlooked, awaited; /* until it is settled */
+	size_t unlooked, awaited; /* what members_settled() still waits for */
 	bool settled;
 
 	struct log_limit log_states, log_certificates, log_copies;
@@ -117,37 +119,39 @@ struct members {
 /* ---- members.c ---- */
 
 void members_unref(struct members *m);
-/* Rebuilds the views and tells of it, and frees the dead, in a later turn. */
+/* In a later turn: rebuilds the views, calls `changed` if they differ, frees
+ * dead members. */
 void members_post(struct members *m);
 void members_check_settled(struct members *m);
-/* within 20 % of ms */
+/* Returns ms, changed at random by at most 20 %. */
 uint64_t members_jitter(struct members *m, uint64_t ms);
 
-/* A member to be, at a. -ENOMEM. */
+/* Adds a member in state NEW with the address a. -ENOMEM. */
 int node_new(struct members *m, struct addr *a);
-/* a is no longer node's. */
-void node_drop_addr(struct node *node, struct addr *a, const char *why);
-bool node_is_living(const struct node *node);
+/* Takes a from node; node dies without its last address. */
+void node_drop_addr(struct member_node *node, struct addr *a, const char *why);
+bool node_is_living(const struct member_node *node);
 
 struct hello {
 	const char *id, *name, *zone, *version;
 };
-/* How a greeting of a ended. */
+/* Handle the outcome of a greeting of a. */
 void members_answered(struct addr *a, const struct hello *h, double rtt_ms);
 void members_failed(struct addr *a, const char *why);
 
 /* ---- members-addr.c ---- */
 
-/* Finds or makes; NULL when there are too many, or memory is short. */
-struct addr *addr_get(struct members *m, const struct lookup_addr *at);
+/* Returns the address, which it adds if it is new. NULL: too many addresses, or
+ * no memory. */
+struct addr *addr_get(struct members *m, const struct resolve_addr *at);
 struct addr *addr_find(struct members *m, const char *text);
-/* By a name of --peers, or because it greeted us lately. */
+/* Whether a name of --peers names it, or it greeted this node lately. */
 bool addr_is_named(const struct addr *a);
-/* It is not being greeted. */
+/* No greeting of a may be open. */
 void addr_free(struct addr *a);
-/* No later than at due_ms, unless it is being greeted. */
+/* Greets a no later than at due_ms, unless a greeting is open. */
 void addr_hurry(struct addr *a, uint64_t due_ms);
-/* A greeting has ended: sets its next turn. */
+/* Sets the next turn of a after its greeting has ended. */
 void addr_again(struct addr *a);
 void addr_greeted(struct addr *a);
 
@@ -155,16 +159,17 @@ bool bucket_take(struct bucket *b);
 
 int names_init(struct members *m, struct error *err);
 void names_release(struct members *m);
-/* Sets the timer for what comes next. */
+/* Arms the timer for the next greeting or lookup. */
 void members_arm(struct members *m);
 void members_on_timer(uv_timer_t *t);
 
 /* ---- greet.c ---- */
 
-/* members.greeting is one more until addr_again(). -ENOMEM: nothing began. */
+/* Counts in members.greeting until addr_again(). A negative errno: nothing
+ * began, but the caller must still call addr_again(). */
 int greet_start(struct addr *a);
-/* What a member answers. *ret borrows from *ret_doc, which the caller owns:
- * json_decref(). -EBADMSG, *err says why. */
+/* Parses a member's answer. *ret borrows from *ret_doc, which the caller owns
+ * (json_decref()). -EBADMSG: *err says why. */
 int greet_parse(const char *bytes, size_t len, json_t **ret_doc,
 		struct hello *ret, struct error *err);
 void greet_register(void);

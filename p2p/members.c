@@ -9,19 +9,20 @@
 #define GREET_MS  3000
 #define LOOKUP_MS 5000
 
-/* For requests to members, in a data centre. */
+/* Deadlines of requests to members, which are in one data centre. */
 #define CONNECT_MS	  2000
 #define FIRST_BYTE_MS	  10000
 #define LOW_SPEED_BYTES	  1024
 #define LOW_SPEED_SECONDS 10
 
-/* Lines about members' states; a whole cluster's, but no endless stream. */
+/* Limit of log lines about members' states: enough for a whole cluster, but no
+ * endless stream. */
 #define LOG_BURST     2000
 #define LOG_PERIOD_MS 60000
 
 static struct metric_family m_members = {
 	.name = "peerd_members",
-	.help = "Nodes of the cluster that are known, by state; not this one.",
+	.help = "Known members of the cluster, by state, without this node.",
 	.type = METRIC_GAUGE,
 	.labels = {"state"},
 };
@@ -36,7 +37,7 @@ static void count_state(enum member_state state, int delta)
 		   delta);
 }
 
-bool node_is_living(const struct node *node)
+bool node_is_living(const struct member_node *node)
 {
 	return node->mb.state == MEMBER_ALIVE ||
 	       node->mb.state == MEMBER_SUSPECT;
@@ -61,7 +62,7 @@ static void log_state(struct members *m, const struct member *mb)
 			 LS("why", mb->why));
 }
 
-static void set_state(struct members *m, struct node *node,
+static void set_state(struct members *m, struct member_node *node,
 		      enum member_state state)
 {
 	bool was = node_is_living(node), is;
@@ -87,34 +88,34 @@ static void set_state(struct members *m, struct node *node,
 			 LS("why", node->mb.why));
 }
 
-static void set_why(struct node *node, const char *why)
+static void set_why(struct member_node *node, const char *why)
 {
 	(void)snprintf(node->mb.why, sizeof(node->mb.why), "%s", why);
 }
 
 /* ---- Nodes ---- */
 
-static struct node **bucket_of(struct members *m, const char *id)
+static struct member_node **bucket_of(struct members *m, const char *id)
 {
 	return &m->by_id[place_hash(id, strlen(id)) % MEMBERS_BUCKETS];
 }
 
-static struct node *find_node(struct members *m, const char *id)
+static struct member_node *find_node(struct members *m, const char *id)
 {
-	struct node *node = *bucket_of(m, id);
+	struct member_node *node = *bucket_of(m, id);
 
 	while (node && strcmp(node->mb.id, id) != 0)
 		node = node->hash_next;
 	return node;
 }
 
-static void set_primary(struct node *node, struct addr *a)
+static void set_primary(struct member_node *node, struct addr *a)
 {
 	node->primary = a;
 	(void)snprintf(node->mb.addr, sizeof(node->mb.addr), "%s", a->text);
 }
 
-static void node_add_addr(struct node *node, struct addr *a)
+static void node_add_addr(struct member_node *node, struct addr *a)
 {
 	a->node = node;
 	list_add_tail(&node->addrs, &a->sibling);
@@ -124,7 +125,7 @@ static void node_add_addr(struct node *node, struct addr *a)
 
 int node_new(struct members *m, struct addr *a)
 {
-	struct node *node = calloc(1, sizeof(*node));
+	struct member_node *node = calloc(1, sizeof(*node));
 
 	if (!node)
 		return -ENOMEM;
@@ -136,14 +137,15 @@ int node_new(struct members *m, struct addr *a)
 	return 0;
 }
 
-static void node_die(struct members *m, struct node *node, const char *why)
+static void node_die(struct members *m, struct member_node *node,
+		     const char *why)
 {
 	if (node->mb.state != MEMBER_NEW) {
 		set_why(node, why);
 		set_state(m, node, MEMBER_GONE);
 	}
 	if (node->mb.id[0]) {
-		struct node **p = bucket_of(m, node->mb.id);
+		struct member_node **p = bucket_of(m, node->mb.id);
 
 		while (*p != node)
 			p = &(*p)->hash_next;
@@ -156,7 +158,7 @@ static void node_die(struct members *m, struct node *node, const char *why)
 	members_post(m);
 }
 
-void node_drop_addr(struct node *node, struct addr *a, const char *why)
+void node_drop_addr(struct member_node *node, struct addr *a, const char *why)
 {
 	struct members *m = a->m;
 
@@ -183,9 +185,9 @@ static void set_text(char *to, size_t size, const char *from)
 	(void)snprintf(to, size, "%s", from);
 }
 
-static void set_id(struct members *m, struct node *node, const char *id)
+static void set_id(struct members *m, struct member_node *node, const char *id)
 {
-	struct node **p = bucket_of(m, id);
+	struct member_node **p = bucket_of(m, id);
 
 	set_text(node->mb.id, sizeof(node->mb.id), id);
 	node->mb.place_id = place_hash(id, strlen(id));
@@ -193,7 +195,7 @@ static void set_id(struct members *m, struct node *node, const char *id)
 	*p = node;
 }
 
-static void set_about(struct members *m, struct node *node,
+static void set_about(struct members *m, struct member_node *node,
 		      const struct hello *h)
 {
 	struct member *mb = &node->mb;
@@ -211,14 +213,14 @@ static void set_about(struct members *m, struct node *node,
 	}
 }
 
-static void set_alive(struct members *m, struct node *node)
+static void set_alive(struct members *m, struct member_node *node)
 {
 	node->mb.failures = 0;
 	node->mb.heard_ms = now_ms();
 	set_state(m, node, MEMBER_ALIVE);
 }
 
-/* ---- How greetings end ---- */
+/* ---- Outcomes of greetings ---- */
 
 static void answered_ourselves(struct addr *a, const struct hello *h)
 {
@@ -226,18 +228,20 @@ static void answered_ourselves(struct addr *a, const struct hello *h)
 
 	if (strcmp(h->name, m->cfg.name) != 0 &&
 	    log_limit_ok(&m->log_copies, 1, 600000))
-		log_warn("another node has our id: was its cache directory "
-			 "copied?",
+		log_warn("another node has this node's id: was its cache "
+			 "directory copied?",
 			 LS("addr", a->text), LS("name", h->name));
 	if (a->node)
-		node_drop_addr(a->node, a, "its address is ours now");
+		node_drop_addr(a->node, a,
+			       "its address now leads to this node");
 }
 
-/* The member with this id, a being an address of it from now on. */
-static struct node *node_at(struct addr *a, const char *id)
+/* Makes a an address of the member with this id, and returns that member. NULL:
+ * no memory. */
+static struct member_node *node_at(struct addr *a, const char *id)
 {
 	struct members *m = a->m;
-	struct node *node = find_node(m, id), *old = a->node;
+	struct member_node *node = find_node(m, id), *old = a->node;
 
 	if (node && node == old)
 		return node;
@@ -263,7 +267,7 @@ static struct node *node_at(struct addr *a, const char *id)
 void members_answered(struct addr *a, const struct hello *h, double rtt_ms)
 {
 	struct members *m = a->m;
-	struct node *node;
+	struct member_node *node;
 	struct addr *p;
 
 	a->failures = 0;
@@ -287,7 +291,7 @@ void members_answered(struct addr *a, const struct hello *h, double rtt_ms)
 	set_alive(m, node);
 }
 
-static bool is_named(const struct node *node)
+static bool is_named(const struct member_node *node)
 {
 	list_for_each (it, &node->addrs)
 		if (addr_is_named(list_entry(it, struct addr, sibling)))
@@ -298,7 +302,7 @@ static bool is_named(const struct node *node)
 void members_failed(struct addr *a, const char *why)
 {
 	struct members *m = a->m;
-	struct node *node = a->node;
+	struct member_node *node = a->node;
 
 	a->failures++;
 	if (!node || node->primary != a)
@@ -320,7 +324,7 @@ void members_failed(struct addr *a, const char *why)
 void members_note(struct members *m, struct member *mb, bool ok,
 		  const char *why)
 {
-	struct node *node = container_of(mb, struct node, mb);
+	struct member_node *node = container_of(mb, struct member_node, mb);
 
 	if (m->closing || node->dead || mb->state == MEMBER_NEW)
 		return;
@@ -330,7 +334,7 @@ void members_note(struct members *m, struct member *mb, bool ok,
 	}
 	set_why(node, why);
 	if (mb->state != MEMBER_ALIVE)
-		return; /* greetings tell */
+		return; /* only greetings decide */
 	mb->failures = 1;
 	set_state(m, node, MEMBER_SUSPECT);
 	list_for_each (it, &node->addrs)
@@ -342,7 +346,7 @@ void members_note(struct members *m, struct member *mb, bool ok,
 
 struct living {
 	uint64_t id;
-	struct member *mb; /* NULL: ourselves */
+	struct member *mb; /* NULL: this node */
 };
 
 static int by_place(const void *a, const void *b)
@@ -351,8 +355,8 @@ static int by_place(const void *a, const void *b)
 
 	if (x->id != y->id)
 		return x->id < y->id ? -1 : 1;
-	/* Of two with one place the same one is left out everywhere but, if it
-	 * is that one, on itself. */
+	/* Of two members with the same place_id every node leaves out the same
+	 * one; a node with that place_id never leaves out itself. */
 	if (!x->mb || !y->mb)
 		return x->mb ? 1 : -1;
 	return strcmp(x->mb->id, y->mb->id);
@@ -377,7 +381,8 @@ static int view_build(struct members *m, bool all, struct view *ret)
 		return -ENOMEM;
 	v[n++].id = place_hash(m->cfg.id, strlen(m->cfg.id));
 	list_for_each (it, &m->nodes) {
-		struct node *node = list_entry(it, struct node, link);
+		struct member_node *node =
+			list_entry(it, struct member_node, link);
 
 		if (node_is_living(node) && (all || node->mb.same_zone))
 			v[n++] = (struct living){node->mb.place_id, &node->mb};
@@ -403,7 +408,8 @@ static bool view_differs(const struct view *a, const struct view *b)
 		      a->place.n * sizeof(struct member *)) != 0;
 }
 
-/* *ret_differ: who is living is not who was. -ENOMEM: nothing has changed. */
+/* *ret_differ: whether the living members have changed. -ENOMEM: nothing has
+ * changed. */
 static int rebuild(struct members *m, bool *ret_differ)
 {
 	struct view v[2] = {0};
@@ -432,7 +438,8 @@ static int rebuild(struct members *m, bool *ret_differ)
 static void free_dead(struct members *m)
 {
 	while (!list_empty(&m->dead)) {
-		struct node *node = list_first(&m->dead, struct node, link);
+		struct member_node *node =
+			list_first(&m->dead, struct member_node, link);
 
 		if (m->cfg.forget)
 			m->cfg.forget(m->cfg.arg, &node->mb);
@@ -450,8 +457,8 @@ static void on_task(struct loop_task *t)
 	m->posted = false;
 	if (!m->closing) {
 		m->settled |= tell;
-		/* When memory is short the old views stay, and with them the
-		 * dead; members_on_timer() tries again. */
+		/* If memory is short the old views stay, and so do dead
+		 * members; members_on_timer() tries again. */
 		if (m->dirty)
 			(void)rebuild(m, &differ);
 		if ((tell || differ) && m->cfg.changed)
@@ -497,12 +504,12 @@ void members_each(struct members *m, void (*each)(void *arg, struct member *mb),
 		  void *arg)
 {
 	list_for_each_safe (it, &m->nodes)
-		each(arg, &list_entry(it, struct node, link)->mb);
+		each(arg, &list_entry(it, struct member_node, link)->mb);
 }
 
 struct member *members_find(struct members *m, const char *id)
 {
-	struct node *node = find_node(m, id);
+	struct member_node *node = find_node(m, id);
 
 	return node ? &node->mb : NULL;
 }
@@ -539,9 +546,10 @@ int members_request(struct members *m, const struct member *mb,
 	return 0;
 }
 
-/* ---- Beginning and end ---- */
+/* ---- Start and end ---- */
 
-/* SplitMix64 (Steele, Lea, Flood, 2014): enough to spread things in time. */
+/* SplitMix64 (Steele, Lea, Flood, 2014): good enough to spread events in
+ * time. */
 uint64_t members_jitter(struct members *m, uint64_t ms)
 {
 	uint64_t z = m->random += 0x9e3779b97f4a7c15ULL;
@@ -560,8 +568,8 @@ static int copy(const char **s)
 	return *s ? 0 : -ENOMEM;
 }
 
-/* Replaces the caller's strings by copies; when memory is short, those that
- * have none yet are NULL. */
+/* Replaces the caller's strings by copies. If memory is short, the strings
+ * without a copy become NULL. */
 static int copy_config(struct members_config *cfg)
 {
 	const char **const v[] = {&cfg->id,	  &cfg->name,
@@ -678,8 +686,8 @@ int members_new(const struct members_config *cfg, struct members **ret,
 	list_init(&m->addrs);
 	m->task.run = on_task;
 	m->random = now_ms() ^ place_hash(cfg->id, strlen(cfg->id));
-	/* With 3 s between greetings: 50 a second; 10 new addresses a second
-	 * from those who greet us. */
+	/* With greet_ms = 3 s: 50 greetings a second, and 10 new addresses a
+	 * second from nodes that greet this one. */
 	m->may_greet = bucket_of_rate(50, 150.0 / m->cfg.greet_ms);
 	m->may_learn = bucket_of_rate(64, 30.0 / m->cfg.greet_ms);
 	metric_register(&m_members);

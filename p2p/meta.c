@@ -1,5 +1,5 @@
-/* Manifests, and sizes of blobs, that members have: for when upstream cannot be
- * reached. */
+/* Asks members for manifests and sizes of blobs when upstream cannot be
+ * reached, and answers such requests. */
 #include <errno.h>
 #include <string.h>
 
@@ -10,26 +10,26 @@
 #include "http/url.h"
 #include "p2p/peers-private.h"
 
-/* Members asked at once, and in all. */
+/* Members asked at once, and for one question. */
 #define META_PARALLEL	4
 #define META_MAX_ASKED	256
 #define META_TIMEOUT_MS 2000
 
-/* One question: whoever answers first wins. */
-struct meta {
+/* A question to several members; the first good answer ends it. */
+struct meta_question {
 	struct list node; /* in peers.metas */
 	struct peers *p;
 	char *path;
-	struct blob_key key; /* of a blob whose size is wanted */
+	struct blob_key key; /* of the blob whose size is wanted */
 	bool size;
 	peer_manifest_cb *on_manifest;
 	peer_size_cb *on_size;
 	void *arg;
-	bool looking; /* homes are asked */
+	bool looking; /* homes are being asked */
 	bool over;
 	struct loop_task later;
 	int end_r;
-	/* Whom to ask, holders first; references. */
+	/* Members to ask, holders first; references. */
 	struct partner *who[META_MAX_ASKED];
 	unsigned int n, next, open;
 	/* The answer. */
@@ -39,7 +39,7 @@ struct meta {
 };
 
 struct meta_ask {
-	struct meta *m;
+	struct meta_question *m;
 	struct http_exchange *x;
 	struct partner *w; /* a reference */
 	int status;
@@ -47,7 +47,7 @@ struct meta_ask {
 	struct buf body;
 };
 
-static void meta_free(struct meta *m)
+static void meta_free(struct meta_question *m)
 {
 	list_del(&m->node);
 	for (unsigned int i = 0; i < m->n; i++)
@@ -58,8 +58,8 @@ static void meta_free(struct meta *m)
 	free(m);
 }
 
-/* Calls back, once; m goes when nothing is open any more. */
-static void meta_end(struct meta *m, int r)
+/* Calls back, once. Frees m when nothing is open any more. */
+static void meta_end(struct meta_question *m, int r)
 {
 	if (!m->over) {
 		m->over = true;
@@ -73,7 +73,7 @@ static void meta_end(struct meta *m, int r)
 		meta_free(m);
 }
 
-static void meta_go(struct meta *m);
+static void meta_go(struct meta_question *m);
 
 static int on_head(void *arg, struct http_exchange *x,
 		   const struct http_response *res)
@@ -100,7 +100,7 @@ static int on_data(void *arg, struct http_exchange *x, const void *bytes,
 static void on_done(void *arg, struct http_exchange *x, int r, const char *why)
 {
 	struct meta_ask *a = arg;
-	struct meta *m = a->m;
+	struct meta_question *m = a->m;
 	const char *type = http_header(x, "Content-Type", 0);
 	bool good = r == 0 && a->status == 200 && !m->over;
 
@@ -128,7 +128,7 @@ static void on_done(void *arg, struct http_exchange *x, int r, const char *why)
 		meta_go(m);
 }
 
-static int meta_send(struct meta *m, struct partner *w)
+static int meta_send(struct meta_question *m, struct partner *w)
 {
 	static const struct http_callbacks cb = {
 		.head = on_head, .data = on_data, .done = on_done};
@@ -169,8 +169,8 @@ static int meta_send(struct meta *m, struct partner *w)
 	return 0;
 }
 
-/* Asks the next ones, or ends in vain. */
-static void meta_go(struct meta *m)
+/* Asks the next members, or ends without an answer. */
+static void meta_go(struct meta_question *m)
 {
 	while (!m->over && m->open < META_PARALLEL && m->next < m->n) {
 		struct partner *w = m->who[m->next++];
@@ -182,7 +182,7 @@ static void meta_go(struct meta *m)
 		meta_end(m, -ENOENT);
 }
 
-static void add_who(struct meta *m, struct partner *w)
+static void add_who(struct meta_question *m, struct partner *w)
 {
 	for (unsigned int i = 0; i < m->n; i++)
 		if (m->who[i] == w)
@@ -193,7 +193,7 @@ static void add_who(struct meta *m, struct partner *w)
 
 static void add_member(void *arg, struct member *mb)
 {
-	struct meta *m = arg;
+	struct meta_question *m = arg;
 
 	if (mb->state == MEMBER_ALIVE)
 		add_who(m, partner_of(m->p, mb));
@@ -202,7 +202,7 @@ static void add_member(void *arg, struct member *mb)
 static void looked(void *arg, int r, uint64_t size, struct member *const *v,
 		   unsigned int n)
 {
-	struct meta *m = arg;
+	struct meta_question *m = arg;
 
 	(void)size;
 	m->looking = false;
@@ -216,20 +216,20 @@ static void looked(void *arg, int r, uint64_t size, struct member *const *v,
 	meta_go(m);
 }
 
-static struct peers *of(struct catalog_peers *c)
+static struct peers *of(struct other_nodes *c)
 {
-	return container_of(c, struct peers, catalog);
+	return container_of(c, struct peers, for_registry);
 }
 
 static void end_later(struct loop_task *t)
 {
-	struct meta *m = container_of(t, struct meta, later);
+	struct meta_question *m = container_of(t, struct meta_question, later);
 
 	m->looking = false;
 	meta_end(m, m->end_r);
 }
 
-static void meta_start(struct peers *p, struct meta *m,
+static void meta_start(struct peers *p, struct meta_question *m,
 		       const struct holder_key *key)
 {
 	m->p = p;
@@ -263,11 +263,11 @@ static void tag_key(const char *host, const char *name, const char *tag,
 	digest_of(text, strlen(text), &ret->id);
 }
 
-static void get_manifest(struct catalog_peers *c, const char *host,
+static void get_manifest(struct other_nodes *c, const char *host,
 			 const char *name, const char *reference,
 			 peer_manifest_cb *cb, void *arg)
 {
-	struct meta *m = calloc(1, sizeof(*m));
+	struct meta_question *m = calloc(1, sizeof(*m));
 	struct holder_key key = {.kind = HOLDER_SHA256};
 
 	if (!m) {
@@ -284,10 +284,10 @@ static void get_manifest(struct catalog_peers *c, const char *host,
 	meta_start(of(c), m, &key);
 }
 
-static void get_size(struct catalog_peers *c, const struct digest *d,
+static void get_size(struct other_nodes *c, const struct digest *d,
 		     peer_size_cb *cb, void *arg)
 {
-	struct meta *m = calloc(1, sizeof(*m));
+	struct meta_question *m = calloc(1, sizeof(*m));
 	struct holder_key key = {.kind = HOLDER_SHA256, .id = *d};
 	char s[DIGEST_STR_SIZE];
 
@@ -304,20 +304,21 @@ static void get_size(struct catalog_peers *c, const struct digest *d,
 	meta_start(of(c), m, &key);
 }
 
-static void cancel(struct catalog_peers *c, void *arg)
+static void cancel(struct other_nodes *c, void *arg)
 {
 	list_for_each (n, &of(c)->metas) {
-		struct meta *m = list_entry(n, struct meta, node);
+		struct meta_question *m =
+			list_entry(n, struct meta_question, node);
 
 		if (m->arg == arg && !m->over) {
 			m->on_manifest = NULL;
 			m->on_size = NULL;
-			m->over = true; /* what is open frees it */
+			m->over = true; /* the last open request frees it */
 		}
 	}
 }
 
-static void noted(struct catalog_peers *c, const char *host, const char *name,
+static void noted(struct other_nodes *c, const char *host, const char *name,
 		  const char *tag, const struct digest *d)
 {
 	struct holder_key key = {.kind = HOLDER_SHA256, .id = *d};
@@ -334,7 +335,7 @@ static void noted(struct catalog_peers *c, const char *host, const char *name,
 struct reply {
 	struct loop_job job;
 	struct peers *p;
-	struct http_req *rq; /* NULL: gone */
+	struct http_req *rq; /* NULL: the client is gone */
 	char *repo, *reference;
 	int r;
 	struct digest digest;
@@ -376,7 +377,7 @@ static void reply_done(struct loop_job *j)
 		http_req_on_gone(y->rq, NULL);
 		if (y->r < 0) {
 			http_reply_error(y->rq, 404, "MANIFEST_UNKNOWN",
-					 "not here");
+					 "this node does not have it");
 		} else {
 			http_header_add(y->rq, "Docker-Content-Digest", "%s",
 					digest_str(&y->digest, d));
@@ -423,7 +424,7 @@ void meta_handle(struct peers *p, struct http_req *rq, const char *host,
 
 void meta_init(struct peers *p)
 {
-	static const struct catalog_peers_ops ops = {
+	static const struct other_nodes_ops ops = {
 		.get_manifest = get_manifest,
 		.get_size = get_size,
 		.cancel = cancel,
@@ -431,14 +432,16 @@ void meta_init(struct peers *p)
 	};
 
 	list_init(&p->metas);
-	p->catalog.ops = &ops;
+	p->for_registry.ops = &ops;
 }
 
-/* What is open ends with the client and the holders, and then goes. */
+/* Open requests end with the client and the holders, and then free their
+ * questions. */
 void meta_free_all(struct peers *p)
 {
 	while (!list_empty(&p->metas)) {
-		struct meta *m = list_first(&p->metas, struct meta, node);
+		struct meta_question *m =
+			list_first(&p->metas, struct meta_question, node);
 
 		list_del(&m->node);
 		m->over = true;

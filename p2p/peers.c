@@ -43,7 +43,7 @@ bool partner_alive(const struct partner *w)
 const char *partner_name(const struct partner *w)
 {
 	if (!w || !w->mb)
-		return "one that is gone";
+		return "a member that is gone";
 	return *w->mb->name ? w->mb->name : w->mb->addr;
 }
 
@@ -135,9 +135,9 @@ void arm_peers_tick(struct peers *p)
 
 /* ---- Wrong bytes ----
  *
- * When a blob fails its digest, every member that sent a chunk of it is under
- * suspicion. Once the blob was fetched again and is right, the chunks whose
- * checksums are others now tell who it was. */
+ * When a blob fails its digest, each member that sent a chunk of it is a
+ * suspect. Once the blob was fetched again and is verified, the chunks whose
+ * checksums differ from before identify the members to bench. */
 
 #define MAX_SUSPICIONS 64
 
@@ -268,7 +268,7 @@ static void verified(struct peers *p, struct blob *b)
 	loop_post(p->cfg.loop, &e->task);
 }
 
-/* ---- News ---- */
+/* ---- Announcements ---- */
 
 void peers_announce(struct peers *p, const struct blob_key *key, uint64_t size)
 {
@@ -293,7 +293,7 @@ void peers_blob_event(struct peers *p, struct blob *b, enum blob_event ev)
 	}
 }
 
-/* ---- What is going on ---- */
+/* ---- State as JSON ---- */
 
 static const char *state_text(const struct partner *w, const struct member *mb,
 			      uint64_t now)
@@ -363,7 +363,7 @@ int peers_json(struct peers *p, struct buf *out)
 	return r < 0 ? r : buf_str(out, "\n");
 }
 
-/* ---- The whole ---- */
+/* ---- Start and end ---- */
 
 struct members *peers_members(struct peers *p)
 {
@@ -375,9 +375,9 @@ struct source *peers_source(struct peers *p)
 	return &p->source;
 }
 
-struct catalog_peers *peers_catalog(struct peers *p)
+struct other_nodes *peers_other_nodes(struct peers *p)
 {
-	return &p->catalog;
+	return &p->for_registry;
 }
 
 int peers_new(const struct peers_config *cfg, struct peers **ret,
@@ -449,7 +449,7 @@ static void on_closed(uv_handle_t *h)
 	maybe_free(p);
 }
 
-/* What is open elsewhere may hold references. */
+/* Requests that are still open may hold references. */
 static void let_partners_go(struct peers *p)
 {
 	while (!list_empty(&p->partners)) {

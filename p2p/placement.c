@@ -7,7 +7,7 @@
 
 /* The finalizer of splitmix64 (Steele, Lea and Flood, "Fast splittable
  * pseudorandom number generators", 2014; constants of Stafford's variant 13).
- * A bijection, so that distinct members never draw. */
+ * It is a bijection, so distinct members never tie. */
 static inline uint64_t mix(uint64_t x)
 {
 	x ^= x >> 30;
@@ -18,7 +18,7 @@ static inline uint64_t mix(uint64_t x)
 	return x;
 }
 
-/* FNV-1a, whose low bits are weak, and mix(). */
+/* FNV-1a, then mix(), because FNV-1a's low bits are weak. */
 uint64_t place_hash(const void *bytes, size_t len)
 {
 	const unsigned char *p = bytes;
@@ -31,17 +31,17 @@ uint64_t place_hash(const void *bytes, size_t len)
 	return mix(h);
 }
 
-/* What members are ranked by for a stripe: mix(stripe_key() ^ id). The number
- * of the stripe in the blob counts, not its place in the round: rounds move
- * when a member joins, and owners must not. */
+/* Members are ranked for a stripe by mix(stripe_key() ^ id). The key takes the
+ * stripe's number in the blob, not its place in the round: rounds shift when a
+ * member joins, and owners must not. */
 static inline uint64_t stripe_key(uint64_t blob, uint32_t stripe)
 {
 	return mix(blob +
 		   (stripe + UINT64_C(1)) * UINT64_C(0x9e3779b97f4a7c15));
 }
 
-/* Single chunks keep the most owners at work within a reader's window; from
- * 1 GiB on pairs, for half the requests. */
+/* Stripes of one chunk keep the most owners at work within a reader's window.
+ * From 1 GiB on, stripes of two chunks halve the number of requests. */
 uint32_t place_stripe_chunks(uint32_t nchunks)
 {
 	return nchunks >= 1024 ? 2 : 1;
@@ -76,7 +76,7 @@ void place_deal(const struct place_view *view, uint64_t blob, uint32_t round,
 	}
 }
 
-/* The members with the highest hashes, in order, into out[from..max). */
+/* Writes the members with the highest hashes, in order, into out[from..max). */
 static uint32_t highest(const struct place_view *view, uint64_t key,
 			uint32_t except, uint32_t from, uint32_t max,
 			uint32_t *out)
@@ -117,16 +117,16 @@ uint32_t place_homes(const struct place_view *all, uint64_t key,
 	return highest(all, mix(key), PLACE_NONE, 0, PLACE_HOMES, homes);
 }
 
-/* ---- Whom to ask ---- */
+/* ---- Choosing a member to ask ---- */
 
-/* The better of two that have it, by our open requests; the first if equal. */
+/* Returns the holder with fewer open requests of this node; a if equal. */
 static const struct place_candidate *lighter(const struct place_candidate *a,
 					     const struct place_candidate *b)
 {
 	return !a || b->active < a->active ? b : a;
 }
 
-/* Of those that have it and were not tried, slow or not. */
+/* The best holder that was not tried, among the slow or the other ones. */
 static const struct place_candidate *best_holder(const struct place_ask *ask,
 						 bool slow)
 {
@@ -162,7 +162,7 @@ enum place_verdict place_choose(const struct place_ask *ask,
 	const struct place_candidate *owner = first_fit(ask);
 	const struct place_candidate *best = best_holder(ask, false);
 
-	/* A substitute costs another copy if it has nothing yet. */
+	/* A substitute that lacks the chunk would fetch another copy. */
 	if (owner && !owner->self &&
 	    (!best || (owner->active <= best->active &&
 		       (owner->has || owner == ask->order))))
@@ -172,23 +172,26 @@ enum place_verdict place_choose(const struct place_ask *ask,
 	*ret_member = PLACE_NONE;
 	if (!best)
 		return PLACE_ASK_UPSTREAM;
-	/* Only an open request of ours will end and have us ask again. */
+	/* The next try comes when an open request of this node ends, so there
+	 * must be one. */
 	if (ask->background && best->active && best->active >= ask->max_active)
 		return PLACE_WAIT;
 	*ret_member = best->member;
 	return best->has ? PLACE_ASK_HOLDER : PLACE_ASK_OWNER;
 }
 
-/* The figures below are those that did best in tests/sim (docs/benchmarks.md).
+/* The figures below did best in tests/sim (docs/benchmarks.md).
  *
- * A request is slow at twice the normal age if it needs as long again. */
+ * A request is slow if it is older than SLOW_AGE times the normal duration, and
+ * its rest, at its rate so far, would take longer than SLOW_REST times that. */
 #define SLOW_MIN_MS 250
 #define SLOW_AGE    2
 #define SLOW_REST   2
 #define MARGIN_MAX  7
-/* A receiver that takes so many times longer than the fastest is slow. */
+/* A receiver that takes more than so many times longer than the fastest one
+ * gets no redirect. */
 #define PACE 3
-/* A node of many gives a chunk to so many. */
+/* A limited fanout; see place_fanout(). */
 #define FANOUT 8
 
 static int by_value(const void *a, const void *b)

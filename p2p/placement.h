@@ -1,17 +1,18 @@
-/* Who fetches what, and whom to ask next. Pure: no I/O, no clock, no lock, no
- * memory but what the caller gives; the daemon and the simulation
- * (tests/sim) run the same code, but for the rule of who is slow: the
- * simulation judges single requests (below, "Who is slow"), the daemon what a
- * member delivers in all (p2p/slow.c), for it also sees silence.
+/* Decides which member fetches a stripe, and which member a node asks next.
+ * Pure: no I/O, no clock, no lock, no memory but the caller's. The daemon and
+ * the simulation (tests/sim) run the same code, except for the verdict "slow":
+ * the simulation judges single requests (see "Slow requests" below); the daemon
+ * judges a member's total rate (p2p/slow.c), because it also detects silence.
  *
- * A blob is cut into stripes of a few chunks. In every round of as many
- * stripes as there are members each member owns exactly one, chosen by
- * rendezvous hash within the round: shares are even, and a change of members
- * moves few. All members that see the same members deal the same way.
+ * A blob is cut into stripes of a few chunks. A round has as many stripes as
+ * there are members. Each member owns exactly one stripe of a round, chosen by
+ * rendezvous hash within the round. So shares are even, and a change of members
+ * moves few stripes. All members that see the same members compute the same
+ * owners.
  *
  * Rendezvous hashing: Thaler and Ravishankar, "Using name-based mappings to
- * increase hit rates", 1998. Why rounds: shared/anchors/swarm.md, and
- * docs/benchmarks.md for what our own simulation says. */
+ * increase hit rates", 1998. Why rounds: docs/architecture.md;
+ * docs/benchmarks.md has the results of the simulation. */
 #ifndef P2P_PLACEMENT_H
 #define P2P_PLACEMENT_H
 
@@ -20,154 +21,162 @@
 #include <stdint.h>
 
 #define PLACE_HOMES 3
-/* How far down the order of a stripe's owners one looks. */
+/* Members in the order of a stripe: its owner and three substitutes. */
 #define PLACE_ORDER 4
 #define PLACE_NONE  UINT32_MAX
 
-/* The members that may own stripes: those alive in our zone, and ourselves.
- * ids are distinct, rising, and the same on every node. */
+/* The members among which stripes are dealt: alive or suspect, and this node.
+ * ids are distinct, ascending, and the same on every node. */
 struct place_view {
 	const uint64_t *ids;
-	uint32_t n; /* at least 1: ourselves */
+	uint32_t n; /* at least 1: this node */
 	uint32_t self;
 };
 
-/* 64 well-mixed bits of anything; the same on every machine. */
+/* Returns a well-mixed 64-bit hash of any bytes; the same on every machine. */
 uint64_t place_hash(const void *bytes, size_t len);
 
-/* Chunks in a stripe of a blob of so many chunks: the same for all. */
+/* Returns the chunks in a stripe of a blob of nchunks chunks. All members
+ * compute the same value. */
 uint32_t place_stripe_chunks(uint32_t nchunks);
 uint32_t place_stripes(uint32_t nchunks);
 
-/* The deal of one round, that of stripe / view->n: owners[i] is the member (an
- * index into the view) that owns stripe round * n + i. blob: place_hash() of
- * its key. `wanted` of them are filled in, at most n. used: n bytes of scratch
- * memory. */
+/* Deals one round. owners[i] becomes the member (an index into the view) that
+ * owns stripe round * n + i. blob: place_hash() of the blob's key. Fills in
+ * min(wanted, n) owners. used: n bytes of scratch memory. */
 void place_deal(const struct place_view *view, uint64_t blob, uint32_t round,
 		uint32_t wanted, uint32_t *owners, uint8_t *used);
 
-/* Who takes a stripe over, one after the other: order[0] is its owner (from
- * place_deal()), the others are the highest by hash. Returns how many were
+/* Fills in the order in which members take over a stripe: order[0] is its owner
+ * (from place_deal()), the others have the highest hashes. Returns the number
  * filled in, at most PLACE_ORDER. */
 uint32_t place_order(const struct place_view *view, uint64_t blob,
 		     uint32_t stripe, uint32_t owner,
 		     uint32_t order[PLACE_ORDER]);
 
-/* The members of `all` (of every zone) that keep note of who holds something:
- * the highest by hash of its key. Returns how many, at most PLACE_HOMES. */
+/* Picks the homes of a key among `all` (the members of every zone): those with
+ * the highest hashes. Returns their number, at most PLACE_HOMES. */
 uint32_t place_homes(const struct place_view *all, uint64_t key,
 		     uint32_t homes[PLACE_HOMES]);
 
-/* ---- Whom to ask ---- */
+/* ---- Choosing a member to ask ---- */
 
-/* A member that might be asked for a chunk. */
+/* A member that may be asked for a chunk. */
 struct place_candidate {
-	uint32_t member; /* the caller's number for it */
-	uint32_t active; /* our requests that are open at it */
+	uint32_t member; /* the caller's number for the member */
+	uint32_t active; /* requests of this node that are open there */
 	bool self;
 	bool has;   /* known to have the whole chunk */
-	bool slow;  /* against what is normal now, or benched */
-	bool tried; /* for this chunk, in vain */
+	bool slow;  /* judged slow at present */
+	bool tried; /* not to be asked: asked for this chunk in vain, benched or
+		       gone */
 	bool wont;  /* refuses to fetch this blob for others */
 };
 
 struct place_ask {
-	/* The stripe's owner and who comes after it. */
+	/* The stripe's owner and its substitutes. */
 	const struct place_candidate *order;
 	uint32_t norder;
-	/* Others that are known to have it. */
+	/* Other members that are known to have the chunk. */
 	const struct place_candidate *holders;
 	uint32_t nholders;
-	uint32_t max_active; /* more than so many wait for their turn… */
-	bool background;     /* …unless somebody waits for the chunk */
+	uint32_t max_active; /* open requests of this node at one member … */
+	bool background;     /* … at which a background request waits */
 };
 
 enum place_verdict {
-	PLACE_ASK_HOLDER,   /* member has it */
-	PLACE_ASK_OWNER,    /* member shall fetch it if it lacks it */
-	PLACE_ASK_UPSTREAM, /* we are to fetch it */
-	PLACE_WAIT,	    /* all that are worth asking are busy with our own
-			       requests: ask again when one has ended */
+	PLACE_ASK_HOLDER,   /* the member has the chunk */
+	PLACE_ASK_OWNER,    /* the member fetches the chunk if it lacks it */
+	PLACE_ASK_UPSTREAM, /* this node fetches the chunk */
+	PLACE_WAIT, /* each member worth asking is busy with requests of this
+		       node: ask again when one has ended */
 };
 
-/* Even load first: of those that have it the one with the fewest of our
- * requests, the owner when equal. A slow one is asked only when nobody else is
- * left, and upstream only by the first in the order that is fit. */
+/* Evens out the load: among the members that have the chunk it picks the one
+ * with the fewest requests of this node, the owner if equal. It picks a slow
+ * member only if no other is left. It returns PLACE_ASK_UPSTREAM if this node
+ * is the first fit member of the order and no fit member has the chunk, or if
+ * nobody is left. */
 enum place_verdict place_choose(const struct place_ask *ask,
 				uint32_t *ret_member);
 
-/* ---- Who is slow ---- */
+/* ---- Slow requests ---- */
 
-/* What a request takes now: the median of v[0..nended), durations of the latest
- * that ended, and v[nended..nended + nopen), ages of those that are open, as
- * far as they have taken longer by now. When all wait for one thing, such as
- * upstream, all are equally late and none is slow. Both at most some tens;
- * those asked of upstream belong in, for members' to be compared with. Reorders
- * and changes v. 0 = nothing known. */
+/* Returns how long a request takes now, in ms, at least 1; 0 = not known. This
+ * is the median of v[0..nended), durations of the latest requests that ended,
+ * and v[nended..nended + nopen), ages of the open ones; an open one counts as
+ * at least the median of the ended ones. So when all requests wait for one
+ * thing, such as upstream, all are equally late and none is slow. nended and
+ * nopen are at most some tens. Requests to upstream belong in v, so that
+ * requests to members are compared with them. Sorts and changes v. */
 uint64_t place_normal_ms(uint32_t *v, uint32_t nended, uint32_t nopen);
 
-/* What to judge a request by that a reader waits for. */
+/* The normal_ms for a request that a reader waits for. */
 static inline uint64_t place_awaited_ms(uint64_t normal_ms)
 {
 	return normal_ms * 3 / 4;
 }
 
-/* Whether a request that has brought `got` of `len` bytes in age_ms should be
- * taken over by somebody else: it would end much later than a fresh one, when
- * normal_ms is what one takes now (0 = not known yet).
+/* Says whether another member should take over a request that has brought `got`
+ * of `len` bytes in age_ms: it would end much later than a new request.
+ * normal_ms is what a request takes now (0 = not known yet).
  *
- * The member is at fault only if it was asked itself (no 307 led there) and has
- * ended no request of ours since this one was sent: then call it slow for a
- * while. Else it may wait for another, and must only not be asked for this
- * chunk again: members that are thought slow in error cost upstream copies. */
+ * The member is at fault only if this node chose it (no 307 led there) and it
+ * has ended no request of this node since this one was sent: then call it slow
+ * for a while. Otherwise it may itself wait for another member; then only do
+ * not ask it for this chunk again. Each false verdict costs copies from
+ * upstream. */
 bool place_is_slow(uint64_t age_ms, uint64_t got, uint64_t len,
 		   uint64_t normal_ms);
 
-/* ---- Whom to send on ---- */
+/* ---- Redirecting ---- */
 
-/* To how many members a node gives one chunk before it sends others that ask
- * for it to those, whatever its load: a blob of few chunks has few owners,
- * whose uplinks all would wait for. UINT32_MAX = no limit. */
+/* Returns to how many members a node gives one chunk before it redirects all
+ * further members to those, whatever its load. A blob of few chunks has few
+ * owners, and all members would wait for their uplinks. UINT32_MAX = no
+ * limit. */
 uint32_t place_fanout(uint32_t nchunks, uint32_t nmembers);
 
-/* One that was given the chunk lately, or is being given it. */
+/* A member that was given the chunk lately, or is being given it. */
 struct place_receiver {
-	/* Requests that it serves, as it said last, and those that were sent on
-	 * to it since. */
+	/* Requests that the member serves, as it said last, and those that were
+	 * redirected to it since. */
 	uint32_t load;
-	/* What our latest transfer to it took, or the time since the latest one
-	 * ended while others are open, if that is longer; 0 = not known. Tells
-	 * one with a slow downlink, which has little load because of it. */
+	/* Duration of the latest transfer to the member, or, if longer, the
+	 * time since the latest one ended while others are open; 0 = not known.
+	 * Detects a slow downlink, which keeps the member's load low. */
 	uint32_t pace_ms;
-	bool unfit; /* slow, benched, gone, or the asker itself */
+	bool unfit; /* slow, benched, gone, or the requester itself */
 };
 
-/* How much more load than a receiver's is worth a round trip: in a small
- * cluster each may give to each, but one that is the last to have something is
- * not to send all of it to all; in a large one all are busy. */
+/* Returns by how much this node's load must exceed a receiver's for a redirect
+ * to be worth its round trip. In a small cluster every member may send to every
+ * other, but a single node that has a chunk must not send it to all. In a large
+ * cluster all members are busy. */
 uint32_t place_margin(uint32_t nmembers);
 
 struct place_given {
 	const struct place_receiver *to;
 	uint32_t n;
-	uint32_t turn;	 /* rises with each that is sent on */
-	uint32_t load;	 /* requests that we serve, of all blobs */
-	uint32_t times;	 /* so many were given this chunk */
+	uint32_t turn;	 /* rises with each redirect */
+	uint32_t load;	 /* requests that this node serves, of all blobs */
+	uint32_t times;	 /* how often this chunk was given to a member */
 	uint32_t fanout; /* place_fanout() */
 	uint32_t margin; /* place_margin() */
-	/* The asker was sent on once for this chunk and came back: those that
-	 * are sent on for ever may wait for each other in a circle. Heeded
-	 * while times is below twice the fanout. */
+	/* The requester was redirected for this chunk before and came back.
+	 * Members that are redirected for ever may wait for each other in a
+	 * circle. Ignored once times reaches twice the fanout. */
 	bool insist;
 };
 
-/* Which of given->to a member should be sent on to (307), or PLACE_NONE: serve
- * it. The one with the least load, if that is well below ours. Not to be asked
- * about one that was given the chunk before: serve it. */
+/* Returns the index in given->to of the member that the requester is redirected
+ * to (307), or PLACE_NONE: serve the requester. It is the receiver with the
+ * least load, if that is well below this node's. Do not call it for a requester
+ * that was given the chunk before: serve that one. */
 uint32_t place_redirect(const struct place_given *given);
 
-/* How many ranges a node asks upstream for at once without anybody waiting for
- * them, when there are so many members. */
+/* Returns how many background ranges a node asks of upstream at once, in a
+ * cluster of nmembers. */
 uint32_t place_upstream_runs(uint32_t nmembers);
 
 #endif

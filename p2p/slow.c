@@ -1,8 +1,8 @@
-/* Who is slow.
+/* The verdict "slow".
  *
- * A member is slow when it delivers much less than the others do at the same
- * time: a fixed limit, or what was usual before, would take a crowded link for
- * a fault of all members, and send everybody upstream at once. */
+ * A member is slow if it delivers much less than the others at the same time. A
+ * fixed limit, or a comparison with earlier rates, would take a crowded link
+ * for a fault of all members, and send them all to upstream at once. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,13 +10,13 @@
 #include "base/log.h"
 #include "p2p/peers-private.h"
 
-/* How long one that was slow is left in peace; doubled each time. */
+/* How long a slow member is not asked; doubled with each verdict. */
 #define SLOW_MS	    15000
 #define SLOW_MAX_MS 120000
 
-/* ---- What is normal now ---- */
+/* ---- Normal durations ---- */
 
-/* Fewer tell nothing. */
+/* Fewer samples say nothing. */
 #define NORM_LEAST 3
 
 void slow_note(struct peers *p, bool had_it, uint64_t ms, uint64_t bytes)
@@ -27,13 +27,13 @@ void slow_note(struct peers *p, bool had_it, uint64_t ms, uint64_t bytes)
 	n->ms[n->n++ % NORM_SAMPLES] = (uint32_t)min_u64(per_mib, UINT32_MAX);
 }
 
-/* What the latest took, for a MiB; 0: not known yet. Owners may have to wait for
- * upstream: what holders take is the measure only as long as there is no other.
- */
+/* Copies the latest durations per MiB and returns their number; 0: not known
+ * yet. Owners may have to wait for upstream, so durations of holders are used
+ * only while there are too few of owners. */
 static unsigned int samples(const struct peers *p, uint32_t v[NORM_SAMPLES])
 {
-	const struct norm *n = p->norm_owner.n < NORM_LEAST ? &p->norm_holder
-							    : &p->norm_owner;
+	const struct norm *n =
+		p->norm_owner.n < NORM_LEAST ? &p->norm_holder : &p->norm_owner;
 	unsigned int k = (unsigned int)min_u64(n->n, NORM_SAMPLES);
 
 	memcpy(v, n->ms, k * sizeof(v[0]));
@@ -50,8 +50,8 @@ uint64_t slow_normal_ms(const struct peers *p, uint64_t bytes)
 	return max_u64(place_normal_ms(v, k, 0) * bytes / CHUNK_SIZE, 1);
 }
 
-/* Those that are open count as far as they have taken longer by now: when all
- * wait for one thing, all are late and none is. */
+/* An open request counts with its age if that is longer than normal: when all
+ * wait for one thing, all are late and none is slow. */
 static uint64_t normal_now_ms(const struct peers *p, uint64_t now)
 {
 	uint32_t v[2 * NORM_SAMPLES];
@@ -63,13 +63,13 @@ static uint64_t normal_now_ms(const struct peers *p, uint64_t now)
 		const struct ask *a = list_entry(it, struct ask, node);
 
 		if (a->x && !a->paused && k < 2 * NORM_SAMPLES)
-			v[k++] = (uint32_t)min_u64(now - a->sent_ms,
-						   UINT32_MAX);
+			v[k++] =
+				(uint32_t)min_u64(now - a->sent_ms, UINT32_MAX);
 	}
 	return place_normal_ms(v, ended, k - ended);
 }
 
-/* ---- What they deliver ---- */
+/* ---- Rates ---- */
 
 static void pace_tick(struct peers *p, uint64_t now)
 {
@@ -103,7 +103,8 @@ static int by_pace(const void *a, const void *b)
 }
 
 struct paces {
-	double median; /* of the members that are asked now; -1: too few */
+	double median; /* of the members that are asked now; -1: fewer than
+			  three */
 	unsigned int slow, alive;
 };
 
@@ -130,35 +131,35 @@ static struct paces pace_now(struct peers *p, uint64_t now)
 	return r;
 }
 
-/* Delivers less than this part of what the others do; it certainly does, if
- * less than that one. */
+/* A member that delivers less than 1/SLOW_PART of the median seems slow; with
+ * less than 1/SURE_PART it certainly is. */
 #define SLOW_PART  5
 #define SURE_PART  10
-#define SLOW_SLOTS 12 /* in which we waited for it */
-/* What seems slow to others counts for so long, if so many of them say it, and a
- * quarter of all: the error of one must not have another one shunned. (Malice
- * may: Peerd-From is not bound to the certificate.) */
+#define SLOW_SLOTS 12 /* slots in which this node waited for it */
+/* How long the opinion of another member counts. At least DOUBTS_MIN members,
+ * and a quarter of all, must agree, so that the error of one does not make all
+ * avoid a member. (Malice can: Peerd-From is not bound to the certificate.) */
 #define DOUBT_MS   5000
 #define DOUBTS_MIN 2
-/* If a single one says it: less than this part, over so many slots. */
+/* With the opinion of one other member: less than this part, over so many
+ * slots. */
 #define DOUBTED_PART  4
 #define DOUBTED_SLOTS 8
-/* A few bytes more or less say nothing. */
+/* Medians below this (bytes per second) are no basis for a verdict. */
 #define PACE_LEAST (160u << 10)
-/* What was seen before so long a pause tells nothing of today. */
+/* Rates from before a pause this long say nothing about now. */
 #define FRESH_MS 2000
-/* Nothing worth the name for so long. */
+/* Less than HEARD_LEAST bytes for so long is silence. */
 #define SILENT_MS     2000
 #define SILENT_MAX_MS 6000
 
-/* ---- What others say ---- */
+/* ---- Opinions of others ---- */
 
-/* To be told: that it is slow, or else that it seems so. */
+/* Whether Peerd-Slow names it: as slow (verdict), or as seemingly slow. */
 static bool is_told(const struct partner *w, bool verdict, uint64_t now)
 {
-	return partner_alive(w) &&
-	       (verdict ? w->slow_ms > now && w->slow_seen
-			: w->seems_slow_ms > 0);
+	return partner_alive(w) && (verdict ? w->slow_ms > now && w->slow_seen
+					    : w->seems_slow_ms > 0);
 }
 
 char *slow_text(const struct peers *p, char out[SLOW_TEXT_SIZE])
@@ -228,7 +229,7 @@ static unsigned int doubts(const struct partner *w, uint64_t now)
 
 /* ---- The verdict ---- */
 
-/* It brings less than a part of what the others do, as far as we see. */
+/* Whether this node sees it deliver less than 1/part of the median. */
 static bool lags(const struct partner *w, const struct paces *pace,
 		 uint64_t normal_ms, unsigned int part, unsigned int nslots)
 {
@@ -238,15 +239,15 @@ static bool lags(const struct partner *w, const struct paces *pace,
 	       pace->median >= PACE_LEAST && rate * part < pace->median;
 }
 
-/* What one alone sees is often chance, or that upstream is late for one of the
- * member's chunks; what another one says as well, or lasts, or is too clear for
- * that, is not. What others say must not make it seem slow to us, or two would
- * confirm each other's impression. */
+/* An impression of one node alone is often chance, or upstream is late for one
+ * of the member's chunks. It becomes a verdict if another node shares it, if it
+ * lasts, or if it is very clear. The opinion of others must not create an
+ * impression here: two nodes would confirm each other's. */
 static bool is_slow(struct partner *w, const struct paces *pace,
 		    uint64_t normal_ms, uint64_t now)
 {
-	uint64_t patience = min_u64(max_u64(SILENT_MS, 4 * normal_ms),
-				    SILENT_MAX_MS);
+	uint64_t patience =
+		min_u64(max_u64(SILENT_MS, 4 * normal_ms), SILENT_MAX_MS);
 
 	if (w->slow_ms > now)
 		return false;
@@ -270,7 +271,7 @@ static bool is_doubted(const struct partner *w, const struct paces *pace,
 	double own = pace_rate(&w->pace, PACE_SLOTS / 3);
 	unsigned int n = doubts(w, now);
 
-	/* It may be slow for them, and is not for us. */
+	/* It may be slow for the others, but not for this node. */
 	if (pace->median > 0 && own * 2 >= pace->median)
 		return false;
 	return n >= DOUBTS_MIN && (n >= pace->alive / 4 || n == DOUBTERS);
@@ -292,11 +293,11 @@ static void take_over(struct peers *p, struct partner *w, double median,
 		 LS("member", partner_name(w)), LU("requests", w->active),
 		 LD("bytes_per_second", pace), LD("others", median),
 		 LU("silent_ms", w->active ? now - w->heard_ms : 0),
-		 LS("found_by", seen ? "us" : "others"));
-	asks_leave(p, w, "slower than the others");
+		 LS("found_by", seen ? "this node" : "others"));
+	asks_leave(p, w, "slower than the other members");
 }
 
-/* What others say of it for a while still may be the old verdict. */
+/* For so long others may still repeat the old verdict. */
 #define PARDON_MS 10000
 
 static void see_anew(struct partner *w)
@@ -315,14 +316,14 @@ static void forget(struct partner *w, uint64_t now)
 	see_anew(w);
 }
 
-/* A suspect may be about to go as well: it waits until it is none. */
+/* A suspect member may be about to leave as well: it waits until it is not. */
 static void pardon(struct partner *w, uint64_t now)
 {
 	if (!w->pardon || !w->mb || w->mb->state != MEMBER_ALIVE)
 		return;
 	forget(w, now);
-	log_info("a slow member is tried again: it may have waited for one "
-		 "that is gone",
+	log_info("a slow member is tried again: it may have waited for a "
+		 "member that is gone",
 		 LS("member", partner_name(w)));
 }
 
@@ -345,8 +346,8 @@ void slow_members_changed(struct peers *p)
 	list_for_each (n, &p->partners) {
 		struct partner *w = list_entry(n, struct partner, node);
 
-		/* Twice in a row, with nothing delivered in between: it is slow
-		 * itself. */
+		/* Two verdicts with no range delivered in between: the member
+		 * itself is slow. */
 		if (!left || w->slow_times > 1 || w->slow_ms <= now)
 			continue;
 		w->pardon = true;
@@ -379,8 +380,8 @@ void slow_tick(struct peers *p, uint64_t now)
 		if (!seen && (w->slow_ms > now || !partner_alive(w) ||
 			      !is_doubted(w, &pace, now)))
 			continue;
-		/* When many are slow, it is not they; but silence is
-		 * silence. */
+		/* If many members are slow, the cause lies elsewhere; but
+		 * silence always counts. */
 		if (pace.slow >= 1 + pace.alive / 4 &&
 		    (!seen || now - w->heard_ms < SILENT_MAX_MS))
 			continue;
@@ -389,5 +390,5 @@ void slow_tick(struct peers *p, uint64_t now)
 	}
 	pace_tick(p, now);
 	asks_hedge(p, normal_now_ms(p, now), now);
-	asks_pump(p); /* a member's pause may be over */
+	asks_pump(p); /* the pause of a member may be over */
 }

@@ -20,7 +20,7 @@ bool blob_key_equal(const struct blob_key *a, const struct blob_key *b)
 	return a->kind == b->kind && digest_equal(&a->id, &b->id);
 }
 
-/* A number in decimal digits and nothing else. */
+/* Parses decimal digits and nothing else. */
 static int number(const char *s, uint64_t max, uint64_t *ret)
 {
 	char *end;

@@ -1,13 +1,14 @@
-/* What members tell each other in the headers of requests for blobs and of the
- * answers. Pure: what comes from a member is input like any other.
+/* The headers that members send with requests for blobs and with the answers.
+ * Pure. Text from a member is untrusted input.
  *
  *   Peerd-Blob: sha256:<hex>;size=<bytes>    or url:<hex>;size=…
- *   Peerd-Have: all, or <first chunk>:<hex>  a bit for each chunk from there
- *                                            on, low bits first
- *   Peerd-Load: <requests it is serving>
- *   Peerd-Slow: <id>[,<id>]…                 members that are or seem slow to it
+ *   Peerd-Have: all, or <first chunk>:<hex>  one bit per chunk from there on,
+ *                                            low bits first
+ *   Peerd-Load: <n>                          requests that the sender serves
+ *   Peerd-Slow: <id>[,<id>]…                 members the sender finds slow,
+ *                                            or that seem slow to it
  *
- * Functions that read return 0, or -EINVAL for what is malformed. */
+ * The parsers return 0, or -EINVAL for malformed text. */
 #ifndef P2P_WORDS_H
 #define P2P_WORDS_H
 
@@ -28,19 +29,21 @@ bool blob_key_equal(const struct blob_key *a, const struct blob_key *b);
 /* Returns out. */
 char *blob_text(const struct blob_key *key, uint64_t size,
 		char out[BLOB_TEXT_SIZE]);
-/* The size is at most BLOB_MAX_SIZE. */
+/* *ret_size is at most BLOB_MAX_SIZE. */
 int blob_text_parse(const char *s, struct blob_key *ret_key,
 		    uint64_t *ret_size);
 
 struct have_bits {
-	bool all;	   /* then the rest is 0 */
-	uint32_t first, n; /* the chunks that bits tells of */
-	uint8_t *bits;	   /* the owner frees it */
+	bool all;	   /* if true, the other fields are 0 */
+	uint32_t first, n; /* the range of chunks that bits covers */
+	uint8_t *bits;	   /* owned; free() it */
 };
 
-/* Of a blob of so many chunks. Also -ENOMEM. */
+/* For a blob of nchunks chunks; first is below nchunks, first + n may exceed
+ * it. Also -ENOMEM. */
 int have_text_parse(const char *s, uint32_t nchunks, struct have_bits *ret);
-/* Of what we have of b, around chunk; returns out. */
+/* Writes the have-map of this node for b, around chunk if not all chunks fit.
+ * Returns out. */
 char *have_text(const struct blob *b, uint32_t chunk, char out[HAVE_TEXT_SIZE]);
 
 int load_text_parse(const char *s, uint32_t *ret);
@@ -49,7 +52,7 @@ int load_text_parse(const char *s, uint32_t *ret);
 #define SLOW_MAX_IDS   4
 #define SLOW_TEXT_SIZE (SLOW_MAX_IDS * MEMBER_ID_MAX)
 
-/* Calls id() for each of them; for none if the text is malformed. */
+/* Calls id() for each id; for none if the text is malformed. */
 int slow_text_parse(const char *s, void (*id)(void *arg, const char *id),
 		    void *arg);
 

@@ -1,35 +1,35 @@
-/* Blobs of repositories, made ready to be read. */
+/* Blobs of repositories, made ready for reading. */
 #include <string.h>
 
 #include "base/log.h"
 #include "registry/registry-private.h"
 
-struct blob_flight {
-	struct flight f;
+struct blob_query {
+	struct query f;
 	struct store *store;
 	struct blob_key key;
-	uint64_t size; /* asked for upstream */
+	uint64_t size; /* the size that upstream or a member gave */
 	bool asked;
-	int r; /* of the job */
+	int r; /* result of the job */
 	struct blob *blob;
 };
 
-static struct blob_flight *of(struct flight *f)
+static struct blob_query *of(struct query *f)
 {
-	return container_of(f, struct blob_flight, f);
+	return container_of(f, struct blob_query, f);
 }
 
-static void blob_release(struct flight *f)
+static void blob_release(struct query *f)
 {
 	blob_unref(&of(f)->blob);
 }
 
-static void blob_answer(struct flight *f, int r, void (*cb)(void), void *arg)
+static void blob_answer(struct query *f, int r, void (*cb)(void), void *arg)
 {
-	((registry_blob_cb *)cb)(arg, r, r == 0 ? blob_ref(of(f)->blob) : NULL);
+	((blob_cb *)cb)(arg, r, r == 0 ? blob_ref(of(f)->blob) : NULL);
 }
 
-static void add_origin(struct blob_flight *bf)
+static void add_origin(struct blob_query *bf)
 {
 	CLEANUP(freep) char *origin = NULL;
 
@@ -38,13 +38,12 @@ static void add_origin(struct blob_flight *bf)
 		return;
 	}
 	if (blob_add_origin(bf->store, bf->blob, origin) < 0)
-		log_warn("a blob's origin could not be noted",
-			 LS("origin", origin));
+		log_warn("cannot note a blob's origin", LS("origin", origin));
 }
 
-/* Another size than that of what is cached: the cached one was believed
- * before, and the digest will tell. */
-static int make_blob(struct blob_flight *bf, uint64_t size)
+/* If the store has the blob with another size, and bytes of it, the store's
+ * size was trusted first, so it stays; the digest will decide. */
+static int make_blob(struct blob_query *bf, uint64_t size)
 {
 	int r = store_create(bf->store, &bf->key, size, &bf->blob);
 
@@ -53,10 +52,11 @@ static int make_blob(struct blob_flight *bf, uint64_t size)
 	return r;
 }
 
-/* What is in the store knows its size best; then a manifest's word. */
-static void look_up(struct job *j)
+/* A blob with cached bytes has the trusted size; else a manifest's descriptor
+ * has. */
+static void look_up(struct store_job *j)
 {
-	struct blob_flight *bf = of(container_of(j, struct flight, job));
+	struct blob_query *bf = of(container_of(j, struct query, job));
 	struct blob *b = NULL;
 	uint64_t size;
 
@@ -75,9 +75,9 @@ static void look_up(struct job *j)
 	}
 }
 
-static void create(struct job *j)
+static void create(struct store_job *j)
 {
-	struct blob_flight *bf = of(container_of(j, struct flight, job));
+	struct blob_query *bf = of(container_of(j, struct query, job));
 
 	bf->r = make_blob(bf, bf->size);
 	if (bf->r == 0)
@@ -85,32 +85,32 @@ static void create(struct job *j)
 				     bf->size);
 }
 
-static void ready(struct flight *f)
+static void ready(struct query *f)
 {
-	struct blob_flight *bf = of(f);
+	struct blob_query *bf = of(f);
 
 	if (bf->r == 0)
 		add_origin(bf);
-	flight_finish(f, bf->r);
+	query_finish(f, bf->r);
 }
 
-/* The digest will tell whether it was right. */
+/* The size is a member's word; the digest will decide. */
 static void peers_answered(void *arg, int r, uint64_t size)
 {
-	struct flight *f = arg;
+	struct query *f = arg;
 
 	f->asked_peers = false;
 	if (r < 0) {
-		flight_finish(f, -EHOSTUNREACH);
+		query_finish(f, -EHOSTUNREACH);
 		return;
 	}
 	of(f)->size = size;
-	flight_job(f, create, ready);
+	query_job(f, create, ready);
 }
 
-static void ask_peers(struct flight *f)
+static void ask_peers(struct query *f)
 {
-	struct catalog_peers *p = f->r->peers;
+	struct other_nodes *p = f->r->peers;
 
 	f->asked_peers = true;
 	p->ops->get_size(p, &of(f)->key.id, peers_answered, f);
@@ -119,12 +119,12 @@ static void ask_peers(struct flight *f)
 static void probed(void *arg, int r, const struct probe_result *res,
 		   bool unreachable, const char *why)
 {
-	struct flight *f = arg;
+	struct query *f = arg;
 
-	flight_why(f, why);
+	query_why(f, why);
 	f->probe = NULL;
 	if (unreachable)
-		flight_host_failed(f);
+		query_host_failed(f);
 	if (unreachable && f->r->peers) {
 		ask_peers(f);
 		return;
@@ -132,21 +132,21 @@ static void probed(void *arg, int r, const struct probe_result *res,
 	if (r == 0 && res->size > BLOB_MAX_SIZE)
 		r = -EBADMSG;
 	if (r < 0) {
-		flight_finish(f, r);
+		query_finish(f, r);
 		return;
 	}
 	of(f)->size = res->size;
-	flight_job(f, create, ready);
+	query_job(f, create, ready);
 }
 
-static void ask_size(struct flight *f)
+static void ask_size(struct query *f)
 {
-	CLEANUP(session_unref) struct session *s = NULL;
+	CLEANUP(login_unref) struct login *s = NULL;
 	CLEANUP(freep) char *url = NULL;
 	char digest[DIGEST_STR_SIZE];
 	int r;
 
-	r = session_get(f->r, f->host, f->name, &s);
+	r = login_get(f->r, f->host, f->name, &s);
 	if (r == 0 &&
 	    asprintf(&url, "%s/v2/%s/blobs/%s", s->host->base, f->name,
 		     digest_str(&of(f)->key.id, digest)) < 0) {
@@ -155,17 +155,17 @@ static void ask_size(struct flight *f)
 	}
 	if (r == 0)
 		r = probe_start(f->r,
-				&(struct probe_spec){.url = url, .session = s},
+				&(struct probe_spec){.url = url, .login = s},
 				probed, f, &f->probe);
 	if (r < 0)
-		flight_finish(f, r);
+		query_finish(f, r);
 }
 
-static void looked_up(struct flight *f)
+static void looked_up(struct query *f)
 {
-	struct blob_flight *bf = of(f);
+	struct blob_query *bf = of(f);
 
-	if (bf->r == -ENOENT && f->r->peers && flight_host_is_down(f))
+	if (bf->r == -ENOENT && f->r->peers && query_host_is_down(f))
 		ask_peers(f);
 	else if (bf->r == -ENOENT)
 		ask_size(f);
@@ -173,35 +173,35 @@ static void looked_up(struct flight *f)
 		ready(f);
 }
 
-static void blob_begin(struct flight *f)
+static void blob_begin(struct query *f)
 {
-	flight_job(f, look_up, looked_up);
+	query_job(f, look_up, looked_up);
 }
 
-static const struct flight_ops blob_ops = {
-	.size = sizeof(struct blob_flight),
+static const struct query_ops blob_ops = {
+	.size = sizeof(struct blob_query),
 	.begin = blob_begin,
 	.answer = blob_answer,
 	.release = blob_release,
 };
 
 void registry_get_blob(struct registry *r, const char *host, const char *name,
-		       const struct digest *d, registry_blob_cb *cb, void *arg)
+		       const struct digest *d, blob_cb *cb, void *arg)
 {
 	char hex[DIGEST_HEX_SIZE];
-	struct flight *f;
+	struct query *f;
 	bool is_new;
 	char *key;
 	int e;
 
 	if (asprintf(&key, "blob %s %s %s", host, name, digest_hex(d, hex)) < 0)
 		key = NULL;
-	f = flight_join(r, &blob_ops, key, (void (*)(void))cb, arg, &is_new);
+	f = query_join(r, &blob_ops, key, (void (*)(void))cb, arg, &is_new);
 	if (!f || !is_new)
 		return;
 	of(f)->store = r->store;
 	of(f)->key = (struct blob_key){.kind = BLOB_SHA256, .id = *d};
-	e = flight_set_repo(f, host, name);
+	e = query_set_repo(f, host, name);
 	if (e < 0)
-		flight_abort(f, e);
+		query_abort(f, e);
 }

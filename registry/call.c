@@ -1,4 +1,4 @@
-/* One HTTP call with login, redirects and retries. */
+/* Calls: one HTTP request with login, redirects and retries. */
 #include <inttypes.h>
 #include <stdarg.h>
 #include <string.h>
@@ -12,18 +12,20 @@
 
 #define MAX_HOPS  5
 #define MAX_TRIES 6
-/* Bodies of redirects and errors up to this are read to the end, so that the
- * connection can be used again. */
+/* The bodies of redirects and errors are read to the end up to this size, so
+ * that the connection can be used again. */
 #define MAX_DRAINED (64 << 10)
-/* Others than the request that was told so wait no longer than this. */
+/* Upper limit of a host's wait (Retry-After) for calls other than the one that
+ * was told to wait. */
 #define MAX_HOLD_MS    60000
 #define BACKOFF_MS     200
 #define BACKOFF_MAX_MS 3000
-/* For what somebody waits for in a directory listing. */
-#define META_CONNECT_MS	   5000
-/* When there are others to ask. */
+/* For metadata: somebody may wait for it, in a directory listing for
+ * instance. */
+#define META_CONNECT_MS 5000
+/* The same when other nodes can be asked instead. */
 #define META_CONNECT_PEERS_MS 2000
-#define META_FIRST_BYTE_MS 10000
+#define META_FIRST_BYTE_MS    10000
 
 static void go(struct call *c);
 
@@ -57,7 +59,7 @@ bool call_unreachable(const struct call *c, int r)
 	case -EIO:
 		return true;
 	case -ENOENT:
-		return c->status == 0; /* no such host */
+		return c->status == 0; /* DNS knows no such host */
 	default:
 		return false;
 	}
@@ -70,7 +72,7 @@ int call_public_errno(const struct call *c, int r)
 
 static void call_free(struct call *c)
 {
-	session_unref(&c->session);
+	login_unref(&c->login);
 	url_release(&c->at);
 	free(c->method);
 	free(c->start);
@@ -84,7 +86,8 @@ static void call_free(struct call *c)
 	free(c);
 }
 
-/* Nothing of ours points to it any more; only an exchange may. */
+/* Takes c out of all lists and timers. Only a running exchange may still point
+ * to c. */
 static void detach(struct call *c)
 {
 	list_del(&c->node);
@@ -102,8 +105,8 @@ static void finish(struct call *c, int r, const char *why)
 {
 	if (!why || !*why)
 		why = r < 0 ? strerror(-r) : "";
-	if (r == -EACCES && c->session)
-		session_complain(c->session, why);
+	if (r == -EACCES && c->login)
+		login_complain(c->login, why);
 	detach(c);
 	c->ops->done(c, r, why);
 	if (!c->zombie)
@@ -128,7 +131,8 @@ void call_resume(struct call *c)
 		http_resume(c->x);
 }
 
-/* Goes on at pause_over(). An exchange that is over is freed before that. */
+/* Continues in pause_over(). An exchange that has ended is freed before
+ * that. */
 static void pause_until(struct call *c, uint64_t when_ms)
 {
 	if (c->x_over)
@@ -136,7 +140,7 @@ static void pause_until(struct call *c, uint64_t when_ms)
 	delay_set(c->r, &c->pause, when_ms);
 }
 
-/* Ends it in a later turn of the loop. */
+/* Ends the call in a later turn of the loop. */
 static void fail_later(struct call *c, int r)
 {
 	c->fail_r = r;
@@ -153,7 +157,7 @@ static void deadline_passed(struct delay *d)
 	finish(c, -ETIMEDOUT, why);
 }
 
-/* From the start again, at `when`. */
+/* Sends the request again, from the first URL, at when_ms. */
 static void try_again_at(struct call *c, uint64_t when_ms)
 {
 	struct url u;
@@ -229,7 +233,7 @@ static void set_method(struct call *c, const char *method)
 	char *m = strdup(method);
 
 	if (!m)
-		return; /* the old one is refused by the server at worst */
+		return; /* at worst the server refuses the old method */
 	free(c->method);
 	c->method = m;
 }
@@ -288,7 +292,7 @@ static void challenged(struct call *c)
 {
 	int r;
 
-	r = session_challenged(c->session, c, c->sent_auth);
+	r = login_challenged(c->login, c, c->sent_auth);
 	if (r < 0) {
 		finish(c, r, c->why);
 		return;
@@ -297,11 +301,11 @@ static void challenged(struct call *c)
 	go(c);
 }
 
-/* A head came that is neither a success nor the caller's business. */
+/* Handles a response that is no success and that ops does not get. */
 static void refused(struct call *c)
 {
 	uint32_t wait_s = http_retry_after_s(c->x);
-	bool at_home = c->session && !c->crossed;
+	bool at_home = c->login && !c->crossed;
 
 	if (is_redirect(c->status)) {
 		follow(c);
@@ -316,7 +320,7 @@ static void refused(struct call *c)
 		uint64_t until = now_ms() + (uint64_t)wait_s * 1000;
 
 		if (at_home)
-			c->session->host->hold_until_ms[c->has_range] =
+			c->login->host->hold_until_ms[c->has_range] =
 				min_u64(until, now_ms() + MAX_HOLD_MS);
 		try_again_at(c, until);
 		return;
@@ -409,7 +413,7 @@ static int exchange_data(void *arg, struct http_exchange *x, const void *bytes,
 	return verdict(c, v);
 }
 
-/* What a second attempt may help against. A time-out is long enough. */
+/* Whether a second attempt may help. A timeout has lasted long enough. */
 static bool may_pass(int r)
 {
 	return r == -ECONNREFUSED || r == -ECONNRESET || r == -EHOSTUNREACH ||
@@ -476,7 +480,7 @@ static int send_request(struct call *c)
 		.has_range = c->has_range,
 		.range_off = c->range_off,
 		.range_len = c->range_len,
-		.connect_timeout_ms = !c->retry	   ? 0
+		.connect_timeout_ms = !c->retry	    ? 0
 				      : c->r->peers ? META_CONNECT_PEERS_MS
 						    : META_CONNECT_MS,
 		.first_byte_timeout_ms = c->retry ? META_FIRST_BYTE_MS : 0,
@@ -510,7 +514,7 @@ static int send_request(struct call *c)
 	return r;
 }
 
-/* Works out the value of Authorization for the next exchange. */
+/* Finds the value of Authorization for the next exchange. */
 static int authorize(struct call *c)
 {
 	free(c->sent_auth);
@@ -521,12 +525,12 @@ static int authorize(struct call *c)
 		c->sent_auth = strdup(c->authorization);
 		return c->sent_auth ? 0 : -ENOMEM;
 	}
-	if (!c->session)
+	if (!c->login)
 		return 0;
-	return session_authorize(c->session, c, &c->sent_auth);
+	return login_authorize(c->login, c, &c->sent_auth);
 }
 
-/* Sends the next exchange, or sees to it that something happens later. */
+/* Sends the next exchange, or schedules the next step. */
 static void go(struct call *c)
 {
 	int r;
@@ -538,10 +542,11 @@ static void go(struct call *c)
 	c->fail_r = 0;
 	c->why[0] = '\0';
 	buf_reset(&c->body);
-	if (c->session && !c->crossed &&
-	    c->session->host->hold_until_ms[c->has_range] > now_ms()) {
-		(void)call_why(c, 0, "%s: asked us to wait", c->at.host);
-		try_again_at(c, c->session->host->hold_until_ms[c->has_range]);
+	if (c->login && !c->crossed &&
+	    c->login->host->hold_until_ms[c->has_range] > now_ms()) {
+		(void)call_why(c, 0, "%s: the registry asked to wait",
+			       c->at.host);
+		try_again_at(c, c->login->host->hold_until_ms[c->has_range]);
 		return;
 	}
 	r = authorize(c);
@@ -616,9 +621,9 @@ int call_start(struct registry *r, const struct call_spec *spec,
 		call_free(c);
 		return e;
 	}
-	if (spec->session) {
-		c->session = spec->session;
-		c->session->refs++;
+	if (spec->login) {
+		c->login = spec->login;
+		c->login->refs++;
 	}
 	list_add_tail(&r->calls, &c->node);
 	delay_set(r, &c->deadline, c->deadline_ms);

@@ -5,39 +5,40 @@
 #include "base/log.h"
 #include "registry/registry-private.h"
 
-struct manifest_flight {
-	struct flight f;
+struct manifest_query {
+	struct query f;
 	struct store *store;
 	uint64_t tag_fresh_ms;
 	char *reference;
 	bool by_tag;
-	bool has_digest; /* digest is known, or was asked for */
+	bool has_digest; /* digest is known, or the reference */
 	struct digest digest;
-	bool fresh; /* the tag was seen a moment ago */
+	bool fresh; /* upstream confirmed the tag within tag_fresh_ms */
 	bool stale;
-	bool told;	 /* the other nodes */
-	bool from_peers; /* the bytes are, not from upstream */
-	/* What came, or was stored; moves between loop and jobs. */
+	bool told;	 /* other nodes were told of it */
+	bool from_peers; /* the bytes come from a member, not from upstream */
+	/* The manifest, received or from the store; moves between loop and
+	 * jobs. */
 	char *type;
 	void *bytes;
 	size_t len;
-	bool expected_known; /* expected: what the bytes must hash to */
+	bool expected_known; /* expected: the digest that the bytes must have */
 	struct digest expected;
 	struct manifest *manifest;
-	int r; /* of the job */
+	int r; /* result of the job; or the error if other nodes fail too */
 };
 
-static struct manifest_flight *of(struct flight *f)
+static struct manifest_query *of(struct query *f)
 {
-	return container_of(f, struct manifest_flight, f);
+	return container_of(f, struct manifest_query, f);
 }
 
-static struct manifest_flight *of_job(struct job *j)
+static struct manifest_query *of_job(struct store_job *j)
 {
-	return of(container_of(j, struct flight, job));
+	return of(container_of(j, struct query, job));
 }
 
-static void drop_content(struct manifest_flight *m)
+static void drop_content(struct manifest_query *m)
 {
 	manifest_free(&m->manifest);
 	free(m->bytes);
@@ -47,16 +48,16 @@ static void drop_content(struct manifest_flight *m)
 	m->len = 0;
 }
 
-static void manifest_release(struct flight *f)
+static void manifest_release(struct query *f)
 {
 	drop_content(of(f));
 	free(of(f)->reference);
 }
 
-/* Others may ask us for it from now on. */
-static void tell_peers(struct manifest_flight *m)
+/* From now on other nodes may ask this node for the manifest. */
+static void tell_peers(struct manifest_query *m)
 {
-	struct catalog_peers *p = m->f.r->peers;
+	struct other_nodes *p = m->f.r->peers;
 
 	if (p && !m->told)
 		p->ops->noted(p, m->f.host, m->f.name,
@@ -64,11 +65,10 @@ static void tell_peers(struct manifest_flight *m)
 	m->told = true;
 }
 
-static void manifest_answer(struct flight *f, int r, void (*cb)(void),
-			    void *arg)
+static void manifest_answer(struct query *f, int r, void (*cb)(void), void *arg)
 {
-	registry_manifest_cb *call_back = (registry_manifest_cb *)cb;
-	struct manifest_flight *m;
+	manifest_cb *call_back = (manifest_cb *)cb;
+	struct manifest_query *m;
 	struct manifest_result res;
 
 	if (r < 0) {
@@ -90,8 +90,9 @@ static void manifest_answer(struct flight *f, int r, void (*cb)(void),
 
 /* ---- Jobs ---- */
 
-/* The document's own type wins; and whatever it is, it fits into a header. */
-static int settle_type(struct manifest_flight *m)
+/* The document's own type overrides the header's. The result always fits into a
+ * header. */
+static int settle_type(struct manifest_query *m)
 {
 	const char *t = m->type ? m->type : "";
 	size_t n = strcspn(t, "; \t,");
@@ -113,7 +114,7 @@ static int settle_type(struct manifest_flight *m)
 	return 0;
 }
 
-static int parse(struct manifest_flight *m)
+static int parse(struct manifest_query *m)
 {
 	int r;
 
@@ -124,9 +125,9 @@ static int parse(struct manifest_flight *m)
 	return settle_type(m);
 }
 
-/* Takes the manifest d from the store. What m had stays when it is not there.
- */
-static int load(struct manifest_flight *m, const struct digest *d)
+/* Loads the manifest d from the store. On an error m keeps its content, unless
+ * memory is short. */
+static int load(struct manifest_query *m, const struct digest *d)
 {
 	CLEANUP(freep) char *type = NULL;
 	CLEANUP(freep) void *bytes = NULL;
@@ -148,9 +149,9 @@ static int load(struct manifest_flight *m, const struct digest *d)
 	return parse(m);
 }
 
-static void look_up(struct job *j)
+static void look_up(struct store_job *j)
 {
-	struct manifest_flight *m = of_job(j);
+	struct manifest_query *m = of_job(j);
 	uint64_t now = now_unix_s(), seen;
 	struct digest digest;
 
@@ -168,17 +169,17 @@ static void look_up(struct job *j)
 		m->fresh = false;
 }
 
-static void note_tag(struct manifest_flight *m, uint64_t seen)
+static void note_tag(struct manifest_query *m, uint64_t seen)
 {
 	if (m->by_tag)
 		(void)store_tag_put(m->store, m->f.repo, m->reference,
 				    &m->digest, seen);
 }
 
-/* Upstream confirmed the tag, or named a digest that may be here already. */
-static void confirm(struct job *j)
+/* Upstream confirmed the tag, or named a digest that the store may have. */
+static void confirm(struct store_job *j)
 {
-	struct manifest_flight *m = of_job(j);
+	struct manifest_query *m = of_job(j);
 
 	if (m->bytes && digest_equal(&m->digest, &m->expected))
 		m->r = 0;
@@ -188,14 +189,14 @@ static void confirm(struct job *j)
 		note_tag(m, now_unix_s());
 }
 
-static void forget_tag(struct job *j)
+static void forget_tag(struct store_job *j)
 {
-	struct manifest_flight *m = of_job(j);
+	struct manifest_query *m = of_job(j);
 
 	(void)store_tag_del(m->store, m->f.repo, m->reference);
 }
 
-static void note_children(struct manifest_flight *m)
+static void note_children(struct manifest_query *m)
 {
 	const struct manifest *doc = m->manifest;
 	const char *repo = m->f.repo;
@@ -212,14 +213,14 @@ static void note_children(struct manifest_flight *m)
 				     doc->entries[i].size);
 }
 
-/* What upstream sent, or what a member has of it. Without a digest to compare
- * with, or as a member's word on a tag, it must at least be a manifest: a login
- * page with status 200 must not become a tag. A member's tag is as good as one
- * that was seen long ago. That it cannot be kept is no reason not to serve it;
- * the store logs it. */
-static void accept_content(struct job *j)
+/* Checks content from upstream or from a member. Content without an expected
+ * digest, or a member's answer for a tag, must at least be a manifest: a login
+ * page with status 200 must not become a tag. A member's tag counts as seen
+ * long ago. If the store cannot keep the manifest, the store logs this, and it
+ * is served all the same. */
+static void accept_content(struct store_job *j)
 {
-	struct manifest_flight *m = of_job(j);
+	struct manifest_query *m = of_job(j);
 	bool must_parse = !m->expected_known || (m->from_peers && m->by_tag);
 	struct digest d;
 
@@ -243,31 +244,31 @@ static void accept_content(struct job *j)
 
 /* ---- Upstream ---- */
 
-static void accepted(struct flight *f)
+static void accepted(struct query *f)
 {
-	struct manifest_flight *m = of(f);
+	struct manifest_query *m = of(f);
 
 	if (m->r == -EBADMSG)
-		flight_why(f, m->expected_known
-				      ? "the content does not match its digest"
-				      : "the content is no manifest");
-	flight_finish(f, m->r);
+		query_why(f, m->expected_known
+				     ? "the content does not match its digest"
+				     : "the content is not a manifest");
+	query_finish(f, m->r);
 }
 
-/* The last known digest, for lack of an answer. */
-static void serve_stale(struct flight *f)
+/* Serves the last known digest, because upstream did not answer. */
+static void serve_stale(struct query *f)
 {
-	struct manifest_flight *m = of(f);
+	struct manifest_query *m = of(f);
 
 	m->stale = true;
-	flight_finish(f, 0);
+	query_finish(f, 0);
 }
 
 static void peers_answered(void *arg, int r, const char *type,
 			   const void *bytes, size_t len)
 {
-	struct flight *f = arg;
-	struct manifest_flight *m = of(f);
+	struct query *f = arg;
+	struct manifest_query *m = of(f);
 
 	f->asked_peers = false;
 	if (r == 0) {
@@ -277,20 +278,20 @@ static void peers_answered(void *arg, int r, const char *type,
 		m->len = len;
 	}
 	if (r < 0 || !m->bytes || !m->type) {
-		flight_finish(f, m->r);
+		query_finish(f, m->r);
 		return;
 	}
 	memcpy(m->bytes, bytes, len);
 	m->from_peers = true;
 	m->stale = m->by_tag;
-	flight_job(f, accept_content, accepted);
+	query_job(f, accept_content, accepted);
 }
 
-/* r: what to end with when they do not have it either. */
-static void ask_peers(struct flight *f, int r)
+/* r: the error to end with if the members do not have it either. */
+static void ask_peers(struct query *f, int r)
 {
-	struct catalog_peers *p = f->r->peers;
-	struct manifest_flight *m = of(f);
+	struct other_nodes *p = f->r->peers;
+	struct manifest_query *m = of(f);
 
 	m->r = r;
 	f->asked_peers = true;
@@ -298,12 +299,12 @@ static void ask_peers(struct flight *f, int r)
 			     f);
 }
 
-static void failed(struct flight *f, int r, bool unreachable)
+static void failed(struct query *f, int r, bool unreachable)
 {
-	struct manifest_flight *m = of(f);
+	struct manifest_query *m = of(f);
 
 	if (unreachable) {
-		flight_host_failed(f);
+		query_host_failed(f);
 		if (m->by_tag && m->bytes) {
 			log_warn("upstream does not answer; the last known "
 				 "digest of a tag is served",
@@ -319,12 +320,12 @@ static void failed(struct flight *f, int r, bool unreachable)
 	}
 	m->r = r;
 	if (r == -ENOENT && m->by_tag && m->has_digest && !unreachable)
-		flight_job(f, forget_tag, accepted);
+		query_job(f, forget_tag, accepted);
 	else
-		flight_finish(f, r);
+		query_finish(f, r);
 }
 
-static void read_digest_header(struct manifest_flight *m, struct call *c)
+static void read_digest_header(struct manifest_query *m, struct call *c)
 {
 	const char *v = call_header(c, "Docker-Content-Digest", 0);
 	struct digest d;
@@ -337,11 +338,11 @@ static void read_digest_header(struct manifest_flight *m, struct call *c)
 
 static void got(struct call *c, int r, const char *why)
 {
-	struct flight *f = c->arg;
-	struct manifest_flight *m = of(f);
+	struct query *f = c->arg;
+	struct manifest_query *m = of(f);
 	const char *type = call_header(c, "Content-Type", 0);
 
-	flight_why(f, why);
+	query_why(f, why);
 	f->call = NULL;
 	if (r < 0) {
 		failed(f, call_public_errno(c, r), call_unreachable(c, r));
@@ -354,18 +355,18 @@ static void got(struct call *c, int r, const char *why)
 	m->bytes = buf_steal(&c->body);
 	m->type = strdup(type ? type : "");
 	if (!m->bytes || !m->type) {
-		flight_finish(f, m->len ? -ENOMEM : -EBADMSG);
+		query_finish(f, m->len ? -ENOMEM : -EBADMSG);
 		return;
 	}
-	flight_job(f, accept_content, accepted);
+	query_job(f, accept_content, accepted);
 }
 
 static void headed(struct call *c, int r, const char *why);
 
-static int send_call(struct flight *f, const char *method, const char *ref,
+static int send_call(struct query *f, const char *method, const char *ref,
 		     const struct call_ops *ops)
 {
-	CLEANUP(session_unref) struct session *s = NULL;
+	CLEANUP(login_unref) struct login *s = NULL;
 	CLEANUP(freep) char *url = NULL;
 	struct call_spec spec = {
 		.method = method,
@@ -376,7 +377,7 @@ static int send_call(struct flight *f, const char *method, const char *ref,
 	};
 	int r;
 
-	r = session_get(f->r, f->host, f->name, &s);
+	r = login_get(f->r, f->host, f->name, &s);
 	if (r < 0)
 		return r;
 	if (asprintf(&url, "%s/v2/%s/manifests/%s", s->host->base, f->name,
@@ -385,68 +386,68 @@ static int send_call(struct flight *f, const char *method, const char *ref,
 		return -ENOMEM;
 	}
 	spec.url = url;
-	spec.session = s;
+	spec.login = s;
 	return call_start(f->r, &spec, ops, f, &f->call);
 }
 
-static void get(struct flight *f, const char *ref)
+static void get(struct query *f, const char *ref)
 {
 	static const struct call_ops ops = {.done = got};
 	int r = send_call(f, "GET", ref, &ops);
 
 	if (r < 0)
-		flight_finish(f, r);
+		query_finish(f, r);
 }
 
-static void head(struct flight *f)
+static void head(struct query *f)
 {
 	static const struct call_ops ops = {.done = headed};
 	int r = send_call(f, "HEAD", of(f)->reference, &ops);
 
 	if (r < 0)
-		flight_finish(f, r);
+		query_finish(f, r);
 }
 
-/* After confirm(): by digest, so that a tag which moves in between cannot give
- * one digest and another content. */
-static void confirmed(struct flight *f)
+/* Runs after confirm(). Gets by digest, so that a tag that moves in between
+ * cannot give one digest and the content of another. */
+static void confirmed(struct query *f)
 {
-	struct manifest_flight *m = of(f);
+	struct manifest_query *m = of(f);
 	char digest[DIGEST_STR_SIZE];
 
 	if (m->r == 0)
-		flight_finish(f, 0);
+		query_finish(f, 0);
 	else
 		get(f, digest_str(&m->expected, digest));
 }
 
 static void headed(struct call *c, int r, const char *why)
 {
-	struct flight *f = c->arg;
-	struct manifest_flight *m = of(f);
+	struct query *f = c->arg;
+	struct manifest_query *m = of(f);
 
-	flight_why(f, why);
+	query_why(f, why);
 	f->call = NULL;
 	if (r == 0)
 		read_digest_header(m, c);
 	if (r == 0 && m->expected_known)
-		flight_job(f, confirm, confirmed);
+		query_job(f, confirm, confirmed);
 	else if (r == 0 || c->status == 405 || c->status == 501)
 		get(f, m->reference);
 	else
 		failed(f, call_public_errno(c, r), call_unreachable(c, r));
 }
 
-static void looked_up(struct flight *f)
+static void looked_up(struct query *f)
 {
-	struct manifest_flight *m = of(f);
+	struct manifest_query *m = of(f);
 
 	if (m->r == 0 && (!m->by_tag || m->fresh)) {
-		flight_finish(f, 0);
+		query_finish(f, 0);
 		return;
 	}
 	if (m->r == 0) {
-		if (flight_host_is_down(f))
+		if (query_host_is_down(f))
 			serve_stale(f);
 		else
 			head(f);
@@ -456,25 +457,25 @@ static void looked_up(struct flight *f)
 		m->expected = m->digest;
 		m->expected_known = true;
 	}
-	if (f->r->peers && flight_host_is_down(f))
+	if (f->r->peers && query_host_is_down(f))
 		ask_peers(f, -EHOSTUNREACH);
 	else
 		get(f, m->reference);
 }
 
-static void manifest_begin(struct flight *f)
+static void manifest_begin(struct query *f)
 {
-	flight_job(f, look_up, looked_up);
+	query_job(f, look_up, looked_up);
 }
 
-static const struct flight_ops manifest_ops = {
-	.size = sizeof(struct manifest_flight),
+static const struct query_ops manifest_ops = {
+	.size = sizeof(struct manifest_query),
 	.begin = manifest_begin,
 	.answer = manifest_answer,
 	.release = manifest_release,
 };
 
-static int set_reference(struct manifest_flight *m, const char *reference)
+static int set_reference(struct manifest_query *m, const char *reference)
 {
 	if (digest_parse(reference, &m->digest) == 0)
 		m->has_digest = true;
@@ -488,24 +489,23 @@ static int set_reference(struct manifest_flight *m, const char *reference)
 
 void registry_get_manifest(struct registry *r, const char *host,
 			   const char *name, const char *reference,
-			   registry_manifest_cb *cb, void *arg)
+			   manifest_cb *cb, void *arg)
 {
-	struct flight *f;
+	struct query *f;
 	bool is_new;
 	char *key;
 	int e;
 
 	if (asprintf(&key, "manifest %s %s %s", host, name, reference) < 0)
 		key = NULL;
-	f = flight_join(r, &manifest_ops, key, (void (*)(void))cb, arg,
-			&is_new);
+	f = query_join(r, &manifest_ops, key, (void (*)(void))cb, arg, &is_new);
 	if (!f || !is_new)
 		return;
 	of(f)->store = r->store;
 	of(f)->tag_fresh_ms = r->tag_fresh_ms;
-	e = flight_set_repo(f, host, name);
+	e = query_set_repo(f, host, name);
 	if (e == 0)
 		e = set_reference(of(f), reference);
 	if (e < 0)
-		flight_abort(f, e);
+		query_abort(f, e);
 }

@@ -25,11 +25,11 @@ static struct metric_family m_stale = {
 	.type = METRIC_COUNTER,
 };
 
-/* One request that waits for the catalog. */
-struct ask {
+/* A request that waits for the registry's callback. */
+struct mirror_ask {
 	struct mirror *m;
-	struct http_req *rq; /* NULL: answered or gone */
-	uv_timer_t timer;    /* the 404 at the deadline */
+	struct http_req *rq; /* NULL: answered, or the client is gone */
+	uv_timer_t timer;    /* sends the 404 at the deadline */
 	bool closing, called_back;
 	bool by_tag;
 };
@@ -42,15 +42,15 @@ static void count(const char *kind, const char *code)
 
 static void on_timer_closed(uv_handle_t *h)
 {
-	struct ask *a = h->data;
+	struct mirror_ask *a = h->data;
 
 	a->closing = false;
 	if (a->called_back)
 		free(a);
 }
 
-/* The answer is on its way: nothing else may answer. */
-static struct http_req *take(struct ask *a)
+/* Takes the request for an answer: nothing else can answer it afterwards. */
+static struct http_req *take(struct mirror_ask *a)
 {
 	struct http_req *rq = steal_ptr(&a->rq);
 
@@ -64,7 +64,7 @@ static struct http_req *take(struct ask *a)
 
 static void on_gone(struct http_req *rq)
 {
-	struct ask *a = http_req_data(rq);
+	struct mirror_ask *a = http_req_data(rq);
 
 	(void)take(a);
 	http_release(rq);
@@ -81,16 +81,16 @@ static void not_found(struct http_req *rq, const char *kind, const char *why)
 
 static void on_deadline(uv_timer_t *t)
 {
-	struct ask *a = t->data;
+	struct mirror_ask *a = t->data;
 	struct http_req *rq = take(a);
 
 	if (rq)
 		not_found(rq, "any", "no answer from upstream in time");
 }
 
-static struct ask *ask_new(struct mirror *m, struct http_req *rq)
+static struct mirror_ask *ask_new(struct mirror *m, struct http_req *rq)
 {
-	struct ask *a = calloc(1, sizeof(*a));
+	struct mirror_ask *a = calloc(1, sizeof(*a));
 
 	if (!a) {
 		http_reply_error(rq, 500, "UNKNOWN", "out of memory");
@@ -108,8 +108,8 @@ static struct ask *ask_new(struct mirror *m, struct http_req *rq)
 	return a;
 }
 
-/* The catalog has called back: the ask ends. */
-static struct http_req *ask_end(struct ask *a)
+/* Call it in the registry's callback: ends the ask. */
+static struct http_req *ask_end(struct mirror_ask *a)
 {
 	struct http_req *rq = take(a);
 
@@ -127,7 +127,7 @@ static const char *why_not(int r)
 	case -EACCES:
 		return "upstream refuses this node's credentials";
 	case -EBADMSG:
-		return "what upstream sent does not match";
+		return "upstream sent wrong or malformed content";
 	default:
 		return "upstream cannot be reached";
 	}
@@ -172,7 +172,7 @@ static void reply_blob(struct mirror *m, struct http_req *rq, struct blob **b)
 
 static void on_blob(void *arg, int r, struct blob *b)
 {
-	struct ask *a = arg;
+	struct mirror_ask *a = arg;
 	struct mirror *m = a->m;
 	struct http_req *rq = ask_end(a);
 
@@ -184,7 +184,7 @@ static void on_blob(void *arg, int r, struct blob *b)
 		reply_blob(m, rq, &b);
 }
 
-/* The registry that is meant; NULL with an answer given. */
+/* Finds the registry that the client means; NULL: an error was sent. */
 static const char *which_host(struct mirror *m, struct http_req *rq)
 {
 	const char *ns = http_req_query(rq, "ns");
@@ -212,15 +212,15 @@ static void get_blob(struct mirror *m, struct http_req *rq, const char *host,
 {
 	struct blob_key key = {.kind = BLOB_SHA256};
 	struct blob *b;
-	struct ask *a;
+	struct mirror_ask *a;
 
 	if (digest_parse(reference, &key.id) < 0) {
 		http_reply_error(rq, 400, "DIGEST_INVALID",
 				 "not a sha256 digest");
 		return;
 	}
-	/* The way of most requests: it is in memory, and has been asked for
-	 * with this name before. */
+	/* The usual case: the blob is in memory and complete. An earlier
+	 * request has added its origin, as a rule. */
 	if (store_peek(m->cfg.serve->store, &key, &b) == 0) {
 		if (blob_missing(b) == 0) {
 			reply_blob(m, rq, &b);
@@ -230,8 +230,8 @@ static void get_blob(struct mirror *m, struct http_req *rq, const char *host,
 	}
 	a = ask_new(m, rq);
 	if (a)
-		m->cfg.catalog->ops->get_blob(m->cfg.catalog, host, name,
-					      &key.id, on_blob, a);
+		registry_get_blob(m->cfg.registry, host, name, &key.id, on_blob,
+				  a);
 }
 
 static void get_manifest(struct mirror *m, struct http_req *rq,
@@ -239,7 +239,7 @@ static void get_manifest(struct mirror *m, struct http_req *rq,
 			 const char *reference)
 {
 	struct digest d;
-	struct ask *a;
+	struct mirror_ask *a;
 
 	if (digest_parse(reference, &d) < 0 && !ref_tag_valid(reference)) {
 		http_reply_error(rq, 400, "MANIFEST_INVALID",
@@ -248,8 +248,8 @@ static void get_manifest(struct mirror *m, struct http_req *rq,
 	}
 	a = ask_new(m, rq);
 	if (a)
-		m->cfg.catalog->ops->get_manifest(m->cfg.catalog, host, name,
-						  reference, on_manifest, a);
+		registry_get_manifest(m->cfg.registry, host, name, reference,
+				      on_manifest, a);
 }
 
 bool mirror_handle(struct mirror *m, struct http_req *rq)
@@ -268,15 +268,16 @@ bool mirror_handle(struct mirror *m, struct http_req *rq)
 	http_header_add(rq, "Docker-Distribution-Api-Version", "registry/2.0");
 	if (strcmp(http_req_method(rq), "GET") != 0 && !http_req_is_head(rq)) {
 		http_header_add(rq, "Allow", "GET, HEAD");
-		http_reply_error(rq, 405, "UNSUPPORTED", "a mirror is read");
+		http_reply_error(rq, 405, "UNSUPPORTED",
+				 "only GET and HEAD are allowed");
 		return true;
 	}
 	if (strcmp(path, "/v2/") == 0) {
 		http_reply(rq, 200, "application/json", "{}", 2);
 		return true;
 	}
-	/* Digests come with an encoded colon now and then; names need no
-	 * escapes, and an encoded slash is never what it seems. */
+	/* Some clients encode a digest's colon. Names need no escapes; an
+	 * encoded slash is refused. */
 	if (strcasestr(path, "%2f") || strcasestr(path, "%00") ||
 	    !url_decode(path) ||
 	    !ref_split_path(path, &name, &kind, &reference)) {

@@ -1,4 +1,5 @@
-/* How large is it, which version is it, and are ranges served? */
+/* Probes: find a file's size and version, and whether its server serves
+ * ranges. */
 #include <string.h>
 #include <strings.h>
 
@@ -7,11 +8,11 @@
 
 struct probe {
 	struct registry *r;
-	struct session *session;
+	struct login *login;
 	char *url, *authorization;
 	const struct string_list *guard;
 	bool need_ranges;
-	bool got; /* the GET is under way */
+	bool got; /* GET was sent, not HEAD */
 	uint64_t deadline_ms;
 	struct call *call;
 	probe_cb *cb;
@@ -22,7 +23,7 @@ struct probe {
 static void probe_free(struct probe *p)
 {
 	call_abandon(&p->call);
-	session_unref(&p->session);
+	login_unref(&p->login);
 	free(p->url);
 	free(p->authorization);
 	free(p);
@@ -65,7 +66,7 @@ static int get_head(struct call *c)
 					c->at.host);
 		p->res.size = total;
 		return CALL_ENOUGH;
-	case 416: /* of an empty file */
+	case 416: /* the answer for an empty file */
 		if (!v || strcasecmp(v, "bytes */0") != 0)
 			return call_why(c, -EBADMSG,
 					"%s: HTTP 416 for the "
@@ -76,7 +77,7 @@ static int get_head(struct call *c)
 	case 200:
 		if (c->content_length < 0)
 			return call_why(c, -EBADMSG,
-					"%s: does not tell the size",
+					"%s: the answer has no size",
 					c->at.host);
 		p->res.size = (uint64_t)c->content_length;
 		return CALL_ENOUGH;
@@ -110,7 +111,7 @@ static int send_probe(struct probe *p)
 	struct call_spec spec = {
 		.method = p->got ? "GET" : "HEAD",
 		.url = p->url,
-		.session = p->session,
+		.login = p->login,
 		.authorization = p->authorization,
 		.guard = p->guard,
 		.has_range = p->got,
@@ -123,14 +124,14 @@ static int send_probe(struct probe *p)
 			  &p->call);
 }
 
-/* A signature may cover GET only, and then HEAD is refused with 403. */
+/* A signature may cover GET only; HEAD is then refused with 403. */
 static bool head_tells_nothing(const struct probe *p, const struct call *c,
 			       int r, const char *ranges)
 {
 	if (r < 0)
 		return c->status == 400 || c->status == 405 ||
 		       c->status == 501 ||
-		       (c->status == 403 && (c->crossed || !p->session));
+		       (c->status == 403 && (c->crossed || !p->login));
 	if (c->content_length < 0)
 		return true;
 	return p->need_ranges && c->content_length > 0 &&
@@ -174,9 +175,9 @@ int probe_start(struct registry *r, const struct probe_spec *spec, probe_cb *cb,
 	p->url = strdup(spec->url);
 	if (spec->authorization)
 		p->authorization = strdup(spec->authorization);
-	if (spec->session) {
-		p->session = spec->session;
-		p->session->refs++;
+	if (spec->login) {
+		p->login = spec->login;
+		p->login->refs++;
 	}
 	e = p->url && !p->authorization == !spec->authorization ? send_probe(p)
 								: -ENOMEM;

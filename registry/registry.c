@@ -1,4 +1,4 @@
-/* The object itself, its clock, and its jobs. */
+/* The registry object, its timers, and its jobs. */
 #include "registry/registry.h"
 
 #include <pthread.h>
@@ -6,7 +6,7 @@
 
 #include "registry/registry-private.h"
 
-/* ---- Time: one timer for all ---- */
+/* ---- Time: one timer for all delays ---- */
 
 struct ticker {
 	uv_timer_t timer;
@@ -38,7 +38,7 @@ static void arm(struct registry *r)
 	if (list_empty(&r->delays))
 		return;
 	when = list_first(&r->delays, struct delay, node)->when_ms;
-	/* The loop's idea of now may be old, and the timer early with it. */
+	/* The loop's cached time may be old, and the timer would fire early. */
 	uv_update_time(loop_uv(r->loop));
 	(void)uv_timer_start(&r->ticker->timer, tick,
 			     when > now ? when - now : 0, 0);
@@ -59,7 +59,7 @@ static void tick(uv_timer_t *t)
 		list_del(&d->node);
 		list_add_tail(&due, &d->node);
 	}
-	/* What is set while these run waits for the next turn, and these can
+	/* A delay that a fire() sets waits for the next turn. The due ones can
 	 * still be cancelled. */
 	while (!list_empty(&due)) {
 		struct delay *d = list_first(&due, struct delay, node);
@@ -95,7 +95,7 @@ static void ticker_closed(uv_handle_t *h)
 struct workers {
 	pthread_mutex_t mu;
 	pthread_cond_t idle;
-	uint32_t working; /* guarded by: mu; queued, or inside work() */
+	uint32_t working; /* guarded by: mu; jobs queued, or inside work() */
 	uint32_t refs;	  /* loop thread */
 };
 
@@ -130,7 +130,7 @@ static void workers_wait(struct workers *w)
 
 static void job_work(struct loop_job *base)
 {
-	struct job *j = container_of(base, struct job, base);
+	struct store_job *j = container_of(base, struct store_job, base);
 	struct workers *w = j->workers;
 
 	j->work(j);
@@ -142,17 +142,19 @@ static void job_work(struct loop_job *base)
 
 static void job_done(struct loop_job *base)
 {
-	struct job *j = container_of(base, struct job, base);
+	struct store_job *j = container_of(base, struct store_job, base);
 	struct workers *w = j->workers;
 
 	j->done(j);
 	workers_unref(w);
 }
 
-void job_start(struct registry *r, struct job *j, void (*work)(struct job *j),
-	       void (*done)(struct job *j))
+void store_job_start(struct registry *r, struct store_job *j,
+		     void (*work)(struct store_job *j),
+		     void (*done)(struct store_job *j))
 {
-	*j = (struct job){.workers = r->workers, .work = work, .done = done};
+	*j = (struct store_job){
+		.workers = r->workers, .work = work, .done = done};
 	r->workers->refs++;
 	(void)pthread_mutex_lock(&r->workers->mu);
 	r->workers->working++;
@@ -191,8 +193,8 @@ static int copy_config(struct registry *r, const struct registry_config *cfg)
 
 static int init_tables(struct registry *r)
 {
-	struct hash_table *t[] = {&r->hosts,   &r->sessions, &r->routes,
-				  &r->flights, &r->noes,     &r->urls,
+	struct hash_table *t[] = {&r->hosts,   &r->logins, &r->routes,
+				  &r->queries, &r->noes,   &r->urls,
 				  &r->versions};
 	int e;
 
@@ -200,22 +202,22 @@ static int init_tables(struct registry *r)
 	list_init(&r->calls);
 	list_init(&r->requests);
 	for (size_t i = 0; i < ARRAY_SIZE(t); i++) {
-		e = table_init(t[i]);
+		e = name_table_init(t[i]);
 		if (e < 0)
 			return e;
 	}
 	return 0;
 }
 
-/* Memory only. */
+/* Frees memory only. */
 static void registry_destroy(struct registry *r)
 {
-	struct hash_table *t[] = {&r->hosts,   &r->sessions, &r->routes,
-				  &r->flights, &r->noes,     &r->urls,
+	struct hash_table *t[] = {&r->hosts,   &r->logins, &r->routes,
+				  &r->queries, &r->noes,   &r->urls,
 				  &r->versions};
 
 	for (size_t i = 0; i < ARRAY_SIZE(t); i++)
-		table_release(t[i]);
+		name_table_release(t[i]);
 	if (r->workers)
 		workers_unref(r->workers);
 	auth_config_free(&r->auth);
@@ -263,8 +265,8 @@ int registry_new(const struct registry_config *cfg, struct registry **ret,
 	if (e < 0) {
 		registry_destroy(r);
 		return set_error(err, e,
-				 "the registry client cannot be set "
-				 "up: %s",
+				 "cannot set up the registry "
+				 "client: %s",
 				 strerror(-e));
 	}
 	creds_refresh(r);
@@ -280,7 +282,7 @@ void registry_free(struct registry **pr)
 	if (!r)
 		return;
 	workers_wait(r->workers);
-	flights_release(r);
+	queries_release(r);
 	requests_release(r);
 	while (!list_empty(&r->calls)) {
 		struct call *c = list_first(&r->calls, struct call, node);
@@ -290,7 +292,7 @@ void registry_free(struct registry **pr)
 	routes_release(r);
 	urls_release(r);
 	noes_release(r);
-	sessions_release(r);
+	logins_release(r);
 	(void)uv_timer_stop(&r->ticker->timer);
 	uv_close((uv_handle_t *)&r->ticker->timer, ticker_closed);
 	registry_destroy(r);

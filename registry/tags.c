@@ -1,4 +1,4 @@
-/* The list of a repository's tags. */
+/* Lists of a repository's tags. */
 #include <string.h>
 #include <strings.h>
 
@@ -11,38 +11,38 @@
 #define PAGES_MAX      1000
 #define PAGE_SIZE      1000
 
-struct tags_flight {
-	struct flight f;
+struct tags_query {
+	struct query f;
 	struct store *store;
 	struct string_list tags;
 	struct buf page;
-	size_t bytes; /* of all pages */
+	size_t bytes; /* total size of all pages */
 	uint32_t pages;
 	char *next; /* URL of the next page; NULL: there is none */
-	bool full;  /* the limit was reached */
+	bool full;  /* a limit was reached */
 	bool stale;
-	int r;	    /* of the job */
-	int call_r; /* why upstream could not be asked */
+	int r;	    /* result of the job */
+	int call_r; /* error to report if the store knows no tags */
 };
 
-static struct tags_flight *of(struct flight *f)
+static struct tags_query *of(struct query *f)
 {
-	return container_of(f, struct tags_flight, f);
+	return container_of(f, struct tags_query, f);
 }
 
-static void tags_release(struct flight *f)
+static void tags_release(struct query *f)
 {
 	string_list_release(&of(f)->tags);
 	buf_release(&of(f)->page);
 	free(of(f)->next);
 }
 
-static void tags_answer(struct flight *f, int r, void (*cb)(void), void *arg)
+static void tags_answer(struct query *f, int r, void (*cb)(void), void *arg)
 {
 	if (r < 0)
-		((registry_tags_cb *)cb)(arg, r, NULL, false);
+		((tags_cb *)cb)(arg, r, NULL, false);
 	else
-		((registry_tags_cb *)cb)(arg, 0, &of(f)->tags, of(f)->stale);
+		((tags_cb *)cb)(arg, 0, &of(f)->tags, of(f)->stale);
 }
 
 static int by_name(const void *a, const void *b)
@@ -70,9 +70,9 @@ static void sort(struct string_list *l)
 
 /* ---- Jobs ---- */
 
-static void parse_page(struct job *j)
+static void parse_page(struct store_job *j)
 {
-	struct tags_flight *t = of(container_of(j, struct flight, job));
+	struct tags_query *t = of(container_of(j, struct query, job));
 	CLEANUP(json_decrefp) json_t *o = NULL;
 	json_t *list;
 
@@ -103,9 +103,9 @@ static void parse_page(struct job *j)
 		sort(&t->tags);
 }
 
-static void list_known(struct job *j)
+static void list_known(struct store_job *j)
 {
-	struct tags_flight *t = of(container_of(j, struct flight, job));
+	struct tags_query *t = of(container_of(j, struct query, job));
 
 	string_list_release(&t->tags);
 	t->r = store_tag_list(t->store, t->f.repo, &t->tags);
@@ -114,35 +114,35 @@ static void list_known(struct job *j)
 
 /* ---- Upstream ---- */
 
-static void known_listed(struct flight *f)
+static void known_listed(struct query *f)
 {
-	struct tags_flight *t = of(f);
+	struct tags_query *t = of(f);
 
 	t->stale = true;
-	flight_finish(f, t->r == 0 && t->tags.n ? 0 : t->call_r);
+	query_finish(f, t->r == 0 && t->tags.n ? 0 : t->call_r);
 }
 
-static void get_page(struct flight *f, const char *url);
+static void get_page(struct query *f, const char *url);
 
-static void page_parsed(struct flight *f)
+static void page_parsed(struct query *f)
 {
-	struct tags_flight *t = of(f);
+	struct tags_query *t = of(f);
 	CLEANUP(freep) char *next = steal_ptr(&t->next);
 
 	if (t->r == -EBADMSG)
-		flight_why(f, "the list of tags is malformed");
+		query_why(f, "the list of tags is malformed");
 	if (t->full)
 		log_warn("a repository has more tags than are listed",
 			 LS("repository", f->repo), LU("listed", t->tags.n));
 	if (t->r == 0 && next && !t->full)
 		get_page(f, next);
 	else
-		flight_finish(f, t->r);
+		query_finish(f, t->r);
 }
 
-/* <URL>; rel="next" (RFC 8288). Only on the same server: a login goes with
- * it. */
-static void find_next(struct tags_flight *t, struct call *c)
+/* Finds <URL>; rel="next" (RFC 8288). Takes it only on the same server, because
+ * the login is sent there. */
+static void find_next(struct tags_query *t, struct call *c)
 {
 	const char *v = call_header(c, "Link", 0);
 	CLEANUP(freep) char *ref = NULL;
@@ -160,42 +160,43 @@ static void find_next(struct tags_flight *t, struct call *c)
 	if (!ref || url_resolve(&c->at, ref, &u) < 0)
 		return;
 	if (url_same_origin(&c->at, &u) && url_format(&u, true, &b) == 0 &&
-	    strcmp(b.data, c->start) != 0) /* not this one again */
+	    strcmp(b.data, c->start) !=
+		    0) /* the page must not link to itself */
 		t->next = buf_steal(&b);
 }
 
 static void page_done(struct call *c, int r, const char *why)
 {
-	struct flight *f = c->arg;
-	struct tags_flight *t = of(f);
+	struct query *f = c->arg;
+	struct tags_query *t = of(f);
 
-	flight_why(f, why);
+	query_why(f, why);
 	f->call = NULL;
 	if (r < 0 && call_unreachable(c, r)) {
 		t->call_r = call_public_errno(c, r);
-		flight_host_failed(f);
-		flight_job(f, list_known, known_listed);
+		query_host_failed(f);
+		query_job(f, list_known, known_listed);
 		return;
 	}
 	if (r < 0) {
-		flight_finish(f, call_public_errno(c, r));
+		query_finish(f, call_public_errno(c, r));
 		return;
 	}
 	find_next(t, c);
 	t->bytes += c->body.len;
 	t->pages++;
-	/* Pages without end, or without tags. */
+	/* Limits pages without end, or without tags. */
 	if (t->bytes >= TAGS_MAX_BYTES || t->pages >= PAGES_MAX)
 		t->full = true;
 	t->page = c->body;
 	c->body = BUF_INIT(0);
-	flight_job(f, parse_page, page_parsed);
+	query_job(f, parse_page, page_parsed);
 }
 
-static void get_page(struct flight *f, const char *url)
+static void get_page(struct query *f, const char *url)
 {
 	static const struct call_ops ops = {.done = page_done};
-	CLEANUP(session_unref) struct session *s = NULL;
+	CLEANUP(login_unref) struct login *s = NULL;
 	CLEANUP(freep) char *first = NULL;
 	struct call_spec spec = {
 		.url = url,
@@ -206,7 +207,7 @@ static void get_page(struct flight *f, const char *url)
 	};
 	int r;
 
-	r = session_get(f->r, f->host, f->name, &s);
+	r = login_get(f->r, f->host, f->name, &s);
 	if (r == 0 && !url) {
 		if (asprintf(&first, "%s/v2/%s/tags/list?n=%d", s->host->base,
 			     f->name, PAGE_SIZE) < 0) {
@@ -215,46 +216,46 @@ static void get_page(struct flight *f, const char *url)
 		}
 		spec.url = first;
 	}
-	spec.session = s;
+	spec.login = s;
 	if (r == 0)
 		r = call_start(f->r, &spec, &ops, f, &f->call);
 	if (r < 0)
-		flight_finish(f, r);
+		query_finish(f, r);
 }
 
-static void tags_begin(struct flight *f)
+static void tags_begin(struct query *f)
 {
-	if (flight_host_is_down(f)) {
+	if (query_host_is_down(f)) {
 		of(f)->call_r = -EHOSTUNREACH;
-		flight_why(f, "no answer a moment ago");
-		flight_job(f, list_known, known_listed);
+		query_why(f, "the registry did not answer a moment ago");
+		query_job(f, list_known, known_listed);
 	} else {
 		get_page(f, NULL);
 	}
 }
 
-static const struct flight_ops tags_ops = {
-	.size = sizeof(struct tags_flight),
+static const struct query_ops tags_ops = {
+	.size = sizeof(struct tags_query),
 	.begin = tags_begin,
 	.answer = tags_answer,
 	.release = tags_release,
 };
 
 void registry_list_tags(struct registry *r, const char *host, const char *name,
-			registry_tags_cb *cb, void *arg)
+			tags_cb *cb, void *arg)
 {
-	struct flight *f;
+	struct query *f;
 	bool is_new;
 	char *key;
 	int e;
 
 	if (asprintf(&key, "tags %s %s", host, name) < 0)
 		key = NULL;
-	f = flight_join(r, &tags_ops, key, (void (*)(void))cb, arg, &is_new);
+	f = query_join(r, &tags_ops, key, (void (*)(void))cb, arg, &is_new);
 	if (!f || !is_new)
 		return;
 	of(f)->store = r->store;
-	e = flight_set_repo(f, host, name);
+	e = query_set_repo(f, host, name);
 	if (e < 0)
-		flight_abort(f, e);
+		query_abort(f, e);
 }

@@ -16,46 +16,46 @@
 #define KV_KEY_MAX    480
 #define RECORD_FORMAT "1 %" PRIu64 " %64s %64s"
 
-/* A URL that was asked for lately: what it means until then. */
+/* The version of a URL that was asked for lately; valid until until_ms. */
 struct url_version {
-	struct table_node node; /* registry.versions, by url_flight.known_as */
+	struct name_node node; /* in registry.versions, by url_query.known_as */
 	char *origin;
 	struct blob_key key;
 	uint64_t until_ms;
-	bool guarded; /* it was found out under a guard */
+	bool guarded; /* the query that found it had a guard */
 };
 
-struct url_flight {
-	struct flight f;
+struct url_query {
+	struct query f;
 	struct store *store;
-	char *url;    /* whole; a secret */
-	char *known_as; /* the same, and " tag" if it was asked for with auth */
+	char *url;	/* with its query; secret */
+	char *known_as; /* url, with " tag" appended if there is auth */
 	struct source_auth *auth; /* NULL: none */
-	char *origin; /* without the query */
+	char *origin;		  /* without the query */
 	struct digest query_id;
 	const struct string_list *guard;
-	struct blob_key key; /* of BLOB_SHA256: the URL names the digest */
+	struct blob_key key; /* kind BLOB_SHA256: the URL names the digest */
 	uint64_t size;
-	char *etag; /* strong, or NULL */
+	char *etag; /* a strong one, or NULL */
 	bool versioned;
-	int r;	     /* of the job */
-	int probe_r; /* why upstream could not be asked */
+	int r;	     /* result of the job */
+	int probe_r; /* error to report if the store knows no version */
 	struct blob *blob;
 };
 
-static struct url_flight *of(struct flight *f)
+static struct url_query *of(struct query *f)
 {
-	return container_of(f, struct url_flight, f);
+	return container_of(f, struct url_query, f);
 }
 
-static struct url_flight *of_job(struct job *j)
+static struct url_query *of_job(struct store_job *j)
 {
-	return of(container_of(j, struct flight, job));
+	return of(container_of(j, struct query, job));
 }
 
-static void url_release_flight(struct flight *f)
+static void url_query_release(struct query *f)
 {
-	struct url_flight *u = of(f);
+	struct url_query *u = of(f);
 
 	blob_unref(&u->blob);
 	free(u->url);
@@ -65,9 +65,9 @@ static void url_release_flight(struct flight *f)
 	source_auth_unref(&u->auth);
 }
 
-static void url_answer(struct flight *f, int r, void (*cb)(void), void *arg)
+static void url_answer(struct query *f, int r, void (*cb)(void), void *arg)
 {
-	((registry_blob_cb *)cb)(arg, r, r == 0 ? blob_ref(of(f)->blob) : NULL);
+	((blob_cb *)cb)(arg, r, r == 0 ? blob_ref(of(f)->blob) : NULL);
 }
 
 /* ---- Versions ---- */
@@ -83,7 +83,7 @@ bool url_version_id(const char *origin, const char *etag, const char *modified,
 	memset(ret, 0, sizeof(*ret));
 	if (!h)
 		return false;
-	/* A weak ETag alone does not promise the same bytes. */
+	/* A weak ETag alone does not guarantee the same bytes. */
 	if (etag && strncmp(etag, "W/", 2) != 0)
 		modified = NULL;
 	sha256_update(h, origin, strlen(origin) + 1);
@@ -139,8 +139,9 @@ static bool is_signature(const char *p, size_t n)
 	return false;
 }
 
-/* What of a query names a thing and is no signature: two URLs that differ in
- * it are never taken for one another when the server cannot be asked. */
+/* Hashes those parameters of a query that name content and are no signature.
+ * URLs that differ in them are never confused when the server cannot be
+ * asked. */
 static int hash_query(const char *query, struct digest *ret)
 {
 	struct sha256 *h = sha256_new();
@@ -161,33 +162,34 @@ static int hash_query(const char *query, struct digest *ret)
 
 static void version_del(struct registry *r, struct url_version *v)
 {
-	table_del(&r->versions, &v->node);
+	name_table_del(&r->versions, &v->node);
 	free(v->origin);
 	free(v);
 }
 
 static struct url_version *version_find(struct registry *r, const char *name)
 {
-	struct table_node *tn = table_find(&r->versions, name);
+	struct name_node *tn = name_table_find(&r->versions, name);
 
-	return tn ? table_entry(tn, struct url_version, node) : NULL;
+	return tn ? name_table_entry(tn, struct url_version, node) : NULL;
 }
 
-static void version_set(struct url_flight *u, uint64_t fresh_ms)
+static void version_set(struct url_query *u, uint64_t fresh_ms)
 {
 	struct registry *r = u->f.r;
 	struct url_version *v = version_find(r, u->known_as);
 
 	if (!v) {
 		if (r->versions.n >= MAX_URLS)
-			version_del(r, table_first(&r->versions,
-						   struct url_version, node));
+			version_del(r,
+				    name_table_first(&r->versions,
+						     struct url_version, node));
 		v = calloc(1, sizeof(*v));
 		if (!v)
 			return;
 		v->origin = strdup(u->origin);
 		if (!v->origin ||
-		    table_add(&r->versions, &v->node, u->known_as)) {
+		    name_table_add(&r->versions, &v->node, u->known_as)) {
 			free(v->origin);
 			free(v);
 			return;
@@ -200,9 +202,10 @@ static void version_set(struct url_flight *u, uint64_t fresh_ms)
 
 void url_expire(struct registry *r, const char *origin)
 {
-	table_for_each_safe(it, &r->versions)
+	name_table_for_each_safe(it, &r->versions)
 	{
-		struct url_version *v = table_at(it, struct url_version, node);
+		struct url_version *v =
+			name_table_at(it, struct url_version, node);
 
 		if (strcmp(v->origin, origin) == 0)
 			version_del(r, v);
@@ -213,7 +216,7 @@ void url_expire(struct registry *r, const char *origin)
 
 static void secret_del(struct registry *r, struct url_secret *s)
 {
-	table_del(&r->urls, &s->node);
+	name_table_del(&r->urls, &s->node);
 	free(s->url);
 	free(s->etag);
 	free(s);
@@ -224,29 +227,30 @@ struct url_secret *url_secret_find(struct registry *r,
 				   const char *origin)
 {
 	CLEANUP(freep) char *k = NULL;
-	struct table_node *tn;
+	struct name_node *tn;
 
 	if (strncmp(origin, "http", 4) != 0)
 		return NULL;
 	k = route_key(key, origin, NULL);
-	tn = k ? table_find(&r->urls, k) : NULL;
-	return tn ? table_entry(tn, struct url_secret, node) : NULL;
+	tn = k ? name_table_find(&r->urls, k) : NULL;
+	return tn ? name_table_entry(tn, struct url_secret, node) : NULL;
 }
 
-/* The newest URL replaces the one before: its signature lives longest. */
-static void secret_set(struct url_flight *u)
+/* The newest URL replaces the older one: its signature is valid longest. */
+static void secret_set(struct url_query *u)
 {
 	CLEANUP(freep) char *k = route_key(&u->key, u->origin, NULL);
 	struct registry *r = u->f.r;
-	struct table_node *tn = k ? table_find(&r->urls, k) : NULL;
+	struct name_node *tn = k ? name_table_find(&r->urls, k) : NULL;
 	struct url_secret *s;
 
 	if (!k)
 		return;
 	if (tn)
-		secret_del(r, table_entry(tn, struct url_secret, node));
+		secret_del(r, name_table_entry(tn, struct url_secret, node));
 	else if (r->urls.n >= MAX_URLS)
-		secret_del(r, table_first(&r->urls, struct url_secret, node));
+		secret_del(r,
+			   name_table_first(&r->urls, struct url_secret, node));
 	s = calloc(1, sizeof(*s));
 	if (!s)
 		return;
@@ -254,7 +258,7 @@ static void secret_set(struct url_flight *u)
 	s->etag = u->etag ? strdup(u->etag) : NULL;
 	s->guard = u->guard;
 	s->unversioned = !u->versioned;
-	if (!s->url || table_add(&r->urls, &s->node, k) < 0) {
+	if (!s->url || name_table_add(&r->urls, &s->node, k) < 0) {
 		free(s->url);
 		free(s->etag);
 		free(s);
@@ -263,15 +267,15 @@ static void secret_set(struct url_flight *u)
 
 void urls_release(struct registry *r)
 {
-	table_for_each_safe(it, &r->urls)
-		secret_del(r, table_at(it, struct url_secret, node));
-	table_for_each_safe(it, &r->versions)
-		version_del(r, table_at(it, struct url_version, node));
+	name_table_for_each_safe(it, &r->urls)
+		secret_del(r, name_table_at(it, struct url_secret, node));
+	name_table_for_each_safe(it, &r->versions)
+		version_del(r, name_table_at(it, struct url_version, node));
 }
 
 /* ---- Jobs ---- */
 
-static void kv_key(const struct url_flight *u, char out[KV_KEY_MAX])
+static void kv_key(const struct url_query *u, char out[KV_KEY_MAX])
 {
 	char hex[DIGEST_HEX_SIZE];
 	struct digest d;
@@ -284,10 +288,10 @@ static void kv_key(const struct url_flight *u, char out[KV_KEY_MAX])
 	(void)snprintf(out, KV_KEY_MAX, "urlhash:%s", digest_hex(&d, hex));
 }
 
-/* By its digest it may be here whoever brought it. */
-static void find_digest(struct job *j)
+/* A blob with a digest may be present already, whatever brought it. */
+static void find_digest(struct store_job *j)
 {
-	struct url_flight *u = of_job(j);
+	struct url_query *u = of_job(j);
 
 	u->r = store_get(u->store, &u->key, &u->blob);
 	if (u->r == 0 && !blob_cached_bytes(u->blob) &&
@@ -297,25 +301,26 @@ static void find_digest(struct job *j)
 	}
 }
 
-static void create_digest(struct url_flight *u)
+static void create_digest(struct url_query *u)
 {
 	u->r = store_create(u->store, &u->key, u->size, &u->blob);
-	/* Another size than that of what is cached: the digest will tell. */
+	/* The store has bytes of the blob with another size: the digest will
+	 * decide. */
 	if (u->r == -ESTALE)
 		u->r = store_get(u->store, &u->key, &u->blob);
 }
 
-/* A version that was asked for a moment ago. */
-static void get_known(struct job *j)
+/* Gets the blob of a version that was found a moment ago. */
+static void get_known(struct store_job *j)
 {
-	struct url_flight *u = of_job(j);
+	struct url_query *u = of_job(j);
 
 	u->r = store_get(u->store, &u->key, &u->blob);
 }
 
-static void create(struct job *j)
+static void create(struct store_job *j)
 {
-	struct url_flight *u = of_job(j);
+	struct url_query *u = of_job(j);
 	char key[KV_KEY_MAX], val[RECORD_MAX];
 	char id[DIGEST_HEX_SIZE], query[DIGEST_HEX_SIZE];
 	int n;
@@ -325,7 +330,8 @@ static void create(struct job *j)
 		return;
 	}
 	u->r = store_create(u->store, &u->key, u->size, &u->blob);
-	/* What is on disk can be had by anybody while upstream is away. */
+	/* A record on disk is used for any requester while upstream is away, so
+	 * a version found with a credential is not recorded. */
 	if (u->r < 0 || u->auth)
 		return;
 	kv_key(u, key);
@@ -335,10 +341,10 @@ static void create(struct job *j)
 	(void)store_kv_put(u->store, key, strlen(key), val, (size_t)n);
 }
 
-static void find_last(struct job *j)
+static void find_last(struct store_job *j)
 {
 	CLEANUP(buf_release) struct buf val = BUF_INIT(RECORD_MAX);
-	struct url_flight *u = of_job(j);
+	struct url_query *u = of_job(j);
 	char id[DIGEST_HEX_SIZE], query[DIGEST_HEX_SIZE];
 	char key[KV_KEY_MAX];
 	struct digest query_id;
@@ -360,73 +366,73 @@ static void find_last(struct job *j)
 		u->r = store_get(u->store, &u->key, &u->blob);
 }
 
-/* ---- The flight ---- */
+/* ---- The query ---- */
 
-static void ready(struct flight *f)
+static void ready(struct query *f)
 {
-	struct url_flight *u = of(f);
+	struct url_query *u = of(f);
 
 	if (u->r < 0) {
-		flight_finish(f, u->r);
+		query_finish(f, u->r);
 		return;
 	}
 	secret_set(u);
 	version_set(u, f->r->tag_fresh_ms);
 	u->r = blob_add_origin(u->store, u->blob, u->origin);
-	flight_finish(f, u->r);
+	query_finish(f, u->r);
 }
 
-static void last_found(struct flight *f)
+static void last_found(struct query *f)
 {
-	struct url_flight *u = of(f);
+	struct url_query *u = of(f);
 
 	if (u->r < 0) {
-		flight_finish(f, u->probe_r);
+		query_finish(f, u->probe_r);
 		return;
 	}
 	u->versioned = true;
 	secret_set(u);
-	/* As long as a "no" would last: nobody waits for a dead server again
-	 * and again. */
+	/* Valid as long as a "no": later requests do not wait for a dead server
+	 * again. */
 	version_set(u, f->r->negative_ms);
-	flight_finish(f, 0);
+	query_finish(f, 0);
 }
 
 static void probed(void *arg, int r, const struct probe_result *res,
 		   bool unreachable, const char *why)
 {
-	struct flight *f = arg;
-	struct url_flight *u = of(f);
+	struct query *f = arg;
+	struct url_query *u = of(f);
 
-	flight_why(f, why);
+	query_why(f, why);
 	f->probe = NULL;
 	if (unreachable) {
 		u->probe_r = r;
-		flight_job(f, find_last, last_found);
+		query_job(f, find_last, last_found);
 		return;
 	}
 	if (r == 0 && res->size > BLOB_MAX_SIZE)
 		r = -EBADMSG;
 	if (r < 0) {
-		flight_finish(f, r);
+		query_finish(f, r);
 		return;
 	}
 	u->size = res->size;
 	if (u->key.kind == BLOB_SHA256) {
 		u->versioned = true;
-		flight_job(f, create, ready);
+		query_job(f, create, ready);
 		return;
 	}
 	u->versioned = url_version_id(u->origin, res->etag, res->modified,
 				      res->size, &u->key.id);
 	if (res->etag && res->etag[0] == '"')
 		u->etag = strdup(res->etag);
-	flight_job(f, create, ready);
+	query_job(f, create, ready);
 }
 
-static void ask(struct flight *f)
+static void ask(struct query *f)
 {
-	const struct url_flight *u = of(f);
+	const struct url_query *u = of(f);
 	struct probe_spec spec = {
 		.url = u->url,
 		.authorization =
@@ -437,21 +443,21 @@ static void ask(struct flight *f)
 	int r = probe_start(f->r, &spec, probed, f, &f->probe);
 
 	if (r < 0)
-		flight_finish(f, r);
+		query_finish(f, r);
 }
 
-static void known_got(struct flight *f)
+static void known_got(struct query *f)
 {
-	struct url_flight *u = of(f);
+	struct url_query *u = of(f);
 
 	if (u->r == 0) {
-		flight_finish(f, 0);
+		query_finish(f, 0);
 		return;
 	}
 	ask(f);
 }
 
-static void digest_found(struct flight *f)
+static void digest_found(struct query *f)
 {
 	if (of(f)->r == 0) {
 		of(f)->versioned = true;
@@ -461,29 +467,29 @@ static void digest_found(struct flight *f)
 	}
 }
 
-static void url_begin(struct flight *f)
+static void url_begin(struct query *f)
 {
-	struct url_flight *u = of(f);
+	struct url_query *u = of(f);
 	struct url_version *v = version_find(f->r, u->known_as);
 
 	if (v && now_ms() < v->until_ms && (v->guarded || !u->guard)) {
 		u->key = v->key;
-		flight_job(f, get_known, known_got);
+		query_job(f, get_known, known_got);
 	} else if (u->key.kind == BLOB_SHA256) {
-		flight_job(f, find_digest, digest_found);
+		query_job(f, find_digest, digest_found);
 	} else {
 		ask(f);
 	}
 }
 
-static const struct flight_ops url_ops = {
-	.size = sizeof(struct url_flight),
+static const struct query_ops url_ops = {
+	.size = sizeof(struct url_query),
 	.begin = url_begin,
 	.answer = url_answer,
-	.release = url_release_flight,
+	.release = url_query_release,
 };
 
-static int set_url(struct url_flight *u, const char *text)
+static int set_url(struct url_query *u, const char *text)
 {
 	CLEANUP(url_release) struct url url = {0};
 	CLEANUP(buf_release) struct buf whole = BUF_INIT(URL_MAX_BYTES + 64);
@@ -509,10 +515,9 @@ static int set_url(struct url_flight *u, const char *text)
 
 void registry_get_url_guarded(struct registry *r, const char *url,
 			      const struct string_list *guard,
-			      struct source_auth *auth, registry_blob_cb *cb,
-			      void *arg)
+			      struct source_auth *auth, blob_cb *cb, void *arg)
 {
-	struct flight *f;
+	struct query *f;
 	bool is_new;
 	char *key;
 	int e;
@@ -521,7 +526,7 @@ void registry_get_url_guarded(struct registry *r, const char *url,
 		     auth ? " " : "",
 		     auth ? client_auth_of(auth)->tag : "") < 0)
 		key = NULL;
-	f = flight_join(r, &url_ops, key, (void (*)(void))cb, arg, &is_new);
+	f = query_join(r, &url_ops, key, (void (*)(void))cb, arg, &is_new);
 	if (!f || !is_new)
 		return;
 	of(f)->store = r->store;
@@ -530,10 +535,10 @@ void registry_get_url_guarded(struct registry *r, const char *url,
 	of(f)->key.kind = BLOB_URL;
 	e = set_url(of(f), url);
 	if (e < 0)
-		flight_abort(f, e);
+		query_abort(f, e);
 }
 
-void registry_get_url(struct registry *r, const char *url, registry_blob_cb *cb,
+void registry_get_url(struct registry *r, const char *url, blob_cb *cb,
 		      void *arg)
 {
 	registry_get_url_guarded(r, url, NULL, NULL, cb, arg);

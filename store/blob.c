@@ -12,7 +12,7 @@
 #define ENOSPC_EVICT_BYTES ((uint64_t)64 << 20)
 #define MIN_SLACK_BYTES	   ((uint64_t)64 << 20)
 
-/* ---- What is known without asking the disk ---- */
+/* ---- Questions that do not touch the disk ---- */
 
 const struct blob_key *blob_key(const struct blob *b)
 {
@@ -293,7 +293,8 @@ int pread_all(int fd, void *buf, size_t len, uint64_t off)
 	return 0;
 }
 
-/* In pieces that fit the processor's cache: no buffer of a whole chunk. */
+/* Reads in pieces that fit the processor's cache, without a buffer for a whole
+ * chunk. */
 static int chunk_crc(int fd, uint64_t off, uint32_t len, uint32_t *ret)
 {
 	CLEANUP(freep) uint8_t *piece = malloc(CHECK_PIECE);
@@ -316,7 +317,7 @@ static int chunk_crc(int fd, uint64_t off, uint32_t len, uint32_t *ret)
 	return 0;
 }
 
-/* -EAGAIN: the generation moved meanwhile, nothing is known. */
+/* -EAGAIN: the generation moved meanwhile; the result is unknown. */
 static int check_once(struct blob *b, uint32_t chunk, bool force)
 {
 	uint64_t gen = __atomic_load_n(&b->gen, __ATOMIC_SEQ_CST);
@@ -349,7 +350,7 @@ static int check_once(struct blob *b, uint32_t chunk, bool force)
 	}
 	blob_damaged_locked(b, chunk);
 	store_unlock(s);
-	log_warn("a damaged chunk in the cache is fetched again",
+	log_warn("dropped a damaged chunk; the next read fetches it",
 		 LS("blob", digest_hex(&b->key.id, hex)), LU("chunk", chunk),
 		 LE(r < 0 ? r : -EBADMSG));
 	return -ENODATA;
@@ -398,13 +399,14 @@ static void touch(struct blob *b, uint32_t first, uint32_t last)
 
 static bool gen_moved(struct blob *b, uint64_t gen)
 {
-#ifndef __SANITIZE_THREAD__ /* gcc's does not know it */
+#ifndef __SANITIZE_THREAD__ /* gcc's thread sanitizer does not know it */
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 #endif
 	return __atomic_load_n(&b->gen, __ATOMIC_SEQ_CST) != gen;
 }
 
-/* What a read fails with: the disk's error becomes absent chunks. */
+/* Finds the error of a failed read. Chunks that the disk cannot read become
+ * absent. */
 static int read_failed(struct blob *b, uint32_t first, uint32_t last, int why)
 {
 	for (uint32_t c = first; c <= last; c++) {
@@ -413,7 +415,7 @@ static int read_failed(struct blob *b, uint32_t first, uint32_t last, int why)
 		if (r < 0)
 			return r;
 	}
-	return why; /* went by itself */
+	return why; /* the error did not come back */
 }
 
 static int read_range(struct blob *b, uint64_t off, void *buf, size_t len)
@@ -470,7 +472,8 @@ int store_read(struct store *s, struct blob *b, uint64_t off, void *buf,
 	if (LOAD_ACQ(&b->gate))
 		return -EAGAIN;
 	r = read_range(b, off, buf, len);
-	/* Again: the chunk that closes the gate may have come meanwhile. */
+	/* Tests again, because the chunk that closes the gate may have come
+	 * meanwhile. */
 	if (r == 0 && LOAD_ACQ(&b->gate))
 		return -EAGAIN;
 	if (r == 0)
@@ -495,7 +498,8 @@ static int range_fd(struct store *s, struct blob *b, uint64_t off, uint64_t len,
 	*ret_gen = __atomic_load_n(&b->gen, __ATOMIC_SEQ_CST);
 	if (LOAD_ACQ(&b->external)) {
 		STORE(&b->used, store_tick(s));
-		ADD(&b->fd_uses, 1); /* store_range_done() does not tell */
+		ADD(&b->fd_uses,
+		    1); /* store_range_done() subtracts one in any case */
 		*ret_fd = LOAD_ACQ(&b->ext_fd);
 		return 0;
 	}
@@ -526,7 +530,7 @@ int store_range_fd(struct store *s, struct blob *b, uint64_t off, uint64_t len,
 	return range_fd(s, b, off, len, GATE_UNCHECKED, ret_fd, ret_gen);
 }
 
-/* Only a miss or a first touch makes range_fd() block. */
+/* True if range_fd() would block: only at a miss or a first use. */
 static bool range_blocks(struct blob *b, uint64_t off, uint64_t len)
 {
 	uint32_t last = (uint32_t)((off + len - 1) >> CHUNK_SHIFT);
@@ -656,14 +660,14 @@ static void publish(struct store *s, struct blob *b, uint32_t chunk,
 	ADD(&b->cached_bytes, len);
 	ADD(&s->cached_bytes, len);
 	blob_dirty_locked(b);
-	if (LOAD(&b->external)) /* since the write began */
+	if (LOAD(&b->external)) /* it became external during the write */
 		chunk_drop_locked(b, chunk);
 	sum_kick_locked(b);
 	(void)pthread_cond_broadcast(&s->changed);
 	store_unlock(s);
 }
 
-/* Asks the commit thread for room. False: there is none to be had. */
+/* Asks the commit thread to evict. False: nothing could be evicted. */
 static bool make_room(struct store *s)
 {
 	bool got;
@@ -678,10 +682,10 @@ static bool make_room(struct store *s)
 	return got;
 }
 
-/* Writers that are faster than the disk wait for the commit thread, or the
- * cache would grow without bounds while it flushes, and so would the number of
- * open files. Evicted chunks take room until the flush and the commit have
- * ended. */
+/* Writers that are faster than the disk wait here for the commit thread.
+ * Otherwise the cache and the number of open files would grow without bounds
+ * during its flush. Evicted chunks take room until the flush and the commit
+ * have ended. */
 static void keep_to_limit(struct store *s)
 {
 	uint64_t slack = max_u64(MIN_SLACK_BYTES, s->max_bytes / 8);
@@ -698,7 +702,7 @@ static void write_failed(struct store *s, int r)
 	ADD(&s->write_errors, 1);
 	if (log_limit_ok(&limit, 1, 60000))
 		log_error("cannot write to the cache; "
-			  "what is read is served but not kept",
+			  "reads are served but not cached",
 			  LE(r));
 }
 
@@ -726,7 +730,7 @@ int store_write(struct store *s, struct blob *b, uint32_t chunk,
 			blob_fd_put(b);
 	}
 	if (r < 0) {
-		/* What was written before the error takes no room. */
+		/* Frees the space of the bytes written before the error. */
 		if (fd >= 0) {
 			(void)fallocate(
 				fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
@@ -738,6 +742,6 @@ int store_write(struct store *s, struct blob *b, uint32_t chunk,
 		return r;
 	}
 	publish(s, b, chunk, crc32c(0, data, len), from);
-	blob_fd_put(b); /* now the chunk that is to be flushed keeps it open */
+	blob_fd_put(b); /* from now on the dirty chunk keeps the file open */
 	return 0;
 }

@@ -1,8 +1,8 @@
 /* The commit thread: makes written chunks durable in batches, and evicts.
  *
- * A cycle takes all blobs that have changed, flushes their files, then writes
- * one index transaction, then gives back the room of chunks that this
- * transaction has removed. What changes meanwhile waits for the next cycle. */
+ * A cycle takes all changed blobs, flushes their files, writes one index
+ * transaction, and then frees the disk space of the chunks that this
+ * transaction removed. Changes made meanwhile wait for the next cycle. */
 #include "store/store-private.h"
 
 #include <errno.h>
@@ -67,7 +67,7 @@ static void fsync_at(struct store *s, const char *path, size_t len)
 		(void)fsync(fd);
 }
 
-/* A new file's name must last as long as its bytes. */
+/* Makes a new file's name as durable as its bytes. */
 static void sync_name(struct store *s, struct blob *b)
 {
 	char path[FILE_PATH_SIZE];
@@ -81,7 +81,7 @@ static void sync_name(struct store *s, struct blob *b)
 	fsync_at(s, path, (size_t)(end - path));
 }
 
-/* mu is held. */
+/* Moves b's dirty chunks to `syncing`. True: there are any. mu is held. */
 static bool take_dirty(struct blob *b)
 {
 	uint64_t any = 0;
@@ -138,17 +138,18 @@ static void sync_file(struct store *s, struct blob *b)
 	}
 	if (r == 0 || r == -ESTALE)
 		return;
-	/* The kernel may have thrown the bytes away already. */
+	/* The kernel may have discarded the bytes already. */
 	drop_syncing(s, b);
 	ADD(&s->write_errors, 1);
 	if (log_limit_ok(&limit, 1, 60000))
-		log_error("cannot flush a cache file; chunks are dropped",
-			  LE(r));
+		log_error(
+			"cannot flush a cache file; its new chunks are dropped",
+			LE(r));
 }
 
 /* ---- The index ---- */
 
-/* mu is held. False: no chunk of it is in the index. */
+/* Writes a segment's record. False: it has no durable chunk. mu is held. */
 static bool encode_seg(const struct seg *g, uint8_t *out)
 {
 	bool any = false;
@@ -166,7 +167,7 @@ static bool encode_seg(const struct seg *g, uint8_t *out)
 	return any;
 }
 
-/* The flushed chunks of a segment become durable. mu is held. */
+/* Makes the flushed chunks of a segment durable. mu is held. */
 static void promote(struct blob *b, struct seg *g, uint32_t first)
 {
 	for (uint32_t i = 0; i < g->n; i++) {
@@ -236,7 +237,7 @@ static void put_origins(struct store *s, struct blob *b,
 			  v.len);
 }
 
-/* True: chunks of b become durable with this. */
+/* Adds b's records. True: chunks of b become durable with them. */
 static bool put_blob(struct store *s, struct blob *b, struct index_batch *batch)
 {
 	uint8_t bkey[INDEX_BKEY];
@@ -265,7 +266,7 @@ static bool put_blob(struct store *s, struct blob *b, struct index_batch *batch)
 	return fresh;
 }
 
-/* What was read is noted at leisure: those in memory, and those that were. */
+/* Adds the last uses of blobs: those in memory, and those that were. */
 static void put_touches(struct store *s, struct index_batch *batch)
 {
 	struct touch *t;
@@ -321,11 +322,11 @@ static void punch(int fd, uint64_t off, uint64_t len)
 	if (fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
 		      (off_t)off, (off_t)len) == -1 &&
 	    log_limit_ok(&limit, 1, 3600000))
-		log_warn("cannot give back the room of evicted chunks",
+		log_warn("cannot free the disk space of evicted chunks",
 			 LE(-errno));
 }
 
-/* Gives back the room of dropped chunks that the index has forgotten. */
+/* Frees the disk space of dropped chunks that are no longer in the index. */
 static void punch_seg(struct store *s, struct blob *b, uint32_t k)
 {
 	uint64_t mine[SEG_WORDS] = {0};
@@ -365,7 +366,7 @@ static void punch_seg(struct store *s, struct blob *b, uint32_t k)
 	store_unlock(s);
 }
 
-static void tell(struct store *s, struct blob *b, bool fresh)
+static void send_events(struct store *s, struct blob *b, bool fresh)
 {
 	unsigned int dropped;
 	bool held, empty;
@@ -387,7 +388,7 @@ static void tell(struct store *s, struct blob *b, bool fresh)
 		s->event(s->event_arg, b, BLOB_EV_EMPTIED);
 }
 
-/* The index could not be written: all of it is to be tried again. */
+/* After a failed index write: queues all of b's records again. */
 static void requeue(struct store *s, struct blob *b)
 {
 	store_lock(s);
@@ -426,7 +427,7 @@ static void finish(struct store *s, struct list *batch, int r)
 			for (uint32_t k = 0; k < b->nsegs; k++)
 				punch_seg(s, b, k);
 		}
-		tell(s, b, fresh && r == 0);
+		send_events(s, b, fresh && r == 0);
 		blob_unref(&b);
 	}
 }
@@ -479,7 +480,7 @@ static int run_cycle(struct store *s, bool housekeep)
 	return r;
 }
 
-/* When the next cycle is due; mu is held. */
+/* Returns when the next cycle is due; mu is held. */
 static uint64_t due_ms(const struct store *s)
 {
 	uint64_t t = s->housekeep_ms;

@@ -1,7 +1,7 @@
-/* What goes when there is too much: the least recently used blobs first, of
- * each its least recently used chunks. Blobs used in the last seconds come
- * last, chunk by chunk, and what was used an instant ago stays: it was asked
- * for and perhaps not read yet. Runs on the commit thread. */
+/* Eviction: the least recently used blobs first, of each its least recently
+ * used chunks. Blobs used in the last 10 s come last, chunk by chunk. Chunks
+ * used in the last quarter of a second stay, since their reader may not have
+ * read them yet. Runs on the commit thread. */
 #include "store/store-private.h"
 
 #include <errno.h>
@@ -21,7 +21,7 @@
 
 struct candidate {
 	struct blob_key key;
-	int64_t used; /* ticks; negative before the start */
+	int64_t used; /* ticks; negative before store_open() */
 	uint64_t cached_bytes;
 };
 
@@ -42,7 +42,7 @@ struct victims {
 	size_t n, cap;
 };
 
-/* Room for one more in a growing array. */
+/* Makes room for one more item in a growing array; NULL without memory. */
 static void *grow(void *v, size_t n, size_t *cap, size_t size)
 {
 	size_t want = *cap ? *cap * 2 : 64;
@@ -116,7 +116,7 @@ static int victim_age(const void *a, const void *b)
 	return x->chunk < y->chunk ? -1 : x->chunk > y->chunk;
 }
 
-/* What is in memory knows better than the index. */
+/* Adds the blobs in memory, whose values are newer than the index's. */
 static int overlay(struct store *s, struct candidates *c)
 {
 	size_t known = c->n;
@@ -150,7 +150,7 @@ static int overlay(struct store *s, struct candidates *c)
 
 /* ---- Chunks ---- */
 
-/* Of what was not used since the start only the blob's last use is known. */
+/* For a chunk not used since the start, only the blob's last use is known. */
 static int64_t chunk_used(const struct blob *b, uint32_t chunk)
 {
 	struct seg *g = seg_of(b, chunk);
@@ -200,7 +200,8 @@ static uint64_t drop_one(struct store *s, const struct victim *v)
 	return len;
 }
 
-/* Oldest first, until `want` bytes are dropped; none used after `before`. */
+/* Drops the oldest first, until `want` bytes are gone; none used after
+ * `before`. */
 static uint64_t drop_oldest(struct store *s, struct victims *l, uint64_t want,
 			    int64_t before)
 {
@@ -216,7 +217,7 @@ static uint64_t drop_oldest(struct store *s, struct victims *l, uint64_t want,
 	return got;
 }
 
-/* Blobs that were not used of late, one after the other. */
+/* Evicts blobs that were not used recently, one after the other. */
 static uint64_t evict_old(struct store *s, const struct candidates *c,
 			  uint64_t want, int64_t recent, size_t *ret_next)
 {
@@ -240,7 +241,7 @@ static uint64_t evict_old(struct store *s, const struct candidates *c,
 	return got;
 }
 
-/* The others, chunk by chunk. */
+/* Evicts from the other blobs, by chunk. hard: also chunks used just now. */
 static uint64_t evict_recent(struct store *s, const struct candidates *c,
 			     size_t first, uint64_t want, bool hard)
 {
@@ -283,7 +284,7 @@ static uint64_t evict_bytes(struct store *s, uint64_t want, bool hard)
 	return got;
 }
 
-/* How many bytes the limits ask to drop. */
+/* Returns the number of bytes that the limits ask to drop. */
 static uint64_t over_limits(struct store *s)
 {
 	uint64_t cached = LOAD(&s->cached_bytes), over = 0, keep, have;
@@ -319,7 +320,7 @@ void evict(struct store *s, uint64_t want)
 	store_unlock(s);
 }
 
-/* ---- Records of blobs that are gone ---- */
+/* ---- Records of blobs without chunks ---- */
 
 struct empties {
 	struct store *s;

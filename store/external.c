@@ -1,13 +1,14 @@
-/* Blobs that somebody else keeps: files of external_dir, read in place.
+/* External blobs: files of external_dir, read in place.
  *
- * blob.external says whether b is read from the file behind blob.ext_fd. That
- * number, once set, means this blob for as long as the blob is in memory, since
- * whoever sends from it has only borrowed it: another file takes its place with
- * dup3(), and when there is none any more, /dev/null does.
+ * blob.external says whether b is read from the file behind blob.ext_fd. Once
+ * set, that number means this blob while the blob is in memory, since a sender
+ * only borrows it: dup3() puts another file in its place, or /dev/null when
+ * there is no file any more.
  *
- * Who began to send, from the other's file or from ours, shall come to an end.
- * So neither is let go at once when the other takes over: the blob is put on
- * store.settling, and the commit thread does it after a while. */
+ * A sender that has begun with the external file or with the store's must be
+ * able to end. So the store does not drop either at once when the other takes
+ * over: it puts the blob on store.settling, and the commit thread drops it
+ * after a while. */
 #include "store/store-private.h"
 
 #include <errno.h>
@@ -19,9 +20,9 @@
 #include "base/cleanup.h"
 #include "base/json.h"
 
-/* Blocks. The file's descriptor, or a negative errno; -ESTALE: it is none that
- * can be used. A file without bytes is what a crash leaves; a blob without
- * bytes needs no file. */
+/* Blocks. Returns the file's descriptor, or a negative errno; -ESTALE: the file
+ * is not usable. Refuses a file without bytes, which a crash may leave; a blob
+ * without bytes needs no file. */
 static int open_external(struct store *s, const struct digest *d,
 			 uint64_t *ret_size)
 {
@@ -35,7 +36,7 @@ static int open_external(struct store *s, const struct digest *d,
 		return -ENOMEM;
 	}
 	for (int tries = 0; fd == -1; tries++) {
-		/* Were it a FIFO, open() would wait. */
+		/* O_NONBLOCK: open() of a FIFO would wait. */
 		fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
 		if (fd == -1 && tries == 0 &&
 		    (errno == EMFILE || errno == ENFILE))
@@ -53,7 +54,8 @@ static int open_external(struct store *s, const struct digest *d,
 	return steal_fd(&fd);
 }
 
-/* mu is held. */
+/* Puts b on store.settling: due at once if nobody else refers to b, else after
+ * the grace. mu is held. */
 static void settle_later_locked(struct blob *b)
 {
 	struct store *s = b->store;
@@ -61,7 +63,7 @@ static void settle_later_locked(struct blob *b)
 
 	if (list_empty(&b->settling))
 		blob_ref_locked(b);
-	alone = LOAD(&b->refs) == 2; /* the list's, and the caller's */
+	alone = LOAD(&b->refs) == 2; /* the list's and the caller's */
 	list_del(&b->settling);
 	if (alone) {
 		b->settle_ms = 0;
@@ -73,8 +75,8 @@ static void settle_later_locked(struct blob *b)
 	(void)pthread_cond_signal(&s->commit_wake);
 }
 
-/* The right to change which files b is read from; also blob_fd()'s. mu is
- * held. */
+/* Takes the right to change the files that b is read from; open_blob() takes it
+ * too. mu is held. */
 static void take_files_locked(struct blob *b)
 {
 	while (b->opening)
@@ -99,7 +101,7 @@ static void complain(const struct blob *b, const char *why)
 			 LS("why", why));
 }
 
-/* It was trusted, and turned out wrong: not again before it has gone. */
+/* Stops using a file that turned out wrong, until it has been removed. */
 static void refuse(struct blob *b, const char *why)
 {
 	store_lock(b->store);
@@ -126,7 +128,7 @@ int external_load(struct blob *b, int r)
 	if (fd < 0)
 		return r;
 	if (r == 0 && size != b->size) {
-		complain(b, "it has another size");
+		complain(b, "its size is wrong");
 		return 0;
 	}
 	if (r == -ENOENT) {
@@ -146,7 +148,7 @@ void external_loaded_locked(struct blob *b)
 		settle_later_locked(b);
 }
 
-/* Looks at the directory for a blob in memory. */
+/* Looks into the directory for a blob in memory. */
 static int look(struct store *s, struct blob *b)
 {
 	CLEANUP(closep) int fd = -1;
@@ -163,8 +165,8 @@ static int look(struct store *s, struct blob *b)
 		same_size = false;
 		r = -ESTALE;
 	}
-	/* Perhaps another file of that name. It has the same bytes, so that
-	 * who is reading can go on with it. */
+	/* It may be another file of that name. It has the same bytes, so
+	 * readers can go on with it. */
 	if (r == 1 && LOAD(&b->ext_fd) >= 0 &&
 	    dup3(fd, LOAD(&b->ext_fd), O_CLOEXEC) == -1)
 		r = -errno;
@@ -185,7 +187,7 @@ static int look(struct store *s, struct blob *b)
 	give_files_locked(b);
 	store_unlock(s);
 	if (!same_size)
-		complain(b, "it has another size");
+		complain(b, "its size is wrong");
 	return r == -ENOENT || r == -ENOTDIR ? 0 : r;
 }
 
@@ -212,13 +214,13 @@ int store_external_changed(struct store *s, const struct digest *d)
 	if (!b && has_chunks(s, &key) && blob_get_quiet(s, &key, &b) < 0)
 		b = NULL;
 	if (b) {
-		/* Also if it was loaded just now: what it found may have gone
+		/* Also for a blob loaded just now: its file may have gone
 		 * since. */
 		r = look(s, b);
 		blob_unref(&b);
 		return r;
 	}
-	/* Whoever loads it looks himself. */
+	/* A later load looks into the directory itself. */
 	fd = open_external(s, d, &size);
 	if (fd >= 0)
 		return 1;
@@ -232,7 +234,7 @@ bool blob_external(const struct blob *b)
 
 /* ---- Settling, on the commit thread ---- */
 
-/* Lets the other's file go. */
+/* Closes the external file. */
 static void let_go(struct store *s, struct blob *b)
 {
 	int fd = -1, number;
@@ -300,14 +302,14 @@ int external_read(struct blob *b, uint64_t off, void *buf, size_t len)
 			return -ENODATA;
 		r = pread_all(LOAD_ACQ(&b->ext_fd), buf, len, off);
 		if (r == 0) {
-			/* Whatever file it was, its bytes were right. */
+			/* Whichever file it was, its bytes were right. */
 			if (LOAD(&b->used) != now)
 				STORE(&b->used, now);
 			return 0;
 		}
 		if (__atomic_load_n(&b->gen, __ATOMIC_SEQ_CST) != gen)
 			continue;
-		refuse(b, r == -ENODATA ? "it was cut short" : strerror(-r));
+		refuse(b, r == -ENODATA ? "it is too short" : strerror(-r));
 		return -ENODATA;
 	}
 }
@@ -337,7 +339,8 @@ int external_verify(struct blob *b)
 
 /* ---- Manifests ---- */
 
-/* A configuration or a small layer has a digest, too, but is no manifest. */
+/* Reads a manifest's media type. -ENOENT: not a manifest, but a configuration
+ * or a small layer, which have digests too. */
 static int media_type(const char *bytes, size_t len, char **ret)
 {
 	CLEANUP(json_decrefp) json_t *o = NULL;

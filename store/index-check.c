@@ -15,11 +15,12 @@
 #include "base/util.h"
 
 /* The format of LMDB 0.9 as mdb.c describes it, in this machine's byte order
- * and word size: pages with a header; B+ trees of branch and leaf pages, nodes
- * packed without gaps from the end of a page, their offsets in order of keys
- * after its header; values too long for a leaf on overflow pages. Pages 0 and 1
- * are the meta pages, of which that with the higher transaction number counts;
- * it has two trees: free pages by transaction, and the named databases. */
+ * and word size. Pages have a header. B+ trees have branch and leaf pages;
+ * nodes are packed without gaps from the end of a page, and their offsets
+ * follow its header in order of keys. Values too long for a leaf are on
+ * overflow pages. Pages 0 and 1 are the meta pages; the one with the higher
+ * transaction number counts. It has two trees: free pages by transaction, and
+ * the named databases. */
 
 #define META_MAGIC   0xBEEFC0DE
 #define META_VERSION 1
@@ -39,7 +40,7 @@ struct header {
 	uint16_t upper;
 };
 
-struct node {
+struct lmdb_node {
 	uint16_t lo, hi;
 	uint16_t flags;
 	uint16_t key_len;
@@ -52,7 +53,7 @@ struct tree {
 	size_t branches, leaves, overflows, entries, root;
 };
 
-struct meta {
+struct lmdb_meta {
 	uint32_t magic, version;
 	void *address;
 	size_t map_bytes;
@@ -70,12 +71,12 @@ enum tree_kind { TREE_FREE, TREE_NAMES, TREE_RECORDS };
 struct check {
 	const uint8_t *map;
 	size_t bytes, pages, page_bytes;
-	const struct meta *meta;
-	uint8_t *seen;	/* a bit a page: in use, or known to be free */
-	bool free_pass; /* reading what the free list says */
+	const struct lmdb_meta *meta;
+	uint8_t *seen;	/* one bit per page: in use, or known to be free */
+	bool free_pass; /* the second pass, which reads the free list */
 };
 
-/* What a walk counts, to compare with what the tree says of itself. */
+/* The counts of a walk, to compare with those in the tree's record. */
 struct count {
 	enum tree_kind kind;
 	size_t branches, leaves, overflows, entries;
@@ -123,7 +124,7 @@ static bool key_ok(const struct count *n, const struct key *k)
 				    : k->len > 0 && k->len <= MAX_KEY;
 }
 
-/* The list of one transaction: how many, then numbers going down. */
+/* Checks the list of one transaction: a count, then falling page numbers. */
 static bool free_list_ok(struct check *c, const uint8_t *data, size_t len)
 {
 	size_t n, page, before = NO_PAGE;
@@ -166,7 +167,7 @@ static bool overflow_ok(struct check *c, struct count *n, size_t page,
 static bool tree_ok(struct check *c, const struct tree *t, enum tree_kind kind);
 
 static bool leaf_node_ok(struct check *c, struct count *n,
-			 const struct node *node, size_t len)
+			 const struct lmdb_node *node, size_t len)
 {
 	const uint8_t *data = node->data + node->key_len;
 	struct tree sub;
@@ -191,9 +192,10 @@ static bool leaf_node_ok(struct check *c, struct count *n,
 	return sub.flags == 0 && tree_ok(c, &sub, TREE_RECORDS);
 }
 
-/* How many bytes of the page a node takes; 0 if it cannot be right. */
+/* Returns the number of bytes of a node in the page; 0 if it cannot be right.
+ */
 static size_t node_bytes(const struct check *c, const struct count *n,
-			 const struct header *h, const struct node *node,
+			 const struct header *h, const struct lmdb_node *node,
 			 size_t room)
 {
 	size_t need, len = (size_t)node->hi << 16 | node->lo;
@@ -217,8 +219,8 @@ static size_t node_bytes(const struct check *c, const struct count *n,
 	return need <= room ? need : 0;
 }
 
-/* Nodes lie within the page, without gaps or overlaps: as they fill the space
- * after `upper` exactly, it is enough that no two begin within one another. */
+/* Checks that nodes lie within the page, without gaps or overlaps: no two share
+ * bytes, and together they fill the space after `upper` exactly. */
 static bool nodes_ok(struct check *c, struct count *n, const struct header *h,
 		     size_t keys)
 {
@@ -227,7 +229,7 @@ static bool nodes_ok(struct check *c, struct count *n, const struct header *h,
 	size_t total = 0;
 
 	for (size_t i = 0; i < keys; i++) {
-		const struct node *node;
+		const struct lmdb_node *node;
 		size_t len;
 
 		if (at[i] < h->upper || (at[i] & 1) ||
@@ -247,7 +249,7 @@ static bool nodes_ok(struct check *c, struct count *n, const struct header *h,
 	return total == c->page_bytes - h->upper;
 }
 
-static const struct node *node_at(const struct header *h, size_t i)
+static const struct lmdb_node *node_at(const struct header *h, size_t i)
 {
 	const uint16_t *at = (const uint16_t *)(h + 1);
 
@@ -257,17 +259,17 @@ static const struct node *node_at(const struct header *h, size_t i)
 static bool page_ok(struct check *c, struct count *n, size_t page, int depth,
 		    struct key low, struct key high);
 
-/* One node and what hangs on it. *low moves on to its key. */
+/* Checks one node and the page or tree below it. Moves *low on to its key. */
 static bool node_ok(struct check *c, struct count *n, const struct header *h,
 		    size_t i, size_t keys, int depth, struct key *low,
 		    const struct key *high)
 {
-	const struct node *node = node_at(h, i);
+	const struct lmdb_node *node = node_at(h, i);
 	struct key key = {node->data, node->key_len}, end = *high;
 	bool branch = h->flags == P_BRANCH;
 	size_t child;
 
-	/* The first key of a branch is not looked at by anybody. */
+	/* Nobody reads the first key of a branch. */
 	if (!branch || i > 0) {
 		if (!key_ok(n, &key))
 			return false;
@@ -284,7 +286,7 @@ static bool node_ok(struct check *c, struct count *n, const struct header *h,
 				    (size_t)node->hi << 16 | node->lo);
 	}
 	if (i + 1 < keys) {
-		const struct node *after = node_at(h, i + 1);
+		const struct lmdb_node *after = node_at(h, i + 1);
 
 		end = (struct key){after->data, after->key_len};
 		if (!key_ok(n, &end))
@@ -341,14 +343,14 @@ static bool tree_ok(struct check *c, const struct tree *t, enum tree_kind kind)
 		 n.overflows == t->overflows));
 }
 
-static const struct meta *meta_at(const struct check *c, size_t page)
+static const struct lmdb_meta *meta_at(const struct check *c, size_t page)
 {
 	const struct header *h;
-	const struct meta *m;
+	const struct lmdb_meta *m;
 
 	h = (const void *)(c->map + page * c->page_bytes);
 	m = (const void *)(h + 1);
-	/* The flags of the free tree carry the environment's. */
+	/* The flags of the free tree include the environment's. */
 	if (h->flags != P_META || m->magic != META_MAGIC ||
 	    m->version != META_VERSION || m->trees[0].pad != c->page_bytes ||
 	    m->trees[0].flags != DB_INTEGERKEY || m->trees[1].flags != 0 ||
@@ -360,10 +362,9 @@ static const struct meta *meta_at(const struct check *c, size_t page)
 static bool metas_ok(struct check *c)
 {
 	const struct header *h = (const void *)c->map;
-	const struct meta *a, *b;
+	const struct lmdb_meta *a, *b;
 
-	/* Both meta pages must lie in the file before its page size is known.
-	 */
+	/* The file must hold both meta pages before the page size is read. */
 	if (c->bytes < (size_t)2 * 512)
 		return false;
 	a = (const void *)(h + 1);
@@ -378,8 +379,8 @@ static bool metas_ok(struct check *c)
 	if (!a || !b)
 		return false;
 	c->meta = a->txn < b->txn ? b : a;
-	/* A file may end before the last page if what follows is free; no more
-	 * is free than one list can tell. */
+	/* The file may end before the last page if the pages beyond are free.
+	 * One list cannot name more free pages than this. */
 	return c->meta->last_page < c->pages + c->bytes / sizeof(size_t);
 }
 
@@ -404,7 +405,7 @@ static int check_map(struct check *c)
 	if (!tree_ok(c, &c->meta->trees[0], TREE_FREE) ||
 	    !tree_ok(c, &c->meta->trees[1], TREE_NAMES))
 		return -EBADMSG;
-	/* Now that all pages in use are known: none of them may be free. */
+	/* All pages in use are known now: none of them may be free. */
 	c->free_pass = true;
 	if (!tree_ok(c, &c->meta->trees[0], TREE_FREE) || !tail_free(c))
 		return -EBADMSG;

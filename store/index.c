@@ -19,8 +19,8 @@
 #define BLOB_RECORD 28
 #define CRC_BYTES   4
 #define MAX_READERS 1024
-/* Disk blocks kept in hand past the end of data.mdb, so that a full disk does
- * not keep an eviction from being recorded. */
+/* Disk blocks reserved past the end of data.mdb, so that the index can record
+ * an eviction on a full disk. */
 #define RESERVE_BYTES ((off_t)1 << 20)
 
 /* Not const: LMDB takes plain pointers. */
@@ -40,10 +40,10 @@ struct index {
 	MDB_dbi dbi[INDEX_DBS];
 	size_t map_bytes;
 	off_t reserved; /* guarded by: LMDB's writer lock */
-	/* Shared around every transaction; exclusive to change the map or to
-	 * reopen, which LMDB allows only without transactions. */
+	/* Shared during every transaction; exclusive to change the map or to
+	 * reopen it, which LMDB allows only without transactions. */
 	pthread_rwlock_t map;
-	bool told; /* atomic: a wrong checksum was logged */
+	bool bad_crc_logged; /* atomic */
 };
 
 enum op_what { OP_PUT, OP_DEL, OP_DEL_PREFIX, OP_TOUCH };
@@ -54,7 +54,7 @@ struct index_op {
 	size_t key, key_len, val, val_len;
 };
 
-/* LMDB's own codes to errno. */
+/* Maps LMDB's codes to errno. */
 static int mdb_r(int rc)
 {
 	switch (rc) {
@@ -79,7 +79,7 @@ static uint32_t record_crc(const void *key, size_t key_len, const void *val,
 	return crc32c(crc32c(0, key, key_len), val, val_len);
 }
 
-/* Takes the checksum off *val; false if it is wrong. */
+/* Removes the checksum from *val; false if it is wrong. */
 static bool record_ok(struct index *ix, enum index_db db, const MDB_val *key,
 		      MDB_val *val)
 {
@@ -94,7 +94,7 @@ static bool record_ok(struct index *ix, enum index_db db, const MDB_val *key,
 			return true;
 		}
 	}
-	if (!__atomic_exchange_n(&ix->told, true, __ATOMIC_RELAXED))
+	if (!__atomic_exchange_n(&ix->bad_crc_logged, true, __ATOMIC_RELAXED))
 		log_warn("damaged records in the cache index are ignored",
 			 LS("database", db_names[db]));
 	return false;
@@ -146,7 +146,7 @@ static int check_format(MDB_txn *txn, MDB_dbi dbi)
 		       : CHECK_FORMAT;
 }
 
-/* Reads every byte; a sum keeps the compiler from leaving that out. */
+/* Reads every byte. The sum keeps the compiler from removing the reads. */
 static int check_db(MDB_txn *txn, MDB_dbi dbi, uint32_t *sum)
 {
 	MDB_cursor *cur;
@@ -172,7 +172,8 @@ static int check_txn(MDB_env *env, MDB_txn *txn)
 	(void)env;
 	rc = mdb_dbi_open(txn, db_names[INDEX_META], 0, &dbi);
 	if (rc == MDB_NOTFOUND) {
-		/* Cut off before the first commit: an empty environment. */
+		/* A crash before the first commit leaves an empty environment.
+		 */
 		MDB_stat st;
 
 		rc = mdb_dbi_open(txn, NULL, 0, &dbi);
@@ -210,7 +211,7 @@ static int check_child(const char *dir)
 		return CHECK_CANNOT;
 	(void)mdb_env_set_assert(env, check_assert);
 	(void)mdb_env_set_maxdbs(env, INDEX_DBS);
-	/* Else the file says how large, and may be wrong. */
+	/* Otherwise the file, which may be wrong, sets the size. */
 	(void)mdb_env_set_mapsize(env, index_map_bytes);
 	rc = mdb_env_open(env, dir, MDB_RDONLY | MDB_NOLOCK | MDB_NOTLS, 0600);
 	if (rc == 0)
@@ -343,7 +344,7 @@ int index_open(const char *dir, struct index **ret, struct error *err)
 	int rc;
 
 	if (mkdir(dir, 0700) == -1 && errno != EEXIST)
-		return set_error(err, -errno, "cannot make %s: %s", dir,
+		return set_error(err, -errno, "cannot create %s: %s", dir,
 				 strerror(errno));
 	if (asprintf(&lock, "%s/lock.mdb", dir) < 0) {
 		lock = NULL;
@@ -750,8 +751,8 @@ static int write_once(struct index *ix, const struct index_batch *b)
 	return rc;
 }
 
-/* The map was too small, or a write of LMDB's meta page failed, after which
- * it refuses all work until it is opened again. */
+/* Grows a map that was too small. Or reopens the environment after a failed
+ * write of its meta page: until then LMDB refuses all work. */
 static int change_env(struct index *ix, int why)
 {
 	int rc;

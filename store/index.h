@@ -1,27 +1,34 @@
+/* clang-format off */
 /* The index: what the store knows about its files, in LMDB. Only index.c
  * includes lmdb.h.
  *
- * <cache>/index/ is the environment (data.mdb, lock.mdb), mode 0700/0600. Its
- * databases, numbers in little-endian order unless said otherwise:
+ * <cache>/index/ is the environment (data.mdb, lock.mdb), mode 0700/0600.
+ * Numbers are little-endian unless the table says otherwise. Its databases:
  *
- *   meta       "format" -> "1"
- *   blobs      BKEY -> size u64, last use u64 (seconds since 1970), bytes of
- *              present chunks u64, state u32
- *   chunks     BKEY, segment number u32 big-endian -> bitmap[32], crc32c
- * u32[n], from u16[n]; a segment stands for 256 chunks, n is how many of them
- * the blob has origins    BKEY -> NUL-terminated strings, newest first
- *   manifests  digest[32] -> media type, NUL, bytes
- *   tags       repository, NUL, tag -> digest[32], seen u64
- *   repos      repository, NUL -> nothing (it is known)
- *              repository, NUL, 'm' or 'b', digest[32] -> size u64
- *   kv         key -> value
- *   peers      number u16 big-endian -> name
+ *   database   key                              value
+ *   meta       "format"                         "1"
+ *   blobs      BKEY                             size u64, last use u64 (seconds
+ *                                               since 1970), bytes of present
+ *                                               chunks u64, state u32
+ *   chunks     BKEY, segment u32 big-endian     bitmap[32], crc32c u32[n],
+ *                                               from u16[n]
+ *   origins    BKEY                             NUL-terminated strings, newest
+ *                                               first
+ *   manifests  digest[32]                       media type, NUL, bytes
+ *   tags       repository, NUL, tag             digest[32], seen u64
+ *   repos      repository, NUL                  nothing: it is known
+ *              repository, NUL, 'm' or 'b',
+ *              digest[32]                       size u64
+ *   kv         any                              any
+ *   peers      number u16 big-endian            name
  *
- * BKEY is 33 bytes: kind u8, id[32]. Every value is
- * followed by the CRC32C (u32) of key and value; a record whose checksum is
- * wrong counts as absent, and the first one is logged.
+ * BKEY is 33 bytes: kind u8, id[32]. A segment stands for INDEX_SEG chunks; n
+ * is how many of them the blob has. Every value is followed by the CRC32C (u32)
+ * of key and value; a record with a wrong checksum counts as absent, and the
+ * first such record is logged.
  *
  * Any thread. Writes are durable on return and serialised by LMDB. */
+/* clang-format on */
 #ifndef STORE_INDEX_H
 #define STORE_INDEX_H
 
@@ -61,36 +68,37 @@ struct index_blob {
 	uint32_t state;
 };
 
-/* Looks at <dir>/data.mdb in a child process, since a damaged file can fault
- * or abort whoever reads it. 0: sound, or there is none. -EPROTO: another
- * format. -EBADMSG: damaged. Others: it could not be looked at. Nothing is
- * changed. */
+/* Checks <dir>/data.mdb in a child process, since a damaged file can make its
+ * reader fault or abort. Changes nothing. 0: sound, or no file. -EPROTO:
+ * another format. -EBADMSG: damaged. Others: the check could not run. */
 int index_check(const char *dir);
 
-/* How much address space a new environment starts with; it grows. */
+/* The address space of a new environment, in bytes; it grows. */
 extern size_t index_map_bytes;
 
-/* Makes dir and the databases if need be. Call index_check() before. The lock
- * file is made anew: the caller makes sure that no other process uses dir. */
+/* Opens the index; makes dir and the databases if necessary. Call index_check()
+ * first. Replaces the lock file: the caller makes sure that no other process
+ * uses dir. */
 int index_open(const char *dir, struct index **ret, struct error *err);
 void index_close(struct index **ix);
 
-/* Appends the value. -ENOENT also when its checksum is wrong. */
+/* Appends the value. -ENOENT: absent, or its checksum is wrong. */
 int index_get(struct index *ix, enum index_db db, const void *key,
 	      size_t key_len, struct buf *ret);
-/* Fixed records, without a copy on the heap. */
+/* The same for a blob's record, without a copy on the heap. */
 int index_get_blob(struct index *ix, const uint8_t bkey[INDEX_BKEY],
 		   struct index_blob *ret);
 
-/* Calls each() for all records whose key begins with prefix, in order; those
- * with a wrong checksum are left out. key and val live until each() returns,
- * which must not write to the index. Non-zero ends it and is returned. */
+/* Calls each() for all records whose key begins with prefix, in order; skips
+ * those with a wrong checksum. key and val live until each() returns, and
+ * each() must not write to the index. A non-zero return ends the walk and is
+ * returned. */
 typedef int index_each_fn(void *arg, const uint8_t *key, size_t key_len,
 			  const uint8_t *val, size_t val_len);
 int index_each(struct index *ix, enum index_db db, const void *prefix,
 	       size_t prefix_len, index_each_fn *each, void *arg);
-/* The same from the key `from` on, and each() says in *next (at most
- * INDEX_KEY_MAX bytes) where to go on when it returns INDEX_SEEK. */
+/* The same from the key `from` on. each() may return INDEX_SEEK to go on at the
+ * key in *next (at most INDEX_KEY_MAX bytes). */
 #define INDEX_SEEK 0x5eec
 
 struct index_cursor {
@@ -104,8 +112,8 @@ int index_walk(struct index *ix, enum index_db db, const void *from,
 
 bool index_decode_blob(const uint8_t *val, size_t len, struct index_blob *ret);
 
-/* Changes that are made together or not at all. An error in adding sticks and
- * comes back from index_write(). */
+/* Changes that are written together or not at all. An error while adding
+ * sticks: index_write() returns it. */
 struct index_op;
 struct index_batch {
 	struct index_op *ops;
@@ -122,14 +130,14 @@ void index_put_blob(struct index_batch *b, const uint8_t bkey[INDEX_BKEY],
 		    const struct index_blob *rec);
 void index_del(struct index_batch *b, enum index_db db, const void *key,
 	       size_t key_len);
-/* Every key with this prefix. */
+/* Deletes every key with this prefix. */
 void index_del_prefix(struct index_batch *b, enum index_db db,
 		      const void *prefix, size_t prefix_len);
-/* Raises a blob's last use, if there is such a record. */
+/* Raises a blob's last use if the blob has a record. */
 void index_touch(struct index_batch *b, const uint8_t bkey[INDEX_BKEY],
 		 uint64_t last_use_s);
 
-/* Blocks. 0: all of it is durable. -ENOSPC and so on: none of it is. */
+/* Blocks. 0: all changes are durable. -ENOSPC and so on: none is written. */
 int index_write(struct index *ix, const struct index_batch *b);
 
 /* Little-endian numbers. */

@@ -1,4 +1,4 @@
-/* Manifests, tags, what repositories have, and other small records. */
+/* Manifests, tags, contents of repositories, and other small records. */
 #include "store/store-private.h"
 
 #include <errno.h>
@@ -15,7 +15,7 @@ struct rkey {
 	size_t len;
 };
 
-/* repo, NUL, and then `more`. */
+/* Makes the key of repo, NUL, and `more`. */
 static int repo_key(const char *repo, const void *more, size_t more_len,
 		    struct rkey *ret)
 {
@@ -226,7 +226,7 @@ int store_repo_add(struct store *s, const char *repo, bool manifest,
 
 	if (r < 0)
 		return r;
-	/* Most are known already; that saves a flush. */
+	/* Most are known: this saves a flush. */
 	if (store_repo_has(s, repo, manifest, d, &old) == 0 && old == size)
 		return 0;
 	put_le(v, size, 8);
@@ -261,7 +261,8 @@ struct items {
 	size_t n, cap, skip;
 };
 
-/* Copied first: the caller's function may write to the index. */
+/* Copies the items first, because the caller's function may write to the index.
+ */
 static int add_item(void *arg, const uint8_t *key, size_t key_len,
 		    const uint8_t *val, size_t val_len)
 {
@@ -302,7 +303,7 @@ int store_repo_each(struct store *s, const char *repo, bool manifest,
 	return r;
 }
 
-/* One per repository: its other keys are jumped over. */
+/* Adds each repository once, and jumps over its other keys. */
 static int add_repo(void *arg, const uint8_t *key, size_t key_len,
 		    struct index_cursor *next)
 {

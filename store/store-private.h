@@ -1,17 +1,17 @@
-/* Shared inside store/: the store's and a blob's insides.
+/* Shared inside store/: the internals of the store and of a blob.
  *
- * One mutex, store.mu, guards all that changes; it is held for memory only,
- * never across I/O, LMDB or a callback. Readers take no lock: they load the
- * blob's generation, test the bits of the chunks, read the bytes, and start
- * over when the generation has moved. Whoever drops a chunk clears its bits
- * first, then raises the generation, and only later lets its bytes go.
+ * One mutex, store.mu, guards all state that changes; it is held for memory
+ * only, never across I/O, LMDB or a callback. Readers take no lock: they load
+ * the blob's generation, test the bits of the chunks, read the bytes, and start
+ * over if the generation has moved. Code that drops a chunk clears its bits
+ * first, then raises the generation, and frees its bytes only later.
  *
  * A chunk of a blob is, in this order:
- *   claimed   somebody writes its bytes or punches them out; it is absent
- *   present   it may be read; `dirty` until the commit thread takes it
+ *   claimed   being written or punched out; it is absent
+ *   present   readable; `dirty` until the commit thread takes it
  *   syncing   the commit thread has it between fdatasync and the index
- *   durable   the index says so, or will with the next commit
- * and once dropped: `punch` until its bytes were given back. */
+ *   durable   in the index, or in it with the next commit
+ * and after a drop: `punch` until its disk space is free. */
 #ifndef STORE_STORE_PRIVATE_H
 #define STORE_STORE_PRIVATE_H
 
@@ -25,7 +25,7 @@
 #include "store/store.h"
 
 #define SEG_WORDS (INDEX_SEG / 64)
-/* A chunk of a blob that was verified: who brought it matters no longer. */
+/* For a chunk of a verified blob: its source matters no longer. */
 #define CHUNK_FROM_VERIFIED 0xffff
 #define MAX_ORIGINS	    ((size_t)16)
 #define MAX_ORIGIN_BYTES    1024
@@ -35,12 +35,12 @@
 #define MAX_PEERS	    65534
 #define MAX_NAME	    256
 #define FILE_PATH_SIZE	    88
-/* Ticks are 1/16 s since the store was opened; 0 stands for before. */
+/* A tick is 1/16 s since store_open(); 0 means before that. */
 #define TICKS_PER_S	16
 #define HOUSEKEEPING_MS 60000
 
-/* 256 chunks of a blob, or as many as it has. Allocated when the first of them
- * is written or found in the index, and kept until the blob is freed. */
+/* 256 chunks of a blob, or all it has. Allocated when the first of them is
+ * written or found in the index; freed with the blob. */
 struct seg {
 	uint64_t present[SEG_WORDS]; /* atomic; changed under store.mu */
 	uint64_t checked[SEG_WORDS]; /* atomic; likewise */
@@ -50,7 +50,7 @@ struct seg {
 	uint64_t syncing[SEG_WORDS];
 	uint64_t durable[SEG_WORDS];
 	uint64_t punch[SEG_WORDS];
-	bool changed; /* the index's record is to be written */
+	bool changed; /* the index's record must be written */
 	uint32_t n;
 	uint32_t *crc;	 /* atomic */
 	uint16_t *from;	 /* guarded by: store.mu */
@@ -59,7 +59,7 @@ struct seg {
 
 struct sha256;
 
-/* Why store_read() does not give the bytes away; see blob_gated(). */
+/* Why store_read() withholds the bytes; see blob_gated(). */
 enum gate { GATE_OPEN, GATE_UNCHECKED, GATE_FAILED };
 
 struct blob {
@@ -68,14 +68,14 @@ struct blob {
 	uint64_t size;
 	uint32_t chunks;
 	uint32_t nsegs;
-	struct seg **segs; /* entries are atomic, from NULL once to a segment */
-	struct seg *one;   /* segs of a small blob */
-	uint64_t loaded_last_use_s; /* as the index had it */
+	struct seg **segs; /* entries are atomic; each changes from NULL once */
+	struct seg *one;   /* segs of a blob with one segment */
+	uint64_t loaded_last_use_s; /* as in the index when it was loaded */
 
 	uint32_t refs;	       /* atomic; 0 <-> 1 only under store.mu */
 	uint64_t gen;	       /* atomic; changed under store.mu */
 	uint32_t state;	       /* atomic; likewise */
-	uint32_t gate; /* atomic; likewise; enum gate */
+	uint32_t gate;	       /* atomic; likewise; enum gate */
 	uint32_t npresent;     /* atomic; likewise */
 	uint64_t cached_bytes; /* atomic; likewise */
 	uint32_t used;	       /* atomic; ticks */
@@ -83,13 +83,13 @@ struct blob {
 	uint32_t fd_uses;      /* atomic; see blob_fd() */
 	int ext_fd;	       /* atomic; see external.c */
 	bool external;	       /* atomic; changed under store.mu */
-	bool stale;	       /* atomic; replaced by a blob of another size */
-	void *user;	       /* loop thread */
+	bool stale; /* atomic; a blob of another size has replaced it */
+	void *user; /* loop thread */
 
 	/* guarded by: store.mu */
 	struct blob *next; /* in the hash table */
 	struct list idle;  /* in store.idle: no references */
-	struct list dirty; /* in store.dirty: holds a reference */
+	struct list dirty; /* in store.dirty, which holds a reference */
 	struct list cycle; /* commit thread */
 	bool fresh;	   /* commit thread: chunks become durable */
 	bool hashed, loading, opening, in_dirty, in_cycle;
@@ -97,24 +97,25 @@ struct blob {
 	int load_error;
 	bool rec_changed, origins_changed;
 	bool ext_refused;
-	struct list settling; /* in store.settling: holds a reference */
+	struct list settling; /* in store.settling, which holds a reference */
 	uint64_t settle_ms;
 	bool made; /* the file's name is not durable yet */
-	/* Took another size: what is there of the old one must go. */
+	/* The blob took another size: its old file and records must go. */
 	bool wipe_file, wipe_records;
-	bool indexed; /* there is a record */
+	bool indexed; /* the index has a record */
 	uint64_t durable_bytes;
 	uint64_t rec_last_use_s; /* as in the index */
-	unsigned int ev_dropped; /* BLOB_EV_DROPPED not told yet */
-	bool ev_held; /* BLOB_EV_EMPTIED is to be told; the commit thread's */
+	unsigned int ev_dropped; /* number of BLOB_EV_DROPPED not sent yet */
+	bool ev_held; /* had durable chunks: owes BLOB_EV_EMPTIED; commit thread
+		       */
 	struct string_list origins;
 
-	/* The sum; guarded by: store.mu, except that the thread that has set
-	 * sum_running uses *sum. */
+	/* The sum; guarded by: store.mu. Exception: the thread that has set
+	 * sum_running uses *sum without it. */
 	struct sha256 *sum;
-	uint32_t sum_next; /* atomic; chunks summed */
+	uint32_t sum_next; /* atomic; number of chunks summed */
 	bool sum_reset, sum_queued, sum_running, sum_forced;
-	struct list sum_node; /* in store.sums[]: holds a reference */
+	struct list sum_node; /* in store.sums[], which holds a reference */
 	struct list waiters;
 };
 
@@ -137,12 +138,12 @@ struct store {
 	uint32_t commit_interval_ms;
 	char *external_dir; /* NULL = none */
 	uint32_t external_grace_ms;
-	int nullfd; /* /dev/null, if there is an external_dir */
-	unsigned int max_files; /* open blobs, as far as that is possible */
+	int nullfd;		/* /dev/null, if there is an external_dir */
+	unsigned int max_files; /* limit of open blob files, kept if possible */
 	void (*event)(void *arg, struct blob *b, enum blob_event ev);
 	void *event_arg;
 	uint64_t open_ms; /* CLOCK_MONOTONIC, of tick 0 */
-	uint64_t open_s;  /* CLOCK_REALTIME at that moment */
+	uint64_t open_s;  /* CLOCK_REALTIME of tick 0 */
 
 	pthread_mutex_t mu;
 	pthread_cond_t changed; /* a claim, a load or an open has ended */
@@ -151,7 +152,7 @@ struct store {
 	struct list idle; /* unreferenced blobs, oldest first */
 	unsigned int nidle;
 	uint64_t nblobs;
-	struct list files; /* blobs whose file is open; to be closed in order */
+	struct list files; /* open files, in the order of closing */
 	unsigned int nfiles;
 	bool stop, stop_commit;
 
@@ -168,8 +169,8 @@ struct store {
 	struct touch *touches;
 	unsigned int ntouches;
 
-	/* The sum threads; guarded by: mu. [0] what somebody waits for, at
-	 * normal priority, [1] the rest, at low priority. */
+	/* The sum threads; guarded by: mu. [0] sums the blobs that somebody
+	 * waits for, at normal priority; [1] sums the rest, at low priority. */
 	pthread_t sum_thread[2];
 	pthread_cond_t sum_wake[2];
 	struct list sums[2];
@@ -212,7 +213,8 @@ static inline struct seg *seg_of(const struct blob *b, uint32_t chunk)
 	return LOAD_ACQ(&b->segs[chunk >> INDEX_SEG_SHIFT]);
 }
 
-/* One of our own; blob_has() is true for the chunks of others, too. */
+/* True for a chunk in the store's own file; blob_has() also counts external
+ * ones. */
 static inline bool chunk_present(const struct blob *b, uint32_t chunk)
 {
 	struct seg *g = chunk < b->chunks ? seg_of(b, chunk) : NULL;
@@ -220,8 +222,8 @@ static inline bool chunk_present(const struct blob *b, uint32_t chunk)
 	return g && bit_get(g->present, chunk % INDEX_SEG);
 }
 
-/* Of what was evicted nothing is verified any more; that its size is right is
- * still known. */
+/* Without chunks a verified blob counts as provisional: nothing verified is
+ * left but its size. */
 static inline enum blob_state state_shown(enum blob_state state, uint64_t size,
 					  uint64_t cached_bytes)
 {
@@ -244,23 +246,24 @@ static inline void store_unlock(struct store *s)
 
 void bkey_of(const struct blob_key *key, uint8_t out[INDEX_BKEY]);
 bool bkey_parse(const uint8_t *p, size_t len, struct blob_key *ret);
-/* The file's name below the cache directory. */
+/* Writes the file's name below the cache directory into out; returns out. */
 char *blob_path(const struct blob_key *key, char out[FILE_PATH_SIZE]);
 uint32_t store_tick(const struct store *s);
-/* Seconds since 1970 of a blob's last use. */
+/* A blob's last use, in seconds since 1970. */
 uint64_t blob_last_use_s(const struct blob *b);
-/* Waits until the given time of now_ms(); mu is held. */
+/* Waits until `ms` of now_ms(), or a signal; mu is held. */
 void cond_wait_until(pthread_cond_t *c, struct store *s, uint64_t ms);
 void cond_init(pthread_cond_t *c);
 
-/* ---- table.c: which blobs are in memory, and their files ---- */
+/* ---- blob-table.c: the blobs in memory, and their files ---- */
 
-/* As store_get(), for the store itself: does not start verification. */
+/* As store_get(), for the store itself: it does not start verification. */
 int blob_get_quiet(struct store *s, const struct blob_key *key,
 		   struct blob **ret);
 /* mu is held. */
 struct blob *blob_find_locked(struct store *s, const struct blob_key *key);
-/* A reference to the blob if it is in memory, or is just being loaded. NULL. */
+/* Gets a reference to the blob if it is in memory or being loaded, else NULL.
+ */
 struct blob *blob_find_loaded(struct store *s, const struct blob_key *key);
 /* For a blob that is being made. -ENOMEM. */
 int blob_set_size(struct blob *b, uint64_t size);
@@ -268,71 +271,75 @@ static inline void blob_ref_locked(struct blob *b)
 {
 	ADD(&b->refs, 1);
 }
-/* Keeps the blob from being loaded while its record is taken away; false if it
- * is in memory. */
+/* Prevents the load of a blob while its record is deleted. False: the blob is
+ * in memory, or memory is short. */
 bool blob_reserve(struct store *s, const struct blob_key *key);
 void blob_unreserve(struct store *s, const struct blob_key *key);
-/* NULL when memory is short. mu is held. */
+/* Gets or makes segment i; NULL when memory is short. mu is held. */
 struct seg *seg_make_locked(struct blob *b, uint32_t i);
-/* Blocks. The descriptor, or a negative errno; -ENOENT when there is no file
- * and make is false. It stays open until blob_fd_put(), and as long as there
- * are chunks to be flushed; without either it is closed when there are too many
- * of them. Who uses it holds a reference to b. */
+/* Blocks. Returns the descriptor, or a negative errno; -ENOENT when there is no
+ * file and make is false. The caller holds a reference to b. The descriptor
+ * stays open until blob_fd_put(), and while chunks wait for a flush; after that
+ * the store may close it when too many are open. */
 int blob_fd(struct blob *b, bool make);
 static inline void blob_fd_put(struct blob *b)
 {
 	(void)__atomic_fetch_sub(&b->fd_uses, 1, __ATOMIC_SEQ_CST);
 }
-/* So many that writers had better wait until some are flushed. */
+/* True if writers should wait until some files are flushed. */
 bool too_many_files(struct store *s);
-/* Closes idle blobs' files; mu is not held. */
+/* Frees idle blobs and closes their files, until `keep` are left. mu is not
+ * held. */
 void trim_idle(struct store *s, unsigned int keep);
 
 /* ---- blob.c ---- */
 
-/* mu is held; the chunk is present. */
+/* Drops a present chunk. mu is held. */
 void chunk_drop_locked(struct blob *b, uint32_t chunk);
-/* Drops all; the blob is no longer bad. */
+/* Drops all chunks; the blob is no longer bad. */
 void blob_drop_all(struct blob *b);
 /* Queues b for the commit thread; mu is held. */
 void blob_dirty_locked(struct blob *b);
-/* Blocks. 0: present, and its bytes match the checksum, which was tested now
- * if `force` or never before. -ENODATA: absent, or dropped now. -ENOMEM. */
+/* Blocks. Compares a chunk with its checksum: if `force`, or at its first use.
+ * 0: present and right. -ENODATA: absent, or damaged and dropped now. -ENOMEM.
+ */
 int chunk_check(struct blob *b, uint32_t chunk, bool force);
 /* Blocks. -ENODATA: the file is too short. */
 int pread_all(int fd, void *buf, size_t len, uint64_t off);
-/* Blocks. One whole chunk, checked; not counted as a use. */
+/* Blocks. Reads one whole chunk, checked; does not count as a use. */
 int chunk_read(struct blob *b, uint32_t chunk, void *buf);
 /* Drops a chunk whose bytes are lost. mu is held. */
 void blob_damaged_locked(struct blob *b, uint32_t chunk);
 
-/* All chunks are there, or will be with the next: nobody reads them before
- * they are checked, if that can be soon. mu is held. */
+/* Closes the gate if a check can follow soon (blob_gated()). For a blob whose
+ * chunks are all present, or will be with the next one. mu is held. */
 void gate_locked(struct blob *b);
 
 /* ---- commit.c ---- */
 
 void *commit_main(void *arg);
-/* Until a cycle that begins from now on has ended; its result. */
+/* Waits for the end of a cycle that begins after this call; returns its result.
+ */
 int commit_wait(struct store *s);
 
-/* At the end: forgets what could not be written. */
+/* At store_close(): releases the blobs whose changes could not be written. */
 void drop_unsaved(struct store *s);
 
 /* ---- evict.c, on the commit thread ---- */
 
-/* Drops chunks as the limits ask, and `want` bytes at least. The bytes are
- * given back after the next commit. */
+/* Drops chunks as the limits ask, and at least `want` bytes. The next commit
+ * frees their disk space. */
 void evict(struct store *s, uint64_t want);
-/* Forgets blobs that have no chunks when there are very many records. */
+/* Deletes old records of blobs without chunks if there are very many records.
+ */
 void forget_empty(struct store *s);
 
-/* ---- external.c: blobs that somebody else keeps ---- */
+/* ---- external.c: external blobs ---- */
 
-/* While b is being loaded; r is what the index said: 0 or -ENOENT. Looks into
- * the directory. Returns 0 or r. */
+/* Looks into external_dir while b is being loaded. r is the result of the
+ * index, 0 or -ENOENT. Returns 0 or r, or -ENOMEM. */
 int external_load(struct blob *b, int r);
-/* Then, with mu held. */
+/* The second half of external_load(). mu is held. */
 void external_loaded_locked(struct blob *b);
 /* Blocks. -ENODATA: b is not external, or no longer. */
 int external_read(struct blob *b, uint64_t off, void *buf, size_t len);
@@ -341,8 +348,8 @@ int external_verify(struct blob *b);
 /* As store_manifest_get(). */
 int external_manifest(struct store *s, const struct digest *d, char **ret_type,
 		      void **ret_bytes, size_t *ret_len);
-/* On the commit thread: lets go what nobody can be sending from any more;
- * with `all`, at the end, of everything. */
+/* On the commit thread: closes or drops the files whose grace has ended; with
+ * `all`, at the end, all of them. */
 void external_settle(struct store *s, bool all);
 
 /* ---- verify.c ---- */
@@ -352,7 +359,7 @@ struct sum_arg {
 	int which;
 };
 void *sum_main(void *arg);
-/* Queues b if its sum can go on. mu is held. */
+/* Queues b if its sum can continue. mu is held. */
 void sum_kick_locked(struct blob *b);
 /* After the threads have ended: waiters get -ECANCELED. */
 void sum_cancel(struct store *s);

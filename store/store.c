@@ -1,4 +1,4 @@
-/* Opening and closing a cache directory, and looking at the whole. */
+/* Opens and closes a cache directory; lists the whole store. */
 #include "store/store-private.h"
 
 #include <dirent.h>
@@ -55,7 +55,7 @@ uint32_t store_tick(const struct store *s)
 
 	(void)clock_gettime(CLOCK_MONOTONIC_COARSE, &ts);
 	ms = (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
-	/* The coarse clock may lag behind the moment of opening. */
+	/* The coarse clock may lag behind open_ms. */
 	ms = ms > s->open_ms ? ms - s->open_ms : 0;
 	return (uint32_t)(ms * TICKS_PER_S / 1000) + 1;
 }
@@ -135,7 +135,7 @@ static int take_lock(struct store *s, struct error *err)
 	(void)snprintf(text, sizeof(text), "%ld\n", (long)getpid());
 	if (ftruncate(s->lockfd, 0) == -1 ||
 	    pwrite(s->lockfd, text, strlen(text), 0) != (ssize_t)strlen(text)) {
-		/* A full disk: the lock holds without the number. */
+		/* On a full disk the lock works without the number. */
 		r = -errno;
 		if (r != -ENOSPC && r != -EDQUOT)
 			return set_error(
@@ -151,7 +151,7 @@ static int open_dir(struct store *s, struct error *err)
 	int r = mkdir_parents(s->dir);
 
 	if (r < 0)
-		return set_error(err, r, "cannot make cache directory %s: %s",
+		return set_error(err, r, "cannot create cache directory %s: %s",
 				 s->dir, strerror(-r));
 	s->dirfd = open(s->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (s->dirfd == -1) {
@@ -165,8 +165,7 @@ static int open_dir(struct store *s, struct error *err)
 	return 0;
 }
 
-/* An index that cannot be trusted is kept for whoever wants to look at it; the
- * one that was kept before goes. */
+/* Keeps a damaged index for inspection, in place of the one kept before. */
 static int set_aside(struct store *s)
 {
 	static const char *const files[] = {"data.mdb", "lock.mdb"};
@@ -208,7 +207,7 @@ static int open_index(struct store *s, struct error *err)
 				 dir, strerror(-r));
 	if (mkdirat(s->dirfd, "blobs", 0700) == -1 && errno != EEXIST) {
 		r = -errno;
-		return set_error(err, r, "cannot make %s/blobs: %s", s->dir,
+		return set_error(err, r, "cannot create %s/blobs: %s", s->dir,
 				 strerror(-r));
 	}
 	r = index_open(dir, &s->ix, err);
@@ -216,7 +215,7 @@ static int open_index(struct store *s, struct error *err)
 	return r;
 }
 
-/* ---- What is there at the start ---- */
+/* ---- Loading at the start ---- */
 
 static int count_blob(void *arg, const uint8_t *key, size_t key_len,
 		      const uint8_t *val, size_t val_len)
@@ -265,13 +264,13 @@ static int load_peer(void *arg, const uint8_t *key, size_t key_len,
 	id = (unsigned int)key[0] << 8 | key[1];
 	memcpy(name, val, val_len);
 	name[val_len] = '\0';
-	/* A record that was damaged leaves a number without a name. */
+	/* A damaged record leaves a number without a name. */
 	while (r == 0 && s->npeers + 1 < id)
 		r = add_peer(s, "");
 	return r == 0 && id > 0 && id <= MAX_PEERS ? add_peer(s, name) : r;
 }
 
-/* Removes what has no record. A name that is none of ours is left alone. */
+/* Removes files without a record. Leaves names alone that are not ours. */
 static unsigned int scan_files(struct store *s, int dirfd, enum blob_kind kind)
 {
 	DIR *d = fdopendir(dirfd);
@@ -317,7 +316,7 @@ static void remove_orphans(struct store *s)
 		}
 	}
 	if (removed)
-		log_info("files without a record were removed from the cache",
+		log_info("removed cache files without a record",
 			 LU("files", removed));
 }
 
@@ -337,7 +336,7 @@ static int load_all(struct store *s, struct error *err)
 
 /* ---- Open and close ---- */
 
-/* The other half is for connections, and for those who write meanwhile. */
+/* The other half is for connections, and for files that are being written. */
 static unsigned int max_files(void)
 {
 	struct rlimit lim;
@@ -362,7 +361,7 @@ static void init(struct store *s, const struct store_config *cfg)
 	s->event_arg = cfg->event_arg;
 	s->open_ms = now_ms();
 	s->open_s = now_unix_s();
-	s->housekeep_ms = s->open_ms; /* a smaller limit counts at once */
+	s->housekeep_ms = s->open_ms; /* applies a smaller limit at once */
 	BUG_ON(pthread_mutex_init(&s->mu, NULL) != 0);
 	cond_init(&s->changed);
 	cond_init(&s->commit_wake);
@@ -386,7 +385,7 @@ static void destroy(struct store *s)
 	free(s->touches);
 	closep(&s->dirfd);
 	closep(&s->nullfd);
-	closep(&s->lockfd); /* lets go of the lock */
+	closep(&s->lockfd); /* releases the lock */
 	(void)pthread_cond_destroy(&s->changed);
 	(void)pthread_cond_destroy(&s->commit_wake);
 	(void)pthread_cond_destroy(&s->cycle_end);
@@ -484,16 +483,17 @@ void store_close(struct store **sp)
 	if (!s)
 		return;
 	stop_threads(s, 2, true);
-	/* Only what the index could not be told of is still dirty. */
+	/* Only blobs whose records could not be written are still dirty. */
 	drop_unsaved(s);
 	trim_idle(s, 0);
 	for (size_t h = 0; h < HASH_SIZE; h++)
-		BUG_ON(s->hash[h] != NULL); /* somebody holds a reference */
+		BUG_ON(s->hash[h] !=
+		       NULL); /* fails if somebody holds a reference */
 	destroy(s);
 	*sp = NULL;
 }
 
-/* ---- Peers ---- */
+/* ---- Members ---- */
 
 uint16_t store_peer_id(struct store *s, const char *peer)
 {
@@ -523,7 +523,7 @@ int store_peer_name(struct store *s, uint16_t id, char *out, size_t out_size)
 	return r;
 }
 
-/* ---- Looking at the whole ---- */
+/* ---- The whole store ---- */
 
 struct infos {
 	struct blob_info *v;
@@ -565,7 +565,7 @@ int store_each(struct store *s,
 	struct infos l = {0};
 	int r;
 
-	/* So that all of them have a record. */
+	/* Gives every blob a record. */
 	(void)store_sync(s);
 	r = index_each(s->ix, INDEX_BLOBS, NULL, 0, add_info, &l);
 	for (size_t i = 0; r == 0 && i < l.n; i++) {

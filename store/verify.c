@@ -1,11 +1,10 @@
-/* The running SHA-256 of each blob over its contiguous prefix, and what
- * follows from it.
+/* The running SHA-256 of each blob over its contiguous prefix, and its result.
  *
- * Two threads take blobs from two queues: [0] those that somebody waits for,
- * at normal priority, [1] all others, at low priority. (One thread could not
- * do both: without privileges a thread that has lowered its priority cannot
- * raise it again.) A blob is on one queue at most, and with one thread. It is
- * queued when its sum can go on, and leaves when it cannot. */
+ * Two threads take blobs from two queues: [0] has the blobs that somebody waits
+ * for, at normal priority; [1] has all others, at low priority. (One thread
+ * could not do both: an unprivileged thread cannot raise its priority again.) A
+ * blob is on one queue at most, and with one thread. It is queued when its sum
+ * can continue, and leaves when it cannot. */
 #include "store/store-private.h"
 
 #include <errno.h>
@@ -24,7 +23,7 @@ static bool complete(const struct blob *b)
 	return LOAD(&b->npresent) == b->chunks;
 }
 
-/* There is something to find out, and the next bytes are there. */
+/* True if b still needs a check and its next chunk is present. */
 static bool can_sum(const struct blob *b)
 {
 	uint32_t next = b->sum_reset ? 0 : LOAD(&b->sum_next);
@@ -93,7 +92,7 @@ static void move_list(struct list *from, struct list *to)
 	}
 }
 
-/* For a mismatch: which chunks go. Those from peers, if there are any. */
+/* At a mismatch, tells which chunks are dropped: those from members, or all. */
 static bool is_suspect(const struct seg *g, uint32_t i, bool peers_only)
 {
 	return bit_get(g->present, i) &&
@@ -154,7 +153,7 @@ static void set_verified(struct store *s, struct blob *b)
 	ADD(&s->verified_blobs, 1);
 }
 
-/* All chunks are in the sum. 0, -EBADMSG, or -EAGAIN: a chunk was dropped
+/* Compares the complete sum. 0, -EBADMSG, or -EAGAIN: a chunk was dropped
  * meanwhile. */
 static int conclude(struct store *s, struct blob *b)
 {
@@ -200,8 +199,8 @@ static int begin(struct store *s, struct blob *b)
 	return b->sum ? 0 : -ENOMEM;
 }
 
-/* Sums some chunks. 0 or -EBADMSG: the sum has come to an end. -EAGAIN: go on
- * when can_sum(). -ENODATA: the next chunk is absent. */
+/* Sums some chunks. 0 or -EBADMSG: the sum is complete. -EAGAIN: continue when
+ * can_sum(). -ENODATA: the next chunk is absent. */
 static int slice(struct store *s, struct blob *b, int which, uint8_t *buf)
 {
 	int r = begin(s, b);
@@ -225,8 +224,8 @@ static int slice(struct store *s, struct blob *b, int which, uint8_t *buf)
 	return r < 0 ? r : -EAGAIN;
 }
 
-/* Whether the waiters get an answer, and which; mu is held. Only a complete
- * blob is waited for, so a chunk that is gone ends the wait. */
+/* True if the waiters get an answer, which is *r then; mu is held. They wait
+ * only for a complete blob, so an absent chunk ends the wait. */
 static bool answer(const struct blob *b, int *r)
 {
 	if (*r == 0 || *r == -EBADMSG)
@@ -338,7 +337,7 @@ void sum_cancel(struct store *s)
 
 /* ---- Waiting ---- */
 
-/* True: the answer is in *ret. */
+/* True: *ret has the answer. */
 static bool known(const struct blob *b, bool force, int *ret)
 {
 	uint32_t state = LOAD(&b->state);
@@ -373,7 +372,7 @@ static void wait_verified(struct store *s, struct blob *b, bool force,
 			b->sum_forced = true;
 			b->sum_reset = true;
 		}
-		if (b->sum_queued) { /* perhaps to the other queue */
+		if (b->sum_queued) { /* perhaps on the other queue */
 			list_del(&b->sum_node);
 			enqueue(s, b);
 		} else {
@@ -414,7 +413,7 @@ static void verify_done(void *arg, int r)
 	store_unlock(w->s);
 }
 
-/* So that each chunk is tested against its own checksum while it is summed. */
+/* Has each chunk compared with its own checksum while it is summed. */
 static void forget_checked(struct store *s, struct blob *b)
 {
 	for (uint32_t k = 0; k < b->nsegs; k++) {
@@ -444,7 +443,7 @@ int store_verify(struct store *s, struct blob *b)
 		(void)pthread_cond_wait(&w.cond, &s->mu);
 	store_unlock(s);
 	(void)pthread_cond_destroy(&w.cond);
-	/* Bytes that the sum did not come to. */
+	/* Checks the chunks that the sum did not reach. */
 	for (uint32_t c = 0; c < b->chunks && w.r != -ECANCELED; c++) {
 		if (!chunk_present(b, c))
 			continue;

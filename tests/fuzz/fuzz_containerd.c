@@ -4,9 +4,9 @@
 #include <errno.h>
 #include <stdint.h>
 
-#include "registry/containerd-msg.h"
-#include "registry/containerd-private.h"
-#include "registry/grpc.h"
+#include "containerd/containerd-msg.h"
+#include "containerd/containerd-private.h"
+#include "containerd/grpc.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

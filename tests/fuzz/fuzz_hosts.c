@@ -6,8 +6,8 @@
 #include <string.h>
 
 #include "base/cleanup.h"
-#include "registry/hosts-private.h"
-#include "registry/toml.h"
+#include "containerd/hosts-private.h"
+#include "containerd/toml.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -49,8 +49,8 @@ start_two()
 	curl -sf -o /dev/null "$(v2 team/files/manifests/v1)"
 	run "$PYTHON" "$HTTPDIR/swagger.py" "$ROOT/docs/swagger.yml" \
 		--http "$HTTP" --socket "$CACHE/peerd.sock" --peers "$MEMBERS" \
-		--source "$ROOT/api.c" --source "$ROOT/registry/mirror.c" \
-		--source "$ROOT/p2p/serve.c" \
+		--source "$ROOT/daemon/api.c" --source "$ROOT/registry/mirror.c" \
+		--source "$ROOT/p2p/upload.c" \
 		--set name=team/files --set reference=v1 --set "ns=$REG" \
 		--set "digest=$BLOB" --set "key=$BLOB" \
 		--set "Peerd-Blob=$BLOB;size=200000" \

@@ -19,7 +19,7 @@ double sim_random(struct sim *s)
 	return (double)(place_hash(&s->rnd, sizeof(s->rnd)) >> 11) * 0x1p-53;
 }
 
-/* ---- Events: a heap of four branches ---- */
+/* ---- Events: a heap with four branches ---- */
 
 static inline bool earlier(const struct event *a, const struct event *b)
 {

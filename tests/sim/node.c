@@ -1,5 +1,5 @@
-/* What a node does: what p2p/ and store/fetch.c do in the daemon, as far as it
- * decides who sends what to whom. */
+/* The behaviour of a node: the parts of p2p/ and of fetch/fetch.c that decide
+ * which node sends what to which node. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,12 +7,11 @@
 #include "base/util.h"
 #include "tests/sim/sim-private.h"
 
-/* A member that was slow is left alone for so long, twice as long the next
- * time. */
+/* How long a slow member is not asked; doubled with each verdict. */
 #define BENCH_S	    3.0
 #define BENCH_MAX_S 60.0
 
-/* ---- What is known of others ---- */
+/* ---- Knowledge of other nodes ---- */
 
 static struct known *known_at(const struct sim *s, const struct node *n,
 			      uint32_t i)
@@ -81,7 +80,7 @@ static uint32_t known_index(const struct sim *s, struct node *n, uint32_t peer)
 			  (sizeof(struct known) + s->words * 8));
 }
 
-/* x hears p's have-map of the unit's blob. */
+/* x receives p's have-map of the unit's blob. */
 static void learn(struct sim *s, uint32_t x, uint32_t p, uint32_t unit)
 {
 	struct node *n = &s->nodes[x];
@@ -171,7 +170,7 @@ static void kid_gone(struct sim *s, uint32_t x, uint32_t unit, uint32_t kid)
 		}
 }
 
-/* The request is over: brought what it should, or was given up. */
+/* The request has ended: all bytes were brought, or it was given up. */
 static void flight_leave(struct sim *s, uint32_t x, struct flight *fl,
 			 bool brought)
 {
@@ -212,8 +211,8 @@ static void flight_ask(struct sim *s, uint32_t x, struct flight *fl, uint32_t p)
 	f->first = f->sent = fl->got;
 	f->flight = fl;
 	f->demand = fl->demand;
-	/* What was sent on once in vain is not sent on again: those that wait
-	 * for each other in a circle would not get it. */
+	/* After one redirect in vain the requester insists: members that wait
+	 * for each other in a circle would not get the unit. */
 	f->must = fl->ntried > 0;
 	f->asked_at = s->now;
 	fl->flow = f;
@@ -241,7 +240,7 @@ static void candidate(const struct sim *s, uint32_t x, const struct flight *fl,
 	};
 }
 
-/* Asks whoever is best for a flight that nobody was asked for. */
+/* Asks the best member for a flight without an open request. */
 static void flight_start(struct sim *s, uint32_t x, struct flight *fl)
 {
 	struct node *n = &s->nodes[x];
@@ -254,7 +253,7 @@ static void flight_start(struct sim *s, uint32_t x, struct flight *fl)
 				.background = !fl->demand};
 	uint32_t member;
 
-	/* Who asks us for it deems those before us unfit. */
+	/* The requester judged the members before this one unfit. */
 	if (fl->for_peers)
 		candidate(s, x, fl, x, &first[ask.norder++]);
 	else
@@ -292,7 +291,7 @@ static void flight_start(struct sim *s, uint32_t x, struct flight *fl)
 	}
 }
 
-/* Looks anew at what nobody was asked for; the first in the plan first. */
+/* Retries flights without an open request, the first in reading order first. */
 static void node_retry(struct sim *s, uint32_t x)
 {
 	struct node *n = &s->nodes[x];
@@ -309,7 +308,8 @@ static void node_retry(struct sim *s, uint32_t x)
 	}
 }
 
-/* The homes have told of some that have something, and those what it is. */
+/* The homes have named some nodes that have something, and those send their
+ * have-maps. */
 void node_looked(struct sim *s, uint32_t x)
 {
 	uint32_t found = 0;
@@ -342,7 +342,7 @@ static void demand(struct sim *s, uint32_t x, struct flight *fl)
 		flight_start(s, x, fl);
 }
 
-/* Wants what is in the window; the reader waits for the first of it. */
+/* Starts flights for the window. The reader waits for the first unit of it. */
 static void node_read(struct sim *s, uint32_t x)
 {
 	struct node *n = &s->nodes[x];
@@ -383,7 +383,7 @@ void node_start(struct sim *s, uint32_t x)
 	node_read(s, x);
 }
 
-/* ---- Requests of others ---- */
+/* ---- Requests of other nodes ---- */
 
 static void serve(struct sim *s, struct flow *f)
 {
@@ -406,7 +406,8 @@ static void serve(struct sim *s, struct flow *f)
 	flow_kick(s, f);
 }
 
-/* How long a transfer to it takes of late, as far as can be seen. */
+/* Returns how long a transfer to the node takes at present, as far as is
+ * known. */
 static uint32_t pace_ms(const struct sim *s, const struct known *k)
 {
 	double open = k->open_to ? s->now - k->given_at : 0;
@@ -414,7 +415,8 @@ static uint32_t pace_ms(const struct sim *s, const struct known *k)
 	return (uint32_t)(1000 * fmax(k->took, open));
 }
 
-/* True: sent on to one that has it from us, or will. */
+/* True: redirected to a node that has the unit from this node, or is getting
+ * it. */
 static bool redirect(struct sim *s, struct flow *f)
 {
 	struct node *n = &s->nodes[f->src];
@@ -484,7 +486,7 @@ void node_request(struct sim *s, struct flow *f)
 		if (!fl)
 			fl = flight_new(s, x, f->unit);
 		if (fl->flow && fl->flow->src == f->dst) {
-			/* Each waits for the other. */
+			/* Each of the two waits for the other. */
 			flight_leave(s, x, fl, false);
 			set_tried(fl, f->dst);
 		}
@@ -514,7 +516,7 @@ void node_redirected(struct sim *s, struct flow *f, uint32_t to)
 	sim_at(s, s->now + latency(s, f->dst, to), EV_REQUEST, f, 0);
 }
 
-/* ---- What comes, and what does not ---- */
+/* ---- Arrivals and failures ---- */
 
 static void wake(struct sim *s, struct flight *fl)
 {
@@ -570,7 +572,7 @@ void node_got(struct sim *s, struct flow *f)
 		node_read(s, x);
 }
 
-/* Its request is taken over by somebody else, at the watermark. */
+/* Hands the request to another node, from the watermark on. */
 static void give_up(struct sim *s, uint32_t x, struct flight *fl)
 {
 	set_tried(fl, fl->flow->src);
@@ -601,7 +603,7 @@ static uint64_t normal_ms(const struct sim *s, const struct node *n)
 	return place_normal_ms(v, ended, open);
 }
 
-/* Takes over from those that are slow. */
+/* Gives up requests at slow members. */
 void node_tick(struct sim *s, uint32_t x)
 {
 	struct node *n = &s->nodes[x];
@@ -646,7 +648,7 @@ void node_notice(struct sim *s, uint32_t x)
 	node_retry(s, x);
 }
 
-/* ---- Birth and death ---- */
+/* ---- Start and end ---- */
 
 void node_init(struct sim *s, uint32_t x)
 {

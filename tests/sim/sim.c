@@ -1,4 +1,5 @@
-/* One run: who there is, what they see, what comes of it. */
+/* One run: makes the nodes and their views, handles the events, computes the
+ * results. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -44,7 +45,7 @@ bool sim_possible(const struct sim_config *c)
 
 /* ---- Members ---- */
 
-/* The deal among those that live now. */
+/* Adds a view of the nodes that live now, with its deal. */
 static void view_add(struct sim *s)
 {
 	struct view *v;
@@ -99,24 +100,24 @@ static double owned(const struct sim *s)
 	return max / mean;
 }
 
-/* Whoever reads a blob keeps the deal that it began with; those that join see
- * the members of now. */
+/* A node that reads a blob keeps its view; nodes that join see the members of
+ * now. */
 static void join(struct sim *s)
 {
 	for (uint32_t x = 0; x < s->total; x++) {
 		struct node *n = &s->nodes[x];
 
-		/* Marked by their start. */
+		/* A node that joins later has a negative start. */
 		if (n->alive || n->start >= 0)
 			continue;
 		n->alive = true;
-		n->view = s->nviews; /* the one that is made below */
+		n->view = s->nviews; /* the view that is added below */
 		sim_at(s, s->now, EV_START, NULL, x);
 	}
 	view_add(s);
 }
 
-/* Ids are hashes, so that the first are any. */
+/* Ids are hashes, so the first nodes are a random choice. */
 static void kill_some(struct sim *s)
 {
 	for (uint32_t i = 0, x = 0; i < s->cfg.kill && x < s->total; x++)
@@ -204,7 +205,7 @@ static void make(struct sim *s)
 	s->fanout = cfg->fanout ? cfg->fanout
 				: place_fanout(cfg->chunks, cfg->nodes);
 	s->runs = cfg->runs ? cfg->runs : place_upstream_runs(cfg->nodes);
-	/* All blobs side by side. */
+	/* All blobs are read side by side. */
 	s->plan = sim_alloc(s->units, 4);
 	for (uint32_t i = 0; i < s->units; i++)
 		s->plan[i] =

@@ -6,7 +6,7 @@
  *   swarm --csv             the same as comma-separated values
  *   swarm --curve [--max N] 1 to 10,000 nodes, uniform and skewed, for plot
  *
- * Exit status 1 when a node that lives did not get everything. */
+ * Exit status 1 if a living node did not get everything. */
 #include <errno.h>
 #include <inttypes.h>
 #include <stddef.h>
@@ -17,7 +17,7 @@
 #include "base/util.h"
 #include "tests/sim/sim.h"
 
-/* What is shown of a scenario is the mean over so many seeds. */
+/* Seeds whose mean is the result of a scenario. */
 #define SEEDS 8
 
 enum type { U32, U64, REAL, BOOL };
@@ -38,7 +38,7 @@ static const struct option {
 	O(stripe, U32, "chunks; 0 = as in the daemon"),
 	O(window, U32, "chunks that a node reads ahead"),
 	O(max_active, U32, "background requests per member"),
-	O(redirect, BOOL, "busy members send others on"),
+	O(redirect, BOOL, "busy members answer with a redirect"),
 	O(fanout, U32, "0 = as in the daemon"),
 	O(runs, U32, "upstream at once; 0 = as in the daemon"),
 	O(quantum, U32, "bytes"),
@@ -52,17 +52,17 @@ static const struct option {
 	O(slow_rate, REAL, "of a slow node, in links"),
 	O(kill, U32, "nodes that die"),
 	O(kill_at, REAL, "when, in bounds"),
-	O(silent, BOOL, "they die without a word"),
+	O(silent, BOOL, "they die without a reset (power loss)"),
 	O(join, U32, "nodes that join"),
 	O(join_at, REAL, "when, in bounds"),
-	O(notice_s, REAL, "until all know who is dead"),
-	O(seed, U64, "of all that is random"),
+	O(notice_s, REAL, "until all members know of a death"),
+	O(seed, U64, "of the random numbers"),
 #undef O
 };
 
 struct scenario {
 	const char *name;
-	struct sim_config cfg; /* what differs; 0 = the default */
+	struct sim_config cfg; /* differences; 0 = the default */
 };
 
 static const struct scenario scenarios[] = {
@@ -98,7 +98,7 @@ static const struct scenario scenarios[] = {
 	{"10000, skewed", {.nodes = 10000, .skew = true}},
 };
 
-/* Coarser pieces where there are many. */
+/* Many nodes get larger quanta, which make fewer events. */
 static uint32_t quantum_of(uint32_t nodes)
 {
 	return nodes >= 3000 ? 256 << 10 : nodes >= 500 ? 128 << 10 : 64 << 10;
@@ -109,8 +109,7 @@ static uint32_t seeds_of(uint32_t nodes)
 	return nodes >= 1000 ? 1 : nodes >= 100 ? 3 : SEEDS;
 }
 
-/* The mean over some seeds; of the time of the last node, of the copies and of
- * the load also the worst. */
+/* Means over the seeds, and the worst times and copies. */
 struct outcome {
 	struct sim_result mean;
 	double worst_last, worst_copies;
@@ -205,7 +204,7 @@ static uint32_t all(bool csv, bool quick)
 	return unfinished;
 }
 
-/* Nodes, then last, mean, copies and load: uniform, then skewed. */
+/* Prints nodes, then last, mean, copies and load: uniform, then skewed. */
 static uint32_t curve(uint32_t max)
 {
 	static const uint32_t counts[] = {1,   2,   4,	 8,    16,   32,   64,
@@ -269,7 +268,7 @@ static int number(const char *text, double max, double *ret)
 		return -EINVAL;
 	errno = 0;
 	*ret = strtod(text, &end);
-	/* Written so that NaN fails. */
+	/* Written so that a NaN fails. */
 	if (errno || end == text || *end || !(*ret >= 0 && *ret <= max))
 		return -EINVAL;
 	return 0;

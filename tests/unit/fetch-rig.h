@@ -7,7 +7,7 @@
 #include <sys/mount.h>
 
 #include "base/loop.h"
-#include "store/fetch.h"
+#include "fetch/fetch.h"
 #include "tests/unit/store-helpers.h"
 
 #define MAX_SOURCES 2

@@ -1,4 +1,4 @@
-/* What the tests of p2p/members.h and p2p/lookup.h share: a name server, nodes
+/* What the tests of p2p/members.h and p2p/resolve.h share: a name server, nodes
  * on many loopback addresses that answer as the test likes, and members. */
 #ifndef TESTS_MEMBERS_RIG_H
 #define TESTS_MEMBERS_RIG_H
@@ -15,8 +15,8 @@
 #include "base/log.h"
 #include "base/metrics.h"
 #include "http/tls.h"
-#include "p2p/lookup.h"
 #include "p2p/members.h"
+#include "p2p/resolve.h"
 #include "tests/unit/tap.h"
 
 #define GREET_MS 60

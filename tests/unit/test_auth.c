@@ -258,7 +258,7 @@ static void test_target_lifetimes(void)
 }
 
 struct entry {
-	struct table_node node;
+	struct name_node node;
 	int value;
 };
 
@@ -270,30 +270,30 @@ static void test_table(void)
 	struct hash_table t;
 	char key[32];
 
-	EQ(table_init(&t), 0);
+	EQ(name_table_init(&t), 0);
 	for (int i = 0; i < N; i++) {
 		(void)snprintf(key, sizeof(key), "key %d", i);
-		OK(!table_find(&t, key));
-		EQ(table_add(&t, &e[i].node, key), 0);
+		OK(!name_table_find(&t, key));
+		EQ(name_table_add(&t, &e[i].node, key), 0);
 		e[i].value = i;
 	}
 	EQ(t.n, N);
 	OK(t.nbuckets >= N / 2);
 	for (int i = 0; i < N; i++) {
 		(void)snprintf(key, sizeof(key), "key %d", i);
-		OK(table_find(&t, key) == &e[i].node);
+		OK(name_table_find(&t, key) == &e[i].node);
 	}
-	OK(table_find(&t, "key 0") == &e[0].node);
-	OK(table_first(&t, struct entry, node) == &e[1]);
+	OK(name_table_find(&t, "key 0") == &e[0].node);
+	OK(name_table_first(&t, struct entry, node) == &e[1]);
 	for (int i = 0; i < N; i += 2)
-		table_del(&t, &e[i].node);
+		name_table_del(&t, &e[i].node);
 	EQ(t.n, N / 2);
-	OK(!table_find(&t, "key 0"));
-	OK(table_find(&t, "key 1") == &e[1].node);
-	table_for_each_safe(it, &t)
-		table_del(&t, list_entry(it, struct table_node, hash.order));
+	OK(!name_table_find(&t, "key 0"));
+	OK(name_table_find(&t, "key 1") == &e[1].node);
+	name_table_for_each_safe(it, &t) name_table_del(
+		&t, list_entry(it, struct name_node, hash.order));
 	EQ(t.n, 0);
-	table_release(&t);
+	name_table_release(&t);
 }
 
 int main(void)

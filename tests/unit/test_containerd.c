@@ -7,10 +7,10 @@
 #include <sys/wait.h>
 
 #include "base/loop.h"
+#include "containerd/containerd.h"
+#include "fetch/fetch.h"
 #include "http/client.h"
-#include "registry/containerd.h"
 #include "registry/registry.h"
-#include "store/fetch.h"
 #include "tests/unit/store-helpers.h"
 
 extern char **environ;

@@ -2,10 +2,10 @@
 #include <errno.h>
 
 #include "base/cleanup.h"
-#include "registry/containerd-msg.h"
-#include "registry/containerd-private.h"
-#include "registry/digest-set.h"
-#include "registry/grpc.h"
+#include "containerd/containerd-msg.h"
+#include "containerd/containerd-private.h"
+#include "containerd/digest-set.h"
+#include "containerd/grpc.h"
 #include "tests/unit/tap.h"
 
 /* ---- Frames ---- */

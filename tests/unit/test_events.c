@@ -1,7 +1,7 @@
 /* Events against an API server of the test's own on the same loop, which
  * answers as scripted. tests/deploy/51-events.bats has TLS and a real client's
  * look at the objects. */
-#include "events.h"
+#include "daemon/events.h"
 
 #include <errno.h>
 #include <signal.h>

@@ -1,4 +1,4 @@
-/* Long requests for readers that go on and on: see store/stream.c. */
+/* Long requests for readers that go on and on: see fetch/stream.c. */
 #include "tests/unit/fetch-rig.h"
 
 /* Takes what the engine wants of it now. One that is cancelled is gone in the

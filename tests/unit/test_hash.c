@@ -1,4 +1,4 @@
-/* The table under p2p/holders-keys.h and registry/table.h. */
+/* The table under p2p/holders-keys.h and base/name-table.h. */
 #include <stdlib.h>
 
 /* Memory is short when a test says so. */

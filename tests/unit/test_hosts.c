@@ -8,9 +8,9 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
-#include "registry/hosts-private.h"
-#include "registry/hosts.h"
-#include "registry/toml.h"
+#include "containerd/hosts-private.h"
+#include "containerd/hosts.h"
+#include "containerd/toml.h"
 #include "tests/unit/tap.h"
 
 #define MIRROR "http://127.0.0.1:5000"

@@ -18,6 +18,8 @@ static void test_refusals(void)
 		{413, "POST /echo HTTP/1.1\r\nHost: x\r\n"
 		      "Content-Length: 1001\r\n\r\nabc"},
 		{413, "POST /echo HTTP/1.1\r\nHost: x\r\n"
+		      "Content-Length: 18446744073709551615\r\n\r\nabc"},
+		{413, "POST /echo HTTP/1.1\r\nHost: x\r\n"
 		      "Transfer-Encoding: chunked\r\n\r\n3e8\r\n%01000d\r\n"
 		      "1\r\nx\r\n0\r\n\r\n"},
 		{414, "GET /%0600d HTTP/1.1\r\nHost: x\r\n\r\n"},

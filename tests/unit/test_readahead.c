@@ -1,4 +1,4 @@
-#include "store/readahead.h"
+#include "fetch/readahead.h"
 
 #include "store/store.h"
 #include "tests/unit/tap.h"

@@ -1,0 +1,766 @@
+/* The blobs in memory: a hash table of those with references, and a few idle
+ * ones. The index knows the rest. */
+#include "store/store-private.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+
+#define CLOSE_AT_ONCE 8
+#define CLOSE_TRIES   64
+
+static struct blob **bucket(struct store *s, const struct blob_key *key)
+{
+	uint64_t h = digest_prefix(&key->id) ^ (uint64_t)key->kind;
+
+	return &s->hash[h % HASH_SIZE];
+}
+
+struct blob *blob_find_locked(struct store *s, const struct blob_key *key)
+{
+	struct blob *b = *bucket(s, key);
+
+	while (b && (b->key.kind != key->kind ||
+		     !digest_equal(&b->key.id, &key->id)))
+		b = b->next;
+	return b;
+}
+
+static void hash_add(struct store *s, struct blob *b)
+{
+	struct blob **p = bucket(s, &b->key);
+
+	b->next = *p;
+	*p = b;
+	b->hashed = true;
+}
+
+static void hash_del(struct store *s, struct blob *b)
+{
+	struct blob **p = bucket(s, &b->key);
+
+	while (*p != b)
+		p = &(*p)->next;
+	*p = b->next;
+	b->hashed = false;
+}
+
+static struct blob *blob_new(struct store *s, const struct blob_key *key)
+{
+	struct blob *b = calloc(1, sizeof(*b));
+
+	if (!b)
+		return NULL;
+	b->store = s;
+	b->key = *key;
+	b->refs = 1;
+	b->fd = b->ext_fd = -1;
+	list_init(&b->settling);
+	list_init(&b->idle);
+	list_init(&b->dirty);
+	list_init(&b->file);
+	list_init(&b->cycle);
+	list_init(&b->sum_node);
+	list_init(&b->waiters);
+	return b;
+}
+
+static void blob_free(struct blob *b)
+{
+	BUG_ON(!list_empty(&b->waiters));
+	for (uint32_t i = 0; i < b->nsegs; i++)
+		free(b->segs[i]);
+	if (b->segs != &b->one)
+		free(b->segs);
+	closep(&b->fd);
+	closep(&b->ext_fd);
+	sha256_free(&b->sum);
+	string_list_release(&b->origins);
+	free(b);
+}
+
+/* Takes b's file off store.files; blob_free() closes it. mu is held. */
+static void file_gone_locked(struct blob *b)
+{
+	if (b->fd < 0)
+		return;
+	list_del(&b->file);
+	b->store->nfiles--;
+}
+
+static void free_all(struct list *dead)
+{
+	while (!list_empty(dead)) {
+		struct blob *b = list_first(dead, struct blob, idle);
+
+		list_del(&b->idle);
+		blob_free(b);
+	}
+}
+
+/* Notes b's last use for a later commit. mu is held. */
+static void note_touch(struct store *s, struct blob *b)
+{
+	uint64_t last = blob_last_use_s(b);
+	struct touch *t;
+
+	if (!b->indexed || last <= b->rec_last_use_s ||
+	    s->ntouches == MAX_TOUCHES)
+		return;
+	if (!s->touches)
+		s->touches = malloc(MAX_TOUCHES * sizeof(*t));
+	if (!s->touches)
+		return;
+	t = &s->touches[s->ntouches++];
+	bkey_of(&b->key, t->bkey);
+	t->last_use_s = last;
+	if (s->ntouches == MAX_TOUCHES / 2) {
+		s->housekeep_ms = 0;
+		(void)pthread_cond_signal(&s->commit_wake);
+	}
+}
+
+static void trim_idle_locked(struct store *s, unsigned int keep,
+			     struct list *dead)
+{
+	while (s->nidle > keep) {
+		struct blob *b = list_first(&s->idle, struct blob, idle);
+
+		list_del(&b->idle);
+		s->nidle--;
+		hash_del(s, b);
+		file_gone_locked(b);
+		note_touch(s, b);
+		list_add_tail(dead, &b->idle);
+	}
+}
+
+void trim_idle(struct store *s, unsigned int keep)
+{
+	struct list dead;
+
+	list_init(&dead);
+	store_lock(s);
+	trim_idle_locked(s, keep, &dead);
+	store_unlock(s);
+	free_all(&dead);
+}
+
+static void ref_found(struct store *s, struct blob *b)
+{
+	if (__atomic_fetch_add(&b->refs, 1, __ATOMIC_RELAXED) == 0) {
+		list_del(&b->idle);
+		s->nidle--;
+	}
+}
+
+struct blob *blob_ref(struct blob *b)
+{
+	ADD(&b->refs, 1);
+	return b;
+}
+
+void blob_unref(struct blob **bp)
+{
+	struct blob *b = *bp;
+	struct store *s;
+	struct list dead;
+	uint32_t n;
+
+	*bp = NULL;
+	if (!b)
+		return;
+	n = LOAD(&b->refs);
+	while (n > 1)
+		if (__atomic_compare_exchange_n(&b->refs, &n, n - 1, true,
+						__ATOMIC_RELEASE,
+						__ATOMIC_RELAXED))
+			return;
+	s = b->store;
+	list_init(&dead);
+	store_lock(s);
+	if (__atomic_sub_fetch(&b->refs, 1, __ATOMIC_ACQ_REL) == 0) {
+		if (b->hashed) {
+			list_add_tail(&s->idle, &b->idle);
+			s->nidle++;
+			/* Any use left is one that its borrower did not end. */
+			STORE(&b->fd_uses, 0);
+			trim_idle_locked(s, MAX_IDLE_BLOBS, &dead);
+		} else {
+			file_gone_locked(b);
+			list_add_tail(&dead, &b->idle);
+		}
+	}
+	store_unlock(s);
+	free_all(&dead);
+}
+
+/* ---- From the index into memory ---- */
+
+int blob_set_size(struct blob *b, uint64_t size)
+{
+	b->size = size;
+	b->chunks = (uint32_t)div_up_u64(size, CHUNK_SIZE);
+	b->nsegs = (uint32_t)div_up_u64(b->chunks, INDEX_SEG);
+	b->segs = &b->one;
+	if (b->nsegs > 1) {
+		b->segs = calloc(b->nsegs, sizeof(struct seg *));
+		if (!b->segs) {
+			b->segs = &b->one;
+			b->nsegs = 0;
+			return -ENOMEM;
+		}
+	}
+	return 0;
+}
+
+struct seg *seg_make_locked(struct blob *b, uint32_t i)
+{
+	uint32_t n = (uint32_t)min_u64(b->chunks - i * INDEX_SEG, INDEX_SEG);
+	struct seg *g = b->segs[i];
+
+	if (g)
+		return g;
+	g = calloc(1,
+		   sizeof(*g) + n * (2 * sizeof(uint32_t) + sizeof(uint16_t)));
+	if (!g)
+		return NULL;
+	g->n = n;
+	g->crc = g->used + n;
+	g->from = (uint16_t *)(g->crc + n);
+	STORE_REL(&b->segs[i], g);
+	return g;
+}
+
+static int load_seg(void *arg, const uint8_t *key, size_t key_len,
+		    const uint8_t *val, size_t val_len)
+{
+	struct blob *b = arg;
+	struct seg *g;
+	uint32_t i;
+
+	if (key_len != INDEX_BKEY + 4)
+		return 0;
+	key += INDEX_BKEY;
+	i = (uint32_t)key[0] << 24 | (uint32_t)key[1] << 16 |
+	    (uint32_t)key[2] << 8 | key[3];
+	if (i >= b->nsegs)
+		return 0;
+	g = seg_make_locked(b, i);
+	if (!g)
+		return -ENOMEM;
+	if (val_len != INDEX_SEG_BYTES(g->n))
+		return 0;
+	for (uint32_t c = 0; c < g->n; c++) {
+		if (!(val[c / 8] >> (c % 8) & 1))
+			continue;
+		g->crc[c] = (uint32_t)get_le(val + 32 + (size_t)4 * c, 4);
+		g->from[c] = (uint16_t)get_le(
+			val + 32 + (size_t)4 * g->n + (size_t)2 * c, 2);
+		bit_set(g->present, c);
+		bit_set(g->durable, c);
+		b->npresent++;
+		b->ev_held = true;
+		b->cached_bytes += blob_chunk_len(b, i * INDEX_SEG + c);
+	}
+	return 0;
+}
+
+static int load_origins(struct store *s, struct blob *b,
+			const uint8_t bkey[INDEX_BKEY])
+{
+	CLEANUP(buf_release)
+	struct buf v = BUF_INIT(MAX_ORIGINS * (MAX_ORIGIN_BYTES + 1));
+	int r = index_get(s->ix, INDEX_ORIGINS, bkey, INDEX_BKEY, &v);
+
+	if (r < 0)
+		return r == -ENOENT || r == -EMSGSIZE ? 0 : r;
+	for (size_t at = 0; at < v.len && b->origins.n < MAX_ORIGINS;) {
+		r = string_list_add(&b->origins, v.data + at);
+		if (r < 0)
+			return r;
+		at += strlen(v.data + at) + 1;
+	}
+	return 0;
+}
+
+/* Reads b from the index. No other thread uses b yet: it is `loading`. */
+static int load(struct store *s, struct blob *b)
+{
+	uint8_t bkey[INDEX_BKEY];
+	struct index_blob rec;
+	int r;
+
+	bkey_of(&b->key, bkey);
+	r = index_get_blob(s->ix, bkey, &rec);
+	if (r == 0 && (rec.size > BLOB_MAX_SIZE || rec.state > BLOB_BAD))
+		r = -ENOENT;
+	if (r < 0)
+		return r;
+	r = blob_set_size(b, rec.size);
+	if (r < 0)
+		return r;
+	b->state = rec.state;
+	b->rec_last_use_s = b->loaded_last_use_s = rec.last_use_s;
+	b->indexed = true;
+	r = index_each(s->ix, INDEX_CHUNKS, bkey, sizeof(bkey), load_seg, b);
+	if (r == 0)
+		r = load_origins(s, b, bkey);
+	if (r < 0)
+		return r;
+	b->durable_bytes = b->cached_bytes;
+	/* They differ when a segment's record was damaged. */
+	b->rec_changed = b->cached_bytes != rec.cached_bytes;
+	ADD(&s->cached_bytes, b->cached_bytes - rec.cached_bytes);
+	return 0;
+}
+
+/* Sets up a blob that the index does not know. mu is held. */
+static void init_new_locked(struct store *s, struct blob *b)
+{
+	struct digest none;
+
+	b->state = BLOB_PROVISIONAL;
+	if (b->size == 0 && b->key.kind == BLOB_SHA256) {
+		digest_of("", 0, &none);
+		b->state = digest_equal(&none, &b->key.id) ? BLOB_VERIFIED
+							   : BLOB_BAD;
+	}
+	b->used = store_tick(s);
+	b->rec_changed = true;
+	b->load_error = 0;
+	blob_dirty_locked(b);
+}
+
+/* Finds the blob in memory, or puts it there from the index. *ret_absent (only
+ * with keep): the index has no record; *ret is then still loading, and the
+ * caller must fill it and clear `loading`. Takes a reference. */
+static int get_or_load(struct store *s, const struct blob_key *key, bool keep,
+		       struct blob **ret, bool *ret_absent)
+{
+	struct blob *b, *fresh = blob_new(s, key);
+	bool known;
+	int r;
+
+	*ret_absent = false;
+	if (!fresh)
+		return -ENOMEM;
+	store_lock(s);
+	while ((b = blob_find_locked(s, key)) && b->loading)
+		(void)pthread_cond_wait(&s->changed, &s->mu);
+	if (b) {
+		ref_found(s, b);
+		store_unlock(s);
+		blob_free(fresh);
+		*ret = b;
+		return 0;
+	}
+	b = fresh;
+	b->loading = true;
+	hash_add(s, b);
+	store_unlock(s);
+
+	r = load(s, b);
+	known = r == 0;
+	r = external_load(b, r);
+	if (r == -ENOENT && keep) {
+		*ret = b;
+		*ret_absent = true;
+		return 0;
+	}
+	store_lock(s);
+	b->loading = false;
+	if (r < 0) {
+		hash_del(s, b);
+	} else if (!known) {
+		s->nblobs++;
+		init_new_locked(s, b);
+	} else {
+		external_loaded_locked(b);
+		if (LOAD(&b->npresent) == b->chunks)
+			gate_locked(b);
+		if (b->rec_changed)
+			blob_dirty_locked(b);
+	}
+	(void)pthread_cond_broadcast(&s->changed);
+	store_unlock(s);
+	if (r < 0)
+		blob_unref(&b);
+	*ret = b;
+	return r;
+}
+
+struct blob *blob_find_loaded(struct store *s, const struct blob_key *key)
+{
+	struct blob *b;
+
+	store_lock(s);
+	while ((b = blob_find_locked(s, key)) && b->loading)
+		(void)pthread_cond_wait(&s->changed, &s->mu);
+	if (b)
+		ref_found(s, b);
+	store_unlock(s);
+	return b;
+}
+
+int blob_get_quiet(struct store *s, const struct blob_key *key,
+		   struct blob **ret)
+{
+	bool absent;
+
+	return get_or_load(s, key, false, ret, &absent);
+}
+
+int store_peek(struct store *s, const struct blob_key *key, struct blob **ret)
+{
+	struct blob *b;
+
+	store_lock(s);
+	b = blob_find_locked(s, key);
+	if (b && b->loading)
+		b = NULL;
+	if (b)
+		ref_found(s, b);
+	store_unlock(s);
+	*ret = b;
+	return b ? 0 : -EAGAIN;
+}
+
+int store_get(struct store *s, const struct blob_key *key, struct blob **ret)
+{
+	struct blob *b;
+	int r = blob_get_quiet(s, key, &b);
+
+	if (r < 0)
+		return r;
+	store_lock(s);
+	if (LOAD(&b->npresent) == b->chunks)
+		sum_kick_locked(b);
+	store_unlock(s);
+	*ret = b;
+	return 0;
+}
+
+static bool any_claimed(const struct blob *b)
+{
+	for (uint32_t i = 0; i < b->nsegs; i++)
+		for (int w = 0; b->segs[i] && w < SEG_WORDS; w++)
+			if (b->segs[i]->claimed[w])
+				return true;
+	return false;
+}
+
+/* Replaces old by a blob of another size. Other holders of old get -ESTALE from
+ * it. Takes over the caller's reference to old. */
+static int replace(struct store *s, struct blob *old, uint64_t size,
+		   struct blob **ret)
+{
+	struct blob *b = blob_new(s, &old->key);
+	int r = b ? blob_set_size(b, size) : -ENOMEM;
+
+	if (r < 0) {
+		if (b)
+			blob_free(b);
+		blob_unref(&old);
+		return r;
+	}
+	store_lock(s);
+	while (any_claimed(old) || old->opening)
+		(void)pthread_cond_wait(&s->changed, &s->mu);
+	if (!old->hashed || LOAD(&old->npresent) > 0 || LOAD(&old->external) ||
+	    LOAD(&old->state) == BLOB_VERIFIED) {
+		store_unlock(s);
+		blob_free(b);
+		blob_unref(&old);
+		return -ESTALE;
+	}
+	STORE_REL(&old->stale, true);
+	hash_del(s, old);
+	hash_add(s, b);
+	b->origins = old->origins;
+	old->origins = (struct string_list){0};
+	b->origins_changed = true;
+	b->indexed = old->indexed;
+	b->wipe_file = b->wipe_records = true;
+	init_new_locked(s, b);
+	store_unlock(s);
+	blob_unref(&old);
+	*ret = b;
+	return 0;
+}
+
+int store_create(struct store *s, const struct blob_key *key, uint64_t size,
+		 struct blob **ret)
+{
+	struct blob *b;
+	bool absent;
+	int r;
+
+	if (size > BLOB_MAX_SIZE)
+		return -EFBIG;
+	r = get_or_load(s, key, true, &b, &absent);
+	if (r < 0)
+		return r;
+	if (!absent && b->size != size)
+		return replace(s, b, size, ret);
+	if (absent)
+		r = blob_set_size(b, size);
+	store_lock(s);
+	if (absent) {
+		b->loading = false;
+		if (r == 0) {
+			s->nblobs++;
+			init_new_locked(s, b);
+		} else {
+			hash_del(s, b);
+		}
+		(void)pthread_cond_broadcast(&s->changed);
+	} else if (LOAD(&b->npresent) == b->chunks) {
+		sum_kick_locked(b);
+	}
+	store_unlock(s);
+	if (r < 0)
+		blob_unref(&b);
+	*ret = b;
+	return r;
+}
+
+/* ---- Files ---- */
+
+static int make_dirs(struct store *s, const char *path)
+{
+	char dir[FILE_PATH_SIZE];
+	const char *slash = path;
+
+	while ((slash = strchr(slash, '/'))) {
+		(void)snprintf(dir, sizeof(dir), "%.*s", (int)(slash - path),
+			       path);
+		if (mkdirat(s->dirfd, dir, 0700) == -1 && errno != EEXIST)
+			return -errno;
+		slash++;
+	}
+	return 0;
+}
+
+static int open_made(struct store *s, const char *path)
+{
+	int flags = O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW;
+	int fd = openat(s->dirfd, path, flags, 0600);
+	int r;
+
+	if (fd == -1 && errno == ENOENT) {
+		r = make_dirs(s, path);
+		if (r < 0)
+			return r;
+		fd = openat(s->dirfd, path, flags, 0600);
+	}
+	return fd == -1 ? -errno : fd;
+}
+
+/* *ret_size is the length at which the file was found. */
+static int open_file(struct blob *b, bool make, uint64_t *ret_size,
+		     bool *ret_made)
+{
+	struct store *s = b->store;
+	char path[FILE_PATH_SIZE];
+	CLEANUP(closep) int fd = -1;
+	struct stat st;
+
+	(void)blob_path(&b->key, path);
+	fd = openat(s->dirfd, path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+	if (fd == -1 && errno == ENOENT && make) {
+		fd = open_made(s, path);
+		if (fd < 0)
+			return fd;
+		*ret_made = true;
+	}
+	if (fd == -1)
+		return -errno;
+	if (fstat(fd, &st) == -1)
+		return -errno;
+	if (!S_ISREG(st.st_mode))
+		return -EIO;
+	*ret_size = (uint64_t)st.st_size;
+	if (b->wipe_file && ftruncate(fd, 0) == -1)
+		return -errno;
+	if ((b->wipe_file || *ret_size != b->size) &&
+	    ftruncate(fd, (off_t)b->size) == -1)
+		return -errno;
+	return steal_fd(&fd);
+}
+
+/* Drops the chunks beyond the length at which the file was found. */
+static unsigned int drop_beyond(struct blob *b, uint64_t length)
+{
+	unsigned int n = 0;
+
+	for (uint32_t c = 0; c < b->chunks && LOAD(&b->npresent) > 0; c++) {
+		struct seg *g = seg_of(b, c);
+
+		if (!g) {
+			c |= INDEX_SEG - 1;
+			continue;
+		}
+		if (!bit_get(g->present, c % INDEX_SEG) ||
+		    (c * CHUNK_SIZE) + blob_chunk_len(b, c) <= length)
+			continue;
+		blob_damaged_locked(b, c);
+		n++;
+	}
+	return n;
+}
+
+/* Takes up to CLOSE_AT_ONCE files that nobody uses and that need no flush, in
+ * order, until `keep` are left. Files in use move to the end. mu is held. */
+static int take_unused_locked(struct store *s, unsigned int keep,
+			      int ret_fds[CLOSE_AT_ONCE])
+{
+	unsigned int tries = (unsigned int)min_u64(s->nfiles, CLOSE_TRIES);
+	int n = 0;
+
+	for (; tries > 0 && s->nfiles > keep && n < CLOSE_AT_ONCE; tries--) {
+		struct blob *b = list_first(&s->files, struct blob, file);
+		int fd = b->fd;
+
+		list_del(&b->file);
+		list_add_tail(&s->files, &b->file);
+		if (b->in_dirty || b->in_cycle)
+			continue;
+		/* Writes fd, then reads fd_uses; blob_fd() writes fd_uses, then
+		 * reads fd. So one of the two sees the other. */
+		__atomic_store_n(&b->fd, -1, __ATOMIC_SEQ_CST);
+		if (__atomic_load_n(&b->fd_uses, __ATOMIC_SEQ_CST) > 0) {
+			STORE_REL(&b->fd, fd);
+			continue;
+		}
+		list_del(&b->file);
+		s->nfiles--;
+		ret_fds[n++] = fd;
+	}
+	return n;
+}
+
+static void close_unused(struct store *s, unsigned int keep)
+{
+	int fds[CLOSE_AT_ONCE], n;
+
+	do {
+		store_lock(s);
+		n = take_unused_locked(s, keep, fds);
+		store_unlock(s);
+		for (int i = 0; i < n; i++)
+			(void)close(fds[i]);
+	} while (n == CLOSE_AT_ONCE);
+}
+
+bool too_many_files(struct store *s)
+{
+	bool yes;
+
+	store_lock(s);
+	yes = s->nfiles > s->max_files + s->max_files / 4;
+	store_unlock(s);
+	return yes;
+}
+
+static int open_blob(struct blob *b, bool make)
+{
+	struct store *s = b->store;
+	unsigned int dropped = 0;
+	uint64_t length = 0;
+	bool made = false;
+	int fd;
+
+	store_lock(s);
+	while (b->opening)
+		(void)pthread_cond_wait(&s->changed, &s->mu);
+	fd = b->fd;
+	if (fd >= 0 || LOAD(&b->stale)) {
+		store_unlock(s);
+		return fd >= 0 ? fd : -ESTALE;
+	}
+	b->opening = true;
+	store_unlock(s);
+
+	fd = open_file(b, make, &length, &made);
+	if (fd == -EMFILE || fd == -ENFILE) {
+		trim_idle(s, 0);
+		close_unused(s, s->max_files / 2);
+		fd = open_file(b, make, &length, &made);
+	}
+
+	store_lock(s);
+	b->opening = false;
+	if (made)
+		b->made = true;
+	if (fd >= 0 || fd == -ENOENT)
+		dropped = drop_beyond(b, fd >= 0 ? length : 0);
+	if (fd >= 0) {
+		b->wipe_file = false;
+		STORE_REL(&b->fd, fd);
+		list_add_tail(&s->files, &b->file);
+		s->nfiles++;
+	}
+	(void)pthread_cond_broadcast(&s->changed);
+	store_unlock(s);
+	if (dropped > 0) {
+		char hex[DIGEST_HEX_SIZE];
+
+		log_warn("a cache file is missing or too short; "
+			 "the next reads fetch the lost chunks",
+			 LS("blob", digest_hex(&b->key.id, hex)),
+			 LU("chunks", dropped));
+	}
+	close_unused(s, s->max_files);
+	return fd;
+}
+
+int blob_fd(struct blob *b, bool make)
+{
+	int fd;
+
+	(void)__atomic_fetch_add(&b->fd_uses, 1, __ATOMIC_SEQ_CST);
+	fd = __atomic_load_n(&b->fd, __ATOMIC_SEQ_CST);
+	if (fd < 0)
+		fd = open_blob(b, make);
+	if (fd < 0)
+		blob_fd_put(b);
+	return fd;
+}
+
+/* ---- A key that nobody may load ---- */
+
+bool blob_reserve(struct store *s, const struct blob_key *key)
+{
+	struct blob *b = blob_new(s, key);
+	struct blob *old;
+
+	if (!b)
+		return false;
+	store_lock(s);
+	old = blob_find_locked(s, key);
+	if (!old) {
+		b->loading = true;
+		hash_add(s, b);
+	}
+	store_unlock(s);
+	if (old)
+		blob_free(b);
+	return !old;
+}
+
+void blob_unreserve(struct store *s, const struct blob_key *key)
+{
+	struct blob *b;
+
+	store_lock(s);
+	b = blob_find_locked(s, key);
+	hash_del(s, b);
+	(void)pthread_cond_broadcast(&s->changed);
+	store_unlock(s);
+	blob_free(b);
+}

@@ -34,7 +34,8 @@
 #
 # Flags that change rebuild what they affect.
 
-VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo 0.1.0)
+VERSION  ?= $(shell test -e .git && git describe --tags --always --dirty \
+	2>/dev/null || echo 0.1.0)
 CC       ?= cc
 BUILD    ?= build
 BIN      ?= bin
@@ -242,8 +243,8 @@ cppcheck:
 		-I. $(SRC) $(MAINSRC)
 
 shellcheck:
-	@git ls-files -co --exclude-standard | xargs -d '\n' grep -lE \
-		'^#!.*(bash|bats|/sh)\b' -- 2>/dev/null | xargs shellcheck -x
+	@grep -rlIE '^#!.*(bash|bats|/sh)\b' .ci deploy scripts tests | \
+		xargs shellcheck -x
 
 FORMATTED := $(SRC) $(MAINSRC) $(HEADERS) $(UNIT) $(FUZZ) $(HELPERS)
 

@@ -180,6 +180,7 @@ static uint64_t drop_one(struct store *s, const struct victim *v)
 		STORE_REL(&v->blob->state, BLOB_PROVISIONAL);
 	store_unlock(s);
 	if (len) {
+		ADD(&s->unpunched_bytes, len);
 		ADD(&s->evicted_chunks, 1);
 		ADD(&s->evicted_bytes, len);
 	}

@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <signal.h>
 #include <sys/mount.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
 #include "tests/unit/store-helpers.h"
@@ -622,6 +623,124 @@ static void keeps_disk_free(void)
 	wipe();
 }
 
+/* ---- A slow disk ---- */
+
+/* While `gated`, flushes of cache files wait, but for so many. */
+static struct {
+	pthread_mutex_t mu;
+	pthread_cond_t cond;
+	bool gated;
+	int allowed, waiting;
+} t_flush = {.mu = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER};
+
+static bool is_cache_file(int fd)
+{
+	char link[64], path[4096];
+	ssize_t n;
+
+	(void)snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	n = readlink(link, path, sizeof(path) - 1);
+	path[n > 0 ? n : 0] = '\0';
+	return strstr(path, "/blobs/") != NULL;
+}
+
+/* In place of the C library's. */
+int fdatasync(int fd)
+{
+	(void)pthread_mutex_lock(&t_flush.mu);
+	t_flush.waiting++;
+	while (t_flush.gated && t_flush.allowed == 0 && is_cache_file(fd))
+		(void)pthread_cond_wait(&t_flush.cond, &t_flush.mu);
+	if (t_flush.gated && is_cache_file(fd))
+		t_flush.allowed--;
+	t_flush.waiting--;
+	(void)pthread_mutex_unlock(&t_flush.mu);
+	return (int)syscall(SYS_fdatasync, fd);
+}
+
+static void flush_gate(bool gated, int allowed)
+{
+	(void)pthread_mutex_lock(&t_flush.mu);
+	t_flush.gated = gated;
+	t_flush.allowed = allowed;
+	(void)pthread_cond_broadcast(&t_flush.cond);
+	(void)pthread_mutex_unlock(&t_flush.mu);
+}
+
+static bool flush_waits(void)
+{
+	bool waits;
+
+	(void)pthread_mutex_lock(&t_flush.mu);
+	waits = t_flush.waiting > 0 && t_flush.allowed == 0;
+	(void)pthread_mutex_unlock(&t_flush.mu);
+	return waits;
+}
+
+struct late {
+	struct store *s;
+	struct blob *b;
+	uint32_t chunk;
+	bool opened; /* atomic */
+	bool early;  /* it was written while the flush still waited */
+};
+
+static void *late_main(void *arg)
+{
+	struct late *l = arg;
+
+	EQ(write_chunk(l->s, l->b, l->chunk, 1), 0);
+	l->early = !__atomic_load_n(&l->opened, __ATOMIC_SEQ_CST);
+	return NULL;
+}
+
+/* The bytes of evicted chunks take room until the flush of the others and the
+ * commit have ended. Meanwhile writers have no more than the slack. */
+static void evicted_takes_room(void)
+{
+	enum {
+		SLACK = 64, /* MIN_SLACK_BYTES of store/blob.c, in MiB */
+		LIMIT = 16,
+		FIRST = 60,
+	};
+	struct store_config cfg = {.max_bytes = LIMIT * MIB,
+				   .commit_interval_ms = 5};
+	struct store *s = open_with(cfg);
+	struct late l = {.s = s, .chunk = LIMIT + SLACK + 1};
+	struct blob *b = l.b = make_blob(s, url_key(1), 100 * MIB);
+	pthread_t thread;
+	uint64_t old;
+
+	flush_gate(true, 0);
+	for (uint32_t c = 0; c < FIRST; c++)
+		EQ(write_chunk(s, b, c, 1), 0);
+	WAIT(flush_waits());
+	/* What was used just now would not be evicted. */
+	old = now_ms() + 500;
+	WAIT(now_ms() >= old);
+	flush_gate(true, 1);
+	WAIT(cached(s) <= LIMIT * MIB && flush_waits());
+	OK(disk_bytes(url_key(1)) >= FIRST * MIB);
+	for (uint32_t c = FIRST; c <= LIMIT + SLACK; c++)
+		EQ(write_chunk(s, b, c, 1), 0);
+	EQ(pthread_create(&thread, NULL, late_main, &l), 0);
+	/* Time to be wrong in. */
+	(void)usleep(200000);
+	OK(disk_bytes(url_key(1)) <= (LIMIT + SLACK + 1) * MIB + 65536);
+	__atomic_store_n(&l.opened, true, __ATOMIC_SEQ_CST);
+	flush_gate(false, 0);
+	EQ(pthread_join(thread, NULL), 0);
+	OK(!l.early);
+	WAIT(cached(s) <= LIMIT * MIB);
+	EQ(store_sync(s), 0);
+	OK(disk_bytes(url_key(1)) <= LIMIT * MIB + 65536);
+	blob_unref(&b);
+	store_close(&s);
+	wipe();
+}
+
+/* ---- Load ---- */
+
 /* Readers fetch what is missing and look at every byte, while a cap that is
  * much too small throws out what they read. */
 #define LOAD_BLOBS   3
@@ -738,6 +857,7 @@ int main(void)
 	RUN(eviction_order);
 	RUN(tiny_cache);
 	RUN(keeps_disk_free);
+	RUN(evicted_takes_room);
 	RUN(eviction_under_load);
 	return t_end();
 }

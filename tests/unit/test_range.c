@@ -139,7 +139,7 @@ static void test_too_many(void)
 	EQ(r[RANGE_MAX - 1].off, 1);
 	memcpy(value + len, "1-1", 4);
 	EQ(range_parse(value, 10, r), -E2BIG);
-	/* Those that are not satisfiable count, too. */
+	/* Ranges that are not satisfiable count too. */
 	EQ(range_parse(value, 1, r), -E2BIG);
 }
 

@@ -8,9 +8,10 @@
  * then renames a complete new file into place. So a crash at any moment loses
  * nothing and undo works after it.
  *
- * Sources: containerd docs/hosts.md; remotes/docker/config/hosts.go of 1.6 and
- * 2.1. 1.6 ignores an unknown key (dial_timeout before 2.1). If a registry has
- * a directory, even an empty one, containerd does not read "_default" for it.
+ * Sources: github.com/containerd/containerd/docs/hosts.md, and there
+ * remotes/docker/config/hosts.go of 1.6 and 2.1. 1.6 ignores an unknown key
+ * (dial_timeout before 2.1). If a registry has a directory, even an empty one,
+ * containerd does not read "_default" for it.
  *
  * Blocks on disk; any thread. A lock in the state directory keeps processes
  * apart. */

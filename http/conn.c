@@ -165,7 +165,7 @@ void conn_do_later(struct conn *c)
 	c->later = 0;
 	if (what & LATER_CALL) {
 		http_sent_cb *sent = c->writing ? NULL : c->sent;
-		void (*gone)(struct http_req * rq);
+		void (*gone)(struct http_req *);
 
 		if (sent) {
 			c->sent = NULL;

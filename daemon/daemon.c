@@ -446,8 +446,8 @@ static void report_hosts(enum hosts_level level, const char *host,
 {
 	(void)arg;
 	if (level == HOSTS_FAILED)
-		log_error("containerd's mirror configuration", LS("host", host),
-			  LS("why", text));
+		log_error("cannot change containerd's mirror configuration",
+			  LS("host", host), LS("why", text));
 	else if (level == HOSTS_WARNING)
 		log_warn("containerd's mirror configuration", LS("host", host),
 			 LS("why", text));

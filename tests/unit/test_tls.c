@@ -353,7 +353,7 @@ static bool raw_cert_is(struct raw *r, const struct identity *id)
 	return X509_cmp(SSL_get0_peer_certificate(r->ssl), id->cert) == 0;
 }
 
-/* ---- What works ---- */
+/* ---- Requests that succeed ---- */
 
 static void test_get(void)
 {

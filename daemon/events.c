@@ -18,8 +18,8 @@
 #define MAX_REPLY	 255 /* bytes of an answer that are kept for the log */
 #define MAX_ATTEMPTS	 12
 #define REFUSED_ATTEMPTS 4
-/* A state that flaps must not fill the API server: so many requests at
- * once, then one each REFILL_MS. */
+/* A state that changes often must not flood the API server: BURST requests at
+ * once, then one per REFILL_MS. */
 #define BURST	  12
 #define REFILL_MS 30000
 
@@ -33,7 +33,7 @@ struct k8s_event {
 
 enum phase {
 	IDLE,	 /* nothing to send */
-	READING, /* the token, on a worker */
+	READING, /* a worker reads the token */
 	SENDING,
 	PAUSING, /* the timer runs */
 };
@@ -56,17 +56,17 @@ struct events {
 	bool closing;
 	unsigned users; /* handle, job and exchange that still call back */
 
-	struct k8s_event queue[MAX_QUEUE]; /* the first nqueue */
+	struct k8s_event queue[MAX_QUEUE]; /* the first nqueue are used */
 	unsigned nqueue;
-	uint64_t budget_ms; /* refill_ms for each request that may be sent */
+	uint64_t budget_ms; /* a request costs refill_ms */
 	uint64_t budget_at_ms;
 	uint64_t serial;
 
-	char *token; /* belongs to the job meanwhile */
+	char *token; /* used by the job while it runs */
 	int token_error;
 	int status;
 
-	bool refused; /* each of these was logged */
+	bool refused; /* each of these states was logged */
 	bool failing;
 	bool dropped;
 };
@@ -116,10 +116,10 @@ static void user_gone(struct events *ev)
 		events_destroy(ev);
 }
 
-/* ---- The event as an object ---- */
+/* ---- The event as a Kubernetes object ---- */
 
-/* Kubernetes names: a DNS subdomain. Pods have such names already; the part
- * after the dot keeps events apart. */
+/* A Kubernetes name is a DNS subdomain. The pod's name is one already; the part
+ * after the dot makes the event's name unique. */
 static void name_entry(struct events *ev, struct k8s_event *e)
 {
 	struct timespec ts;
@@ -179,8 +179,8 @@ static void pause_for(struct events *ev, uint64_t ms)
 	(void)uv_timer_start(&ev->timer, on_timer, ms, 0);
 }
 
-/* Twice as long after each failure, less up to a quarter, so that the pods of a
- * cluster do not come back all at once. */
+/* Doubles after each failure, minus a random part of up to a quarter, so that
+ * the pods of a cluster do not retry at the same moment. */
 static uint64_t back_off(const struct events *ev, unsigned attempts)
 {
 	uint64_t ms = (uint64_t)ev->retry_ms
@@ -195,7 +195,7 @@ static uint64_t back_off(const struct events *ev, unsigned attempts)
 static void log_failing(struct events *ev, const char *why)
 {
 	if (!ev->failing)
-		log_warn("cannot post events to the Kubernetes API; trying on",
+		log_warn("cannot post events to the Kubernetes API; retrying",
 			 LS("url", ev->url), LI("status", ev->status),
 			 LS("why", why));
 	ev->failing = true;
@@ -220,7 +220,7 @@ static void try_again(struct events *ev, uint32_t retry_after_s,
 	log_failing(ev, why);
 	if (e->attempts >= MAX_ATTEMPTS) {
 		log_dropped(ev, e, why);
-		/* The next one is asked for as late as this one was. */
+		/* The next event is sent after the same pause. */
 		ms = back_off(ev, e->attempts);
 		drop_first(ev);
 	} else {
@@ -350,7 +350,7 @@ static void send_first(struct events *ev)
 
 /* ---- The token ---- */
 
-/* A worker reads it: it is on tmpfs as a rule, but need not be. */
+/* Runs on a worker: the file is usually on tmpfs, but may be on a disk. */
 static void read_token(struct loop_job *j)
 {
 	struct events *ev = container_of(j, struct events, job);
@@ -387,7 +387,7 @@ static void on_token(struct loop_job *j)
 	user_gone(ev);
 }
 
-/* ---- What is to be done next ---- */
+/* ---- The next step ---- */
 
 static void refill(struct events *ev)
 {
@@ -417,7 +417,8 @@ static void enqueue(struct events *ev, enum p2p_state state,
 {
 	struct k8s_event *e;
 
-	/* The newest state counts most. The first may be on its way. */
+	/* A full queue drops its second event: the newest state counts most,
+	 * and the first event may be on its way. */
 	if (ev->nqueue == MAX_QUEUE) {
 		memmove(&ev->queue[1], &ev->queue[2],
 			(MAX_QUEUE - 2) * sizeof(ev->queue[0]));
@@ -438,7 +439,8 @@ void events_state(struct events *ev, enum p2p_state state, const char *message)
 	if (!ev || state == ev->state || state == P2P_NONE)
 		return;
 	ev->state = state;
-	/* A line break would begin another assignment for the manager. */
+	/* The service manager would read a line break as the start of another
+	 * assignment. */
 	(void)snprintf(text, sizeof(text), "%s", message);
 	for (char *p = text; *p; p++)
 		if ((unsigned char)*p < 0x20 || *p == 0x7f)
@@ -468,8 +470,8 @@ static const char *env(const char *name)
 	return s && *s ? s : NULL;
 }
 
-/* One DNS label or subdomain, as the API server has checked already; whatever
- * else it may be must not change the URL. */
+/* A DNS label or subdomain. The API server has checked it already; here it must
+ * not change the URL. */
 static bool is_k8s_name(const char *s)
 {
 	size_t n = strspn(s, "abcdefghijklmnopqrstuvwxyz0123456789-.");
@@ -477,7 +479,7 @@ static bool is_k8s_name(const char *s)
 	return n > 0 && n <= 253 && s[n] == '\0';
 }
 
-/* Where a token is mounted, the namespace is too. */
+/* From POD_NAMESPACE, or the file that is mounted beside the token. */
 static int find_namespace(struct events *ev, const char *dir)
 {
 	CLEANUP(freep) char *path = NULL;
@@ -525,7 +527,7 @@ static int find_url(struct events *ev, const char *api_url)
 	return n < 0 ? -ENOMEM : 0;
 }
 
-/* -ENOENT and -EINVAL: not all that is needed is there. */
+/* -ENOENT, -EINVAL: a needed value is missing or not valid. */
 static int find_cluster(struct events *ev, const struct events_config *cfg)
 {
 	const char *dir =
@@ -577,7 +579,7 @@ int events_new(const struct events_config *cfg, struct events **ret)
 	}
 	if (r < 0)
 		log_warn("no events on the pod: POD_NAME or POD_NAMESPACE is "
-			 "not set, or is no name");
+			 "not set or not a valid name");
 	(void)uv_timer_init(loop_uv(ev->loop), &ev->timer);
 	ev->timer.data = ev;
 	ev->users = 1;

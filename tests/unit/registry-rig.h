@@ -1,5 +1,5 @@
-/* What the tests of registry/registry.h share: a loop, a client, a store and a
- * registry, and calls that run the loop until they are answered. */
+/* Shared by the tests of registry/registry.h: a loop, a client, a store and a
+ * registry, and calls that run the loop until the answer comes. */
 #ifndef TESTS_REGISTRY_RIG_H
 #define TESTS_REGISTRY_RIG_H
 
@@ -26,7 +26,7 @@ struct reg_rig {
 	struct registry *registry;
 	struct registry_config cfg;
 	int pending;   /* the loop stops at 0 */
-	bool starting; /* inside a call that must not call back */
+	bool starting; /* inside a call that must not call back yet */
 };
 
 /* Sets up the log; call it first. VERBOSE=1 shows the log. */
@@ -61,7 +61,7 @@ static inline void rig_write_file(const char *dir, const char *name,
 		BAIL("cannot write a file");
 }
 
-/* The registry alone; what it learnt is in the store. */
+/* Restarts the registry only; the store keeps its records. */
 static inline void rig_restart_registry(struct reg_rig *g)
 {
 	struct error err;
@@ -285,7 +285,7 @@ struct range {
 	struct buf bytes;
 	int dones, r;
 	char why[1024];
-	/* May be NULL: asked before the bytes are taken. */
+	/* Called before the bytes are taken; may be NULL. */
 	bool (*on_data)(struct range *w);
 };
 
@@ -315,7 +315,7 @@ static inline void range_on_done(struct source_request *rq, int r,
 	rig_answered(w->g);
 }
 
-/* Returns what start() does. */
+/* Returns the result of start(). */
 static inline int range_start(struct reg_rig *g, struct blob *b, uint64_t off,
 			      uint64_t len, struct range *w)
 {
@@ -352,8 +352,8 @@ static inline int range_start(struct reg_rig *g, struct blob *b, uint64_t off,
 	return r;
 }
 
-/* Fetches and compares with `content`, the whole blob's bytes (NULL: does
- * not). Returns done()'s r. */
+/* Fetches a range and compares it with `content`, the whole blob's bytes (NULL:
+ * no comparison). Returns done()'s r. */
 static inline int rig_range(struct reg_rig *g, struct blob *b, uint64_t off,
 			    uint64_t len, const void *content, struct range *w)
 {

@@ -44,7 +44,7 @@ static const char make_keys[] =
 	"cert elsewhere ca DNS:elsewhere.test\n"
 	"cert client ca DNS:client.test\n"
 	"cert stranger other DNS:client.test\n"
-	/* Only "openssl ca" of every version takes dates that are past. */
+	/* Only "openssl ca" accepts past dates in every version. */
 	"cert expired ca IP:127.0.0.1\n"
 	"printf '[ca]\\ndefault_ca=d\\n[d]\\ndatabase=db\\nserial=serial\\n"
 	"new_certs_dir=.\\npolicy=p\\n[p]\\ncommonName=supplied\\n' >cnf\n"
@@ -139,7 +139,7 @@ static void test_trust(void)
 	tls_server_start(&s, "server", false);
 	EQ(fetch_with(s.url, ca), 0);
 	EQ(fetch_with(s.url, ca_only), 0);
-	OK(fetch_with(s.url, nothing) < 0); /* or no system's store at all */
+	OK(fetch_with(s.url, nothing) < 0); /* or no system store at all */
 	EQ(fetch_with(s.url, other), -EKEYREJECTED);
 	EQ(fetch_with(s.url, other_only), -EKEYREJECTED);
 	EQ(fetch_with(s.url, missing), -EIO);

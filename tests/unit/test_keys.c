@@ -104,7 +104,7 @@ static double days_from_now(const ASN1_TIME *t)
 	return DAYS(difftime(timegm(&tm), time(NULL)));
 }
 
-/* X509_V_OK, or what is wrong with it for such a use. */
+/* X509_V_OK, or the error for this purpose. */
 static int verify(const char *name, const char *use)
 {
 	CLEANUP(x509_freep) X509 *ca = cert("ca.crt"), *x = cert(name);
@@ -198,7 +198,7 @@ static void test_init_never_overwrites(void)
 	OK(strstr(err.text, dir));
 	EQ(inode_of("ca.crt"), crt);
 	EQ(inode_of("ca.key"), key);
-	/* Half of one is one. */
+	/* One of the two files counts as a CA. */
 	EQ(unlink(at("ca.crt")), 0);
 	EQ(keys_init(dir, &err), -EEXIST);
 	EQ(inode_of("ca.key"), key);
@@ -210,7 +210,7 @@ static void test_init_never_overwrites(void)
 	clear();
 }
 
-/* Two at once, the second of which has looked before the first wrote. */
+/* Two at once; the second checked before the first wrote. */
 static void test_init_race(void)
 {
 	CLEANUP(pkey_freep) EVP_PKEY *k = EVP_EC_gen("P-256");
@@ -226,7 +226,8 @@ static void test_init_race(void)
 	EQ(save_pair(dirfd, dir, "ca", x, k, false, &err), -EEXIST);
 	EQ(inode_of("ca.crt"), crt);
 	EQ(count_files(), 2);
-	/* The key was new, the certificate not: neither stays. */
+	/* The key was new, the certificate existed: the key is removed again.
+	 */
 	EQ(unlink(at("ca.key")), 0);
 	EQ(save_pair(dirfd, dir, "ca", x, k, false, &err), -EEXIST);
 	OK(strstr(err.text, "ca.crt"));
@@ -275,7 +276,7 @@ static void test_issue(void)
 	clear();
 }
 
-/* What a certificate's other names say. */
+/* The alternative names of a certificate. */
 static void test_alt_names(void)
 {
 	static const struct {
@@ -378,7 +379,7 @@ static void test_renewal(void)
 	clear();
 }
 
-/* A CA of which 30 days are left issues for no longer than that. */
+/* A CA with 30 days left issues for at most 30 days. */
 static void test_end_of_ca(void)
 {
 	CLEANUP(x509_freep) X509 *ca = NULL;
@@ -427,7 +428,7 @@ static void test_bad_ca(void)
 	EQ(issue_node("n", &err), -ENOENT);
 	EQ(rename(at("saved"), at("ca.key")), 0);
 	EQ(issue_node("n", &err), 0);
-	/* Another key. */
+	/* A renewed certificate has another key. */
 	EQ(rename(at("n.key"), at("ca.key")), 0);
 	EQ(issue_node("n", &err), -EKEYREJECTED);
 	put("ca.crt", text);

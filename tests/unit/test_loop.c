@@ -62,7 +62,7 @@ static void *post_many(void *arg)
 	return NULL;
 }
 
-/* Every task once, on the loop thread, each poster's in its order. */
+/* Every task runs once, on the loop thread, in the order of its poster. */
 static void test_posts_from_threads(void)
 {
 	struct loop *l = new_loop();
@@ -255,7 +255,7 @@ static void on_tick(uv_timer_t *t)
 	loop_stop(k->loop);
 }
 
-/* A task that posts itself for ever leaves the timers their turn. */
+/* A task that posts itself for ever does not block timers. */
 static void test_no_starvation(void)
 {
 	struct loop *l = new_loop();
@@ -363,7 +363,7 @@ static void test_job_and_task_in_turn(void)
 	loop_free(&l);
 }
 
-/* What was started before loop_free(), and what that starts, still ends. */
+/* Work started before loop_free(), and work that it starts, still ends. */
 static void test_free_finishes_what_was_started(void)
 {
 	struct loop *l = new_loop();
@@ -401,7 +401,7 @@ static void on_closed(uv_handle_t *h)
 	loop_post(c->loop, &c->task);
 }
 
-/* Close callbacks still run, and what they post. */
+/* Close callbacks still run, and so do the tasks that they post. */
 static void test_free_runs_close_callbacks(void)
 {
 	struct loop *l = new_loop();
@@ -423,7 +423,7 @@ static void test_stop(void)
 
 	loop_stop(l); /* before the run: it returns at once */
 	loop_run(l);
-	t = start(l); /* and can be run again, by another thread */
+	t = start(l); /* another thread can run it again */
 	loop_stop(l);
 	(void)pthread_join(t, NULL);
 

@@ -8,7 +8,7 @@
 
 #include "tests/unit/store-helpers.h"
 
-/* How many regular files there are below a directory of the cache. */
+/* Counts the regular files below a directory of the cache. */
 static int files_below(const char *name)
 {
 	char cmd[200];
@@ -37,7 +37,8 @@ static uint64_t disk_bytes(struct blob_key key)
 #define KILL_BLOBS  3
 #define KILL_CHUNKS 16
 
-/* Writes for ever; evicts one blob now and then. Says what is durable. */
+/* Writes for ever; evicts one blob at intervals. Reports which chunks are
+ * durable. */
 static void writer_child(int out, uint32_t round)
 {
 	struct store *s = open_with((struct store_config){0});
@@ -83,7 +84,7 @@ static void kill_round(uint32_t round, bool durable[2][KILL_CHUNKS])
 			BAIL("the writer has ended");
 		durable[msg[0]][msg[1]] = true;
 	}
-	/* Somewhere in the middle of a write, a flush or a commit. */
+	/* The kill comes in the middle of a write, a flush or a commit. */
 	(void)usleep(round * 1777 % 23000);
 	EQ(kill(pid, SIGKILL), 0);
 	EQ(waitpid(pid, &status, 0), pid);
@@ -203,7 +204,7 @@ static void truncated_file(void)
 	EQ(blob_missing(b), 5);
 	write_all(s, b, 2);
 	EQ(read_same(s, b, 2, 0, 5 * MIB), 0);
-	/* Cut short behind our back. */
+	/* Truncated by another process. */
 	EQ(store_sync(s), 0);
 	EQ(truncate(file_of(key), MIB), 0);
 	EQ(read_same(s, b, 2, 3 * MIB, MIB), -ENODATA);
@@ -213,8 +214,8 @@ static void truncated_file(void)
 	wipe();
 }
 
-/* A record of chunks that is gone, or that is no good: they are absent, and
- * the sums are put right, once. */
+/* The record of a blob's chunks is gone or damaged: the chunks are absent, and
+ * the counters are corrected, once. */
 static void lost_record(void)
 {
 	struct blob_key key = url_key(4);
@@ -247,7 +248,7 @@ static void lost_record(void)
 		store_stats(s, &st);
 		EQ(st.cached_bytes, MIB);
 		blob_unref(&b);
-		/* So many others that it leaves the memory. */
+		/* So many others that the blob leaves the memory. */
 		for (uint64_t k = 0; k < 400; k++) {
 			b = make_blob(s, url_key(1000 + k), 1);
 			blob_unref(&b);
@@ -279,7 +280,8 @@ static void orphans(void)
 	wipe();
 }
 
-/* In a child, for a crash to be seen. Every chunk that is there is right. */
+/* Runs in a child, so that a crash is detected. Every present chunk is right.
+ */
 static void use_damaged(void)
 {
 	struct store *s = open_store();
@@ -346,7 +348,7 @@ static void damaged_index(void)
 	wipe();
 }
 
-/* What is kept of a damaged index, and what is not. */
+/* The files that are kept of a damaged index, and those that are not. */
 static void damage_is_set_aside(void)
 {
 	struct blob_key key = url_key(1);
@@ -426,7 +428,7 @@ static void bad_directories(void)
 	cfg.dir = in_dir("file");
 	EQ(store_open(&cfg, &s, &err), -ENOTDIR);
 	OK(strstr(err.text, "/file"));
-	/* Made with its parents. */
+	/* The directory is made with its parents. */
 	(void)snprintf(dir, sizeof(dir), "%s/a/b/c/", t_dir);
 	cfg.dir = dir;
 	EQ(store_open(&cfg, &s, &err), 0);
@@ -486,7 +488,7 @@ static void full_disk(void)
 	cfg.dir = dir;
 	s = open_with(cfg);
 	b = make_blob(s, url_key(1), 20 * MIB);
-	/* Each write that finds the disk full evicts what was there. */
+	/* Each write that finds the disk full evicts older chunks. */
 	for (uint32_t c = 0; c < 20; c++) {
 		EQ(write_chunk(s, b, c, 1), 0);
 		EQ(read_same(s, b, 1, c * MIB, MIB), 0);
@@ -498,7 +500,7 @@ static void full_disk(void)
 	blob_unref(&b);
 	store_close(&s);
 
-	/* Somebody else's file fills the disk: nothing can be kept. */
+	/* Another file fills the disk: nothing can be kept. */
 	s = open_with(cfg);
 	b = get_blob(s, url_key(1));
 	EQ(store_evict(s, b), 0);
@@ -535,7 +537,7 @@ static uint64_t cached(struct store *s)
 	return st.cached_bytes;
 }
 
-/* The blob used longest ago goes first, and its room is given back. */
+/* The least recently used blob is evicted first, and its space is freed. */
 static void eviction_order(void)
 {
 	struct store_config cfg = {.max_bytes = 100 * MIB,
@@ -577,7 +579,7 @@ static void eviction_order(void)
 	EQ(cached(s), 22 * MIB);
 	EQ(disk_bytes(url_key(1)), 0);
 	OK(disk_bytes(url_key(0)) <= 6 * MIB + 65536);
-	/* A chunk that went comes back. */
+	/* An evicted chunk comes back. */
 	EQ(write_chunk(s, b[1], 3, 1), 0);
 	EQ(read_same(s, b[1], 1, 3 * MIB, MIB), 0);
 	for (int i = 0; i < 4; i++)
@@ -598,7 +600,7 @@ static void tiny_cache(void)
 		EQ(read_same(s, b, 1, c * MIB, MIB), 0);
 	}
 	WAIT(cached(s) <= 2 * MIB);
-	/* The latest are the ones that stay. */
+	/* The latest ones stay. */
 	OK(blob_has(b, 29));
 	EQ(read_same(s, b, 1, 29 * MIB, MIB), 0);
 	EQ(store_sync(s), 0);

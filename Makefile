@@ -32,9 +32,10 @@
 #   BUILD=build            where objects go, BIN=bin where results go
 #   V=1                    show the commands
 #
-# Flags that change rebuild what they affect.
+# Changed flags rebuild the files that they affect.
 
-VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo 0.1.0)
+VERSION  ?= $(shell test -e .git && git describe --tags --always --dirty \
+	2>/dev/null || echo 0.1.0)
 CC       ?= cc
 BUILD    ?= build
 BIN      ?= bin
@@ -106,7 +107,7 @@ all: $(BIN)/peerd $(BIN)/peerd.service $(BIN)/swagger.yml
 help:
 	@sed -n '3,/^$$/s/^# \{0,1\}//p' Makefile
 
-# The compile command is kept in a file; when it changes, all is rebuilt.
+# The compile command is kept in a file; a change of it rebuilds everything.
 FLAGS := $(CC) $(BASEFLAGS) $(CFLAGS) $(LDFLAGS)
 $(BUILD)/flags: FORCE
 	@mkdir -p $(@D)
@@ -143,8 +144,8 @@ $(BIN)/peerd: $(MAINOBJ) $(LIB)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
 
-# The workload that compares peerd with upstream; of the floors it needs base
-# and http only.
+# The workload that compares peerd with upstream; it needs only the floors base
+# and http.
 $(BIN)/peerd-random: $(BUILD)/deploy/workload/random.o $(LIB)
 	$(call say,LD,$@)
 	@mkdir -p $(@D)
@@ -173,7 +174,8 @@ check-unit: $(UNITBIN)
 check: all helpers check-unit
 	tests/run
 
-# The real placement code, with as many nodes as wanted; see tests/sim/swarm.c.
+# Simulates the real placement code with any number of nodes; see
+# tests/sim/swarm.c.
 SIMOBJ := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/sim/*.c))
 $(BUILD)/tests/sim/swarm: $(SIMOBJ) $(BUILD)/p2p/placement.o
 	$(call say,LD,$@)
@@ -188,8 +190,8 @@ bench: all helpers
 	tests/bench/run
 	tests/bench/http
 
-# Fuzz targets have objects of their own, in $(BUILD)/fuzz; each has a seed
-# corpus in tests/fuzz/corpus/NAME. New finds stay in build/.
+# Fuzz targets have their own objects in $(BUILD)/fuzz; each has a seed corpus in
+# tests/fuzz/corpus/NAME. New inputs stay in $(BUILD).
 fuzz:
 	+$(Q)$(MAKE) --no-print-directory BUILD=$(BUILD)/fuzz CC=clang \
 		SANITIZE=fuzzer-no-link,address,undefined CFLAGS="-O1 -g" \
@@ -220,8 +222,8 @@ $(BUILD)/headers/%.ok: %.h $(BUILD)/flags
 		-fsyntax-only -MMD -MP -MF $(@:.ok=.d) -MT $@ -
 	@touch $@
 
-# What passed is not looked at again until it, a header of it, or what is asked
-# of it changes.
+# A file that passed is checked again only if the file, one of its headers or the
+# checks change.
 TIDYOK  := $(SRC:%.c=$(BUILD)/tidy/%.ok) $(MAINSRC:%.c=$(BUILD)/tidy/%.ok)
 tidy: $(TIDYOK)
 $(BUILD)/tidy/%.ok: %.c .clang-tidy Makefile | $(PROTO:%.proto=$(BUILD)/%.pb-c.h)
@@ -242,8 +244,8 @@ cppcheck:
 		-I. $(SRC) $(MAINSRC)
 
 shellcheck:
-	@git ls-files -co --exclude-standard | xargs -d '\n' grep -lE \
-		'^#!.*(bash|bats|/sh)\b' -- 2>/dev/null | xargs shellcheck -x
+	@grep -rlIE '^#!.*(bash|bats|/sh)\b' .ci deploy scripts tests | \
+		xargs shellcheck -x
 
 FORMATTED := $(SRC) $(MAINSRC) $(HEADERS) $(UNIT) $(FUZZ) $(HELPERS)
 
@@ -260,7 +262,7 @@ install: all
 	sed 's|/usr/local|$(PREFIX)|g' peerd.service | install -D -m 644 \
 		/dev/stdin $(DESTDIR)$(PREFIX)/lib/systemd/system/peerd.service
 
-# The same on three hosts of a lab (tests/lab), no cluster needed.
+# The same on three hosts of a lab (tests/lab), without a cluster.
 ci-lab-random: all helpers
 	tests/run tests/lab/63-random.bats
 ci-lab-ctr: all helpers
@@ -272,7 +274,7 @@ deb:
 build-image:
 	scripts/build-image
 
-# scripts/kind.sh COMMAND shows what is done, without doing it.
+# scripts/kind.sh COMMAND only prints the commands.
 kind-create kind-deploy kind-delete:
 	scripts/kind.sh -y $(@:kind-%=%)
 

@@ -40,6 +40,21 @@ static inline uint64_t div_up_u64(uint64_t a, uint64_t b)
 	return a / b + (a % b != 0);
 }
 
+/* Makes room for one more than n elements in a growing array of *cap elements
+ * of `size` bytes. Returns the array's new place. NULL without memory: v and
+ * *cap are unchanged then. */
+static inline void *array_grow(void *v, size_t n, size_t *cap, size_t size)
+{
+	size_t want = *cap ? *cap * 2 : 64;
+
+	if (n < *cap)
+		return v;
+	v = reallocarray(v, want, size);
+	if (v)
+		*cap = want;
+	return v;
+}
+
 /* Prints the location and aborts if an invariant of our own is broken. Always
  * compiled in. Input from the network or the disk must never reach it. */
 #define BUG_ON(x)                                                              \

@@ -21,6 +21,12 @@ struct command {
 /* Prints the text of `peerd NAME --help`. */
 void command_help(const struct command *c, const struct option *table,
 		  size_t n);
+/* Reads the options of `table` into cfg, which must be all zero, and calls
+ * run() with the other arguments, if c takes any. With --help, prints the help
+ * instead. Releases the values that options own. Returns the exit status. */
+int command_run(const struct command *c, const struct option *table, size_t n,
+		void *cfg, int argc, char **argv,
+		int (*run)(void *cfg, const struct string_list *args));
 /* Prints "peerd: TEXT" to standard error and returns `status`. */
 int command_fail(int status, const char *text);
 

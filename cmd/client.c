@@ -547,25 +547,27 @@ static int evict(const struct client_config *cfg,
 
 /* ---- The commands ---- */
 
+struct client_run {
+	struct client_config cfg; /* must be first: receives the options */
+	int (*run)(const struct client_config *cfg,
+		   const struct string_list *args);
+};
+
+static int run_one(void *arg, const struct string_list *args)
+{
+	const struct client_run *r = arg;
+
+	return r->run(&r->cfg, args);
+}
+
 static int run(const struct command *c, int argc, char **argv,
 	       int (*run_it)(const struct client_config *cfg,
 			     const struct string_list *args))
 {
-	CLEANUP(string_list_release) struct string_list args = {0};
-	struct client_config cfg = {0};
-	struct error err = {""};
-	bool help = false;
-	int status = 0;
+	struct client_run r = {.run = run_it};
 
-	if (options_parse(options, ARRAY_SIZE(options), &cfg, argc, argv,
-			  *c->args ? &args : NULL, &help, &err) < 0)
-		status = command_fail(2, err.text);
-	else if (help)
-		command_help(c, options, ARRAY_SIZE(options));
-	else
-		status = run_it(&cfg, &args);
-	options_release(options, ARRAY_SIZE(options), &cfg);
-	return status;
+	return command_run(c, options, ARRAY_SIZE(options), &r, argc, argv,
+			   run_one);
 }
 
 int cmd_status(const struct command *c, int argc, char **argv)

@@ -40,8 +40,9 @@ static const struct option options[] = {
 };
 /* clang-format on */
 
-static int run(const struct hosts_options *o, const struct string_list *args)
+static int run(void *cfg, const struct string_list *args)
 {
+	const struct hosts_options *o = cfg;
 	const char *what = args->n == 1 ? args->v[0] : "";
 	CLEANUP(freep) char *state_dir = NULL;
 	struct hosts_config c = {.hosts = o->hosts,
@@ -61,19 +62,8 @@ static int run(const struct hosts_options *o, const struct string_list *args)
 
 int cmd_hosts(const struct command *c, int argc, char **argv)
 {
-	CLEANUP(string_list_release) struct string_list args = {0};
 	struct hosts_options o = {0};
-	struct error err = {""};
-	bool help = false;
-	int status = 0;
 
-	if (options_parse(options, ARRAY_SIZE(options), &o, argc, argv, &args,
-			  &help, &err) < 0)
-		status = command_fail(2, err.text);
-	else if (help)
-		command_help(c, options, ARRAY_SIZE(options));
-	else
-		status = run(&o, &args);
-	options_release(options, ARRAY_SIZE(options), &o);
-	return status;
+	return command_run(c, options, ARRAY_SIZE(options), &o, argc, argv,
+			   run);
 }

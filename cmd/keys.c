@@ -1,7 +1,6 @@
 /* `peerd keys`. */
 #include <errno.h>
 
-#include "base/cleanup.h"
 #include "base/options.h"
 #include "cmd/cli.h"
 #include "daemon/keys.h"
@@ -61,8 +60,9 @@ static int issue(const struct keys_options *o, const char *node)
 	return 0;
 }
 
-static int run(const struct keys_options *o, const struct string_list *args)
+static int run(void *cfg, const struct string_list *args)
 {
+	const struct keys_options *o = cfg;
 	const char *what = args->n > 0 ? args->v[0] : "";
 	bool is_init = strcmp(what, "init") == 0;
 
@@ -79,19 +79,8 @@ static int run(const struct keys_options *o, const struct string_list *args)
 
 int cmd_keys(const struct command *c, int argc, char **argv)
 {
-	CLEANUP(string_list_release) struct string_list args = {0};
 	struct keys_options o = {0};
-	struct error err = {""};
-	bool help = false;
-	int status = 0;
 
-	if (options_parse(options, ARRAY_SIZE(options), &o, argc, argv, &args,
-			  &help, &err) < 0)
-		status = command_fail(2, err.text);
-	else if (help)
-		command_help(c, options, ARRAY_SIZE(options));
-	else
-		status = run(&o, &args);
-	options_release(options, ARRAY_SIZE(options), &o);
-	return status;
+	return command_run(c, options, ARRAY_SIZE(options), &o, argc, argv,
+			   run);
 }

@@ -4,7 +4,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "base/cleanup.h"
 #include "base/log.h"
 #include "cmd/cli.h"
 #include "daemon/config.h"
@@ -80,19 +79,6 @@ static void print_usage(FILE *to)
 		    to);
 }
 
-void command_help(const struct command *c, const struct option *table, size_t n)
-{
-	printf("usage: peerd %s [OPTION]…%s\n\n%s\n\n", c->name, c->args,
-	       c->what);
-	options_help(table, n, stdout);
-}
-
-int command_fail(int status, const char *text)
-{
-	(void)fprintf(stderr, "peerd: %s\n", text);
-	return status;
-}
-
 static int cmd_version(const struct command *c, int argc, char **argv)
 {
 	(void)argv;
@@ -104,11 +90,13 @@ static int cmd_version(const struct command *c, int argc, char **argv)
 	return 0;
 }
 
-static int run_daemon(struct config *cfg)
+static int run_daemon(void *config, const struct string_list *args)
 {
+	struct config *cfg = config;
 	enum log_level level = LOG_INFO;
 	enum log_format format = LOG_FORMAT_AUTO;
 
+	(void)args;
 	if (!cfg->node_name) {
 		cfg->node_name = calloc(1, 256);
 		if (!cfg->node_name || gethostname(cfg->node_name, 255) == -1)
@@ -126,19 +114,9 @@ static int run_daemon(struct config *cfg)
 static int cmd_run(const struct command *c, int argc, char **argv)
 {
 	struct config cfg = {0};
-	struct error err = {""};
-	bool help = false;
-	int status = 0;
 
-	if (options_parse(config_options, config_noptions, &cfg, argc, argv,
-			  NULL, &help, &err) < 0)
-		status = command_fail(2, err.text);
-	else if (help)
-		command_help(c, config_options, config_noptions);
-	else
-		status = run_daemon(&cfg);
-	options_release(config_options, config_noptions, &cfg);
-	return status;
+	return command_run(c, config_options, config_noptions, &cfg, argc, argv,
+			   run_daemon);
 }
 
 int main(int argc, char **argv)

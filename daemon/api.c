@@ -1,4 +1,4 @@
-/* /api/v1/…: what the command line asks of the daemon. */
+/* The routes below /api/v1/, which the commands use; health and metrics. */
 #include <errno.h>
 #include <string.h>
 
@@ -11,7 +11,7 @@
 
 #define JSON_TYPE  "application/json"
 #define LINES_TYPE "application/x-ndjson"
-/* Progress lines are no closer together than this. */
+/* Least time between two progress lines. */
 #define PROGRESS_MS 200
 
 static const char *state_name(enum blob_state s)
@@ -23,7 +23,7 @@ static const char *state_name(enum blob_state s)
 
 /* ---- GET status ---- */
 
-/* Adds what only some daemons have. */
+/* This and add_peers() add a part that only some daemons have. */
 static int add_containerd(json_t *v, const struct containerd *c)
 {
 	struct containerd_stats st;
@@ -113,7 +113,7 @@ static void get_metrics(struct daemon *d, struct http_req *rq)
 			   out.len);
 }
 
-/* ---- Jobs on a worker that end in one reply ---- */
+/* ---- Worker jobs that end in one reply ---- */
 
 struct api_job {
 	struct loop_job job;
@@ -221,16 +221,11 @@ struct key_list {
 static int add_key(void *arg, const struct blob_info *info)
 {
 	struct key_list *l = arg;
+	void *v = array_grow(l->v, l->n, &l->cap, sizeof(*l->v));
 
-	if (l->n == l->cap) {
-		size_t cap = l->cap ? l->cap * 2 : 64;
-		struct blob_key *v = reallocarray(l->v, cap, sizeof(*v));
-
-		if (!v)
-			return -ENOMEM;
-		l->v = v;
-		l->cap = cap;
-	}
+	if (!v)
+		return -ENOMEM;
+	l->v = v;
 	l->v[l->n++] = info->key;
 	return 0;
 }
@@ -350,7 +345,7 @@ static void post_keys(struct daemon *d, struct http_req *rq,
 	loop_work(d->loop, &j->job, keys_work, job_end);
 }
 
-/* ---- POST pull: JSON lines while it goes on ---- */
+/* ---- POST pull: JSON lines with the progress ---- */
 
 struct pull_req {
 	struct http_req *rq; /* NULL: the client has gone */
@@ -472,7 +467,7 @@ static void post_pull(struct daemon *d, struct http_req *rq)
 	if (json_parse(body ? body : "", len, 65536, &v, &err) < 0 ||
 	    !(ref = json_get_str(v, "reference"))) {
 		http_reply_error(rq, 400, "UNSUPPORTED",
-				 "{\"reference\": …} is wanted");
+				 "expected {\"reference\": …}");
 		return;
 	}
 	p = calloc(1, sizeof(*p));
@@ -507,7 +502,8 @@ static void get_peers(struct daemon *d, struct http_req *rq)
 		http_reply(rq, 200, JSON_TYPE, out.data, out.len);
 }
 
-/* Ready to be sent traffic. Liveness is that an answer comes at all. */
+/* Readiness: whether the daemon takes traffic. For liveness any answer counts.
+ */
 static void get_ready(struct daemon *d, struct http_req *rq)
 {
 	if (d->ready && !d->stopping)

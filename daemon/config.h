@@ -59,7 +59,8 @@ struct config {
 extern const struct option config_options[];
 extern const size_t config_noptions;
 
-/* "<cache-dir>/peerd.sock", the control socket. -E2BIG, -ENOMEM as buf.h. */
+/* Appends the path of the control socket, "<cache-dir>/peerd.sock", to out.
+ * -EMSGSIZE, -ENOMEM. */
 int control_path(const char *cache_dir, struct buf *out);
 
 #endif

@@ -15,7 +15,7 @@
 
 #define GRACE_MS 5000
 
-/* sd_notify(3), which is no more than a datagram. */
+/* The protocol of sd_notify(3) is one datagram, so libsystemd is not needed. */
 void daemon_notify(const char *state)
 {
 	const char *path = getenv("NOTIFY_SOCKET");
@@ -37,7 +37,7 @@ void daemon_notify(const char *state)
 		log_warn("cannot notify the service manager", LE(-errno));
 }
 
-/* On a store thread. */
+/* Passes an event of the store on. Runs on a store thread. */
 static void on_store_event(void *arg, struct blob *b, enum blob_event ev)
 {
 	struct daemon *d = arg;
@@ -53,7 +53,8 @@ static void on_store_event(void *arg, struct blob *b, enum blob_event ev)
 	(void)pthread_mutex_unlock(&d->events_mu);
 }
 
-/* Off before the loop ends: what was posted until then is still done. */
+/* Turned off before the loop ends; loop_free() still runs the tasks that were
+ * posted before. */
 static void set_events(struct daemon *d, bool on)
 {
 	(void)pthread_mutex_lock(&d->events_mu);
@@ -61,7 +62,7 @@ static void set_events(struct daemon *d, bool on)
 	(void)pthread_mutex_unlock(&d->events_mu);
 }
 
-/* ---- The way down: each step begins the next ---- */
+/* ---- Stopping: each step starts the next ---- */
 
 static void close_signal(uv_signal_t *s)
 {
@@ -135,12 +136,12 @@ static void on_unmounted(struct loop_task *t)
 	struct daemon *d = container_of(t, struct daemon, unmounted);
 
 	if (!d->stopping)
-		log_warn("somebody unmounted the mount",
+		log_warn("another process unmounted the mount",
 			 LS("mount", d->cfg->mount));
 	stop(d);
 }
 
-/* ---- The way up ---- */
+/* ---- Starting ---- */
 
 static void on_session(void *arg, struct fuse_session *se)
 {
@@ -149,7 +150,7 @@ static void on_session(void *arg, struct fuse_session *se)
 	fs_set_session(d->fs, se);
 }
 
-/* On a thread of the mount. */
+/* Another process unmounted the mount. Runs on a thread of the mount. */
 static void on_gone(void *arg)
 {
 	struct daemon *d = arg;
@@ -255,7 +256,8 @@ static int open_upstream(struct daemon *d, struct error *err)
 	return 0;
 }
 
-/* What is fetched ahead must still be there when it is read. */
+/* At most a quarter of the cache: a prefetched chunk must not be evicted before
+ * it is read. */
 static uint64_t max_window(const struct config *cfg)
 {
 	if (!cfg->prefetch)
@@ -391,7 +393,7 @@ struct start {
 	struct daemon *d;
 };
 
-/* On the loop, as all that it opens wants to be. */
+/* Runs on the loop, since the objects that it opens belong to the loop. */
 static void on_start(struct loop_task *t)
 {
 	struct start *s = container_of(t, struct start, task);
@@ -431,8 +433,8 @@ static void report_hosts(enum hosts_level level, const char *host,
 {
 	(void)arg;
 	if (level == HOSTS_FAILED)
-		log_error("containerd's mirror configuration", LS("host", host),
-			  LS("why", text));
+		log_error("cannot change containerd's mirror configuration",
+			  LS("host", host), LS("why", text));
 	else if (level == HOSTS_WARNING)
 		log_warn("containerd's mirror configuration", LS("host", host),
 			 LS("why", text));
@@ -441,7 +443,8 @@ static void report_hosts(enum hosts_level level, const char *host,
 			 LS("what", text));
 }
 
-/* Failures are logged and not fatal: containerd then asks the registries. */
+/* Failures are logged and not fatal: containerd then asks the registries
+ * itself. */
 static void add_mirror_configuration(const struct config *cfg)
 {
 	CLEANUP(freep) char *state_dir = NULL;
@@ -475,7 +478,7 @@ int daemon_run(const struct config *cfg)
 		log_error("cannot start", LS("why", err.text));
 		return 2;
 	}
-	/* It forks, so it comes before all threads. */
+	/* store_open() forks, so it comes before all threads. */
 	r = open_store(&d, &err);
 	if (r < 0) {
 		log_error("cannot open the cache", LS("why", err.text));

@@ -67,7 +67,8 @@ struct flight {
 	unsigned int source; /* index of the source to try next */
 	unsigned int rounds; /* number of rounds in which every source failed */
 	uint64_t retry_ms;
-	int error; /* the error of this round to report, see error_rank() */
+	int error;	/* the error of this round with the highest
+			   source_error_rank() */
 	struct buf why; /* failed sources and their reasons in the last round,
 			   for the log */
 	/* A worker uses these fields while the state is WRITING. */
@@ -149,7 +150,6 @@ struct fetch {
 	uint64_t buf_bytes; /* includes pooled buffers */
 
 	struct loop_task wake;
-	bool wake_posted;
 	uv_timer_t tick;
 	bool ticking;
 	uint64_t quiet_ms; /* time since which there is no work */

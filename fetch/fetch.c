@@ -457,23 +457,13 @@ void fetch_prefetch_post(struct fetch *f, struct blob *b, uint64_t off,
 
 /* ---- Due work ---- */
 
-static void take_list(struct list *from, struct list *to)
-{
-	list_init(to);
-	while (!list_empty(from)) {
-		struct list *n = from->next;
-
-		list_del(n);
-		list_add_tail(to, n);
-	}
-}
-
 static void call_ready(struct fetch *f)
 {
 	struct list due;
 
 	/* Reads that done() starts wait for the next turn. */
-	take_list(&f->ready, &due);
+	list_init(&due);
+	list_move_all(&f->ready, &due);
 	while (!list_empty(&due)) {
 		struct fetch_read *rd =
 			list_first(&due, struct fetch_read, node);
@@ -493,7 +483,8 @@ static void attach_again(struct fetch *f)
 {
 	struct list due;
 
-	take_list(&f->again, &due);
+	list_init(&due);
+	list_move_all(&f->again, &due);
 	while (!list_empty(&due))
 		read_attach(list_first(&due, struct fetch_read, node));
 }
@@ -502,7 +493,6 @@ static void on_wake(struct loop_task *t)
 {
 	struct fetch *f = container_of(t, struct fetch, wake);
 
-	f->wake_posted = false;
 	attach_again(f);
 	call_ready(f);
 	runs_wake(f);
@@ -511,9 +501,6 @@ static void on_wake(struct loop_task *t)
 
 void kick(struct fetch *f)
 {
-	if (f->wake_posted)
-		return;
-	f->wake_posted = true;
 	loop_post(f->cfg.loop, &f->wake);
 }
 
@@ -659,6 +646,7 @@ static void on_closed(uv_handle_t *h)
 {
 	struct fetch *f = h->data;
 
+	loop_cancel(f->cfg.loop, &f->wake);
 	if (f->on_stopped)
 		f->on_stopped(f->stopped_arg);
 }
@@ -666,7 +654,7 @@ static void on_closed(uv_handle_t *h)
 void maybe_stopped(struct fetch *f)
 {
 	if (!f->stopping || f->stopped || f->nreads || f->nruns ||
-	    f->wake_posted || !list_empty(&f->blobs))
+	    !list_empty(&f->blobs))
 		return;
 	(void)pthread_mutex_lock(&f->mu);
 	f->stopped = f->closed = f->posts == 0;

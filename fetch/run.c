@@ -70,31 +70,12 @@ static void count_failure(const struct run *run, int r)
 	metric_add(metric_get(&m_errors, labels), 1);
 }
 
-/* When several sources fail, the reader gets the error with the highest rank: a
- * refusal or a "no" is the result only if all sources agree. */
-static int error_rank(int r)
-{
-	switch (r) {
-	case 0:
-		return 0;
-	case -ENOENT:
-		return 1;
-	case -EACCES:
-	case -EKEYEXPIRED:
-		return 2;
-	case -ESTALE:
-		return 3;
-	default:
-		return 4;
-	}
-}
-
 static void note_failure(struct flight *fl, const char *name, int r,
 			 const char *why)
 {
 	if (!fl->error)
 		buf_reset(&fl->why); /* a new round */
-	if (error_rank(r) >= error_rank(fl->error))
+	if (source_error_rank(r) >= source_error_rank(fl->error))
 		fl->error = r;
 	/* What does not fit is left out. */
 	(void)buf_printf(&fl->why, "%s%s: %s", fl->why.len ? "; " : "", name,
@@ -393,7 +374,7 @@ static int run_give(struct run *run)
 		r = run->source->ops->start(run->source, &run->rq);
 		if (r == 0)
 			return 0;
-		if (error_rank(r) > error_rank(worst))
+		if (source_error_rank(r) > source_error_rank(worst))
 			worst = r;
 	}
 	return worst;
@@ -593,12 +574,8 @@ static void resume_paused(struct fetch *f, bool wanted)
 		run->source->ops->resume(run->source, &run->rq);
 	}
 	/* Runs that got no buffer stay at the head of the list. */
-	while (!list_empty(&due)) {
-		struct list *n = due.prev;
-
-		list_del(n);
-		list_add(&f->runs, n);
-	}
+	list_move_all(&f->runs, &due);
+	list_move_all(&due, &f->runs);
 }
 
 static bool all_full(const struct fetch *f)

@@ -5,6 +5,7 @@
 #ifndef FETCH_SOURCE_H
 #define FETCH_SOURCE_H
 
+#include <errno.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -89,6 +90,26 @@ struct source_request {
 	uint16_t from;
 	uint32_t place;
 };
+
+/* When several sources fail, the reader gets the error with the highest rank: a
+ * refusal or a "no" is the result only if all sources agree. 0 has the lowest
+ * rank. */
+static inline int source_error_rank(int r)
+{
+	switch (r) {
+	case 0:
+		return 0;
+	case -ENOENT:
+		return 1;
+	case -EACCES:
+	case -EKEYEXPIRED:
+		return 2;
+	case -ESTALE:
+		return 3;
+	default:
+		return 4;
+	}
+}
 
 struct source_ops {
 	const char *name; /* "upstream", "peers"; in logs and metrics */

@@ -63,10 +63,9 @@ struct http_client {
 	uv_timer_t timer; /* curl's */
 	uv_timer_t sweep; /* for our deadlines */
 	struct loop_task task;
-	bool task_posted;
 	bool in_curl;
 	bool closing;
-	unsigned int refs; /* two timers, and the task while it is posted */
+	unsigned int refs; /* two timers */
 	struct list active, todo;
 	struct list watches;
 	CURL *idle[MAX_IDLE_HANDLES];
@@ -94,6 +93,7 @@ static void client_unref(struct http_client *c)
 {
 	if (--c->refs > 0)
 		return;
+	loop_cancel(c->loop, &c->task);
 	free(c->user_agent);
 	free(c);
 }
@@ -101,15 +101,6 @@ static void client_unref(struct http_client *c)
 static void on_timer_closed(uv_handle_t *h)
 {
 	client_unref(h->data);
-}
-
-static void post_task(struct http_client *c)
-{
-	if (c->task_posted)
-		return;
-	c->task_posted = true;
-	c->refs++;
-	loop_post(c->loop, &c->task);
 }
 
 static void read_messages(struct http_client *c)
@@ -527,21 +518,14 @@ static void on_task(struct loop_task *t)
 	struct list batch;
 	bool kick = false;
 
-	c->task_posted = false;
 	/* Exchanges that callbacks add meanwhile wait for the next turn. */
 	list_init(&batch);
-	while (!list_empty(&c->todo)) {
-		struct list *n = c->todo.next;
-
-		list_del(n);
-		list_add_tail(&batch, n);
-	}
+	list_move_all(&c->todo, &batch);
 	/* If a done() frees the client, that empties the batch. */
 	while (!list_empty(&batch))
 		kick |= do_todo(list_first(&batch, struct http_exchange, todo));
 	if (kick && !c->closing)
 		run_curl(c, CURL_SOCKET_TIMEOUT, 0);
-	client_unref(c);
 }
 
 static void add_todo(struct http_exchange *x)
@@ -549,7 +533,7 @@ static void add_todo(struct http_exchange *x)
 	if (!list_empty(&x->todo))
 		return;
 	list_add_tail(&x->client->todo, &x->todo);
-	post_task(x->client);
+	loop_post(x->client->loop, &x->client->task);
 }
 
 /* --- Client --------------------------------------------------------------- */

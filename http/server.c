@@ -41,12 +41,7 @@ static void run_later(struct http_server *s)
 	struct list batch;
 
 	list_init(&batch);
-	while (!list_empty(&s->later)) {
-		struct list *n = s->later.next;
-
-		list_del(n);
-		list_add_tail(&batch, n);
-	}
+	list_move_all(&s->later, &batch);
 	while (!list_empty(&batch)) {
 		struct conn *c = list_first(&batch, struct conn, later_node);
 

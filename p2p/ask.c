@@ -122,8 +122,6 @@ static uint64_t ask_left(const struct ask *a)
 	return a->rq->length - a->got;
 }
 
-static void pump_later(struct peers *p);
-
 static int check_head(const struct ask *a, struct http_exchange *x,
 		      const struct http_response *res)
 {
@@ -309,7 +307,7 @@ static void on_done(void *arg, struct http_exchange *x, int r, const char *why)
 		a->waiting = true;
 		a->leaving = false;
 	}
-	pump_later(p);
+	asks_pump(p);
 }
 
 /* The headers of a request, and memory for their values. */
@@ -438,7 +436,7 @@ static bool ask_decide(struct ask *a)
 		note_tried(a, a->at, r, strerror(-r));
 		partner_unref(&a->at);
 		a->waiting = true;
-		pump_later(p);
+		asks_pump(p);
 	}
 	return true;
 }
@@ -447,12 +445,8 @@ static void on_pump(struct loop_task *t)
 {
 	struct peers *p = container_of(t, struct peers, pump);
 
-	p->pump_posted = false;
-	if (p->freeing) {
-		p->jobs++;
-		peers_job_ended(p);
+	if (p->freeing)
 		return;
-	}
 	list_for_each_safe (n, &p->asks) {
 		struct ask *a = list_entry(n, struct ask, node);
 
@@ -462,18 +456,11 @@ static void on_pump(struct loop_task *t)
 	}
 }
 
-static void pump_later(struct peers *p)
-{
-	if (p->pump_posted || p->freeing)
-		return;
-	p->pump_posted = true;
-	p->pump.run = on_pump;
-	loop_post(p->cfg.loop, &p->pump);
-}
-
 void asks_pump(struct peers *p)
 {
-	pump_later(p);
+	p->pump.run = on_pump;
+	if (!p->freeing)
+		loop_post(p->cfg.loop, &p->pump);
 }
 
 /* ---- fetch/source.h ---- */
@@ -539,7 +526,7 @@ static int start(struct source *s, struct source_request *rq)
 	rq->source_data = a;
 	list_add_tail(&p->asks, &a->node);
 	arm_peers_tick(p);
-	pump_later(p);
+	asks_pump(p);
 	return 0;
 }
 
@@ -549,7 +536,7 @@ static void hurry(struct source *s, struct source_request *rq)
 	const struct ask *a = rq->source_data;
 
 	if (a && a->waiting)
-		pump_later(of(s));
+		asks_pump(of(s));
 }
 
 static void resume(struct source *s, struct source_request *rq)

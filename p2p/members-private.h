@@ -7,6 +7,7 @@
 #include "base/json.h"
 #include "base/list.h"
 #include "base/log.h"
+#include "http/small.h"
 #include "p2p/members.h"
 #include "p2p/resolve.h"
 
@@ -38,7 +39,7 @@ struct addr {
 
 	uint64_t due_ms;
 	size_t heap_at;
-	struct http_exchange *x; /* the open greeting, or NULL */
+	struct http_small greeting;
 };
 
 /* A member with its addresses. One in state NEW has exactly one address. One
@@ -77,7 +78,7 @@ struct view {
 
 struct members {
 	struct members_config cfg; /* its strings are copies, owned */
-	unsigned int refs; /* the owner, timer, task, lookup, greetings */
+	unsigned int refs;	   /* the owner, timer, lookup, greetings */
 	bool closing;
 	uv_timer_t timer;
 	uint64_t random;
@@ -88,7 +89,6 @@ struct members {
 	uint64_t generation;
 	unsigned int living;
 	struct loop_task task;
-	bool posted;
 	bool dirty; /* the views must be rebuilt */
 
 	struct list addrs;
@@ -130,7 +130,6 @@ uint64_t members_jitter(struct members *m, uint64_t ms);
 int node_new(struct members *m, struct addr *a);
 /* Takes a from node; node dies without its last address. */
 void node_drop_addr(struct member_node *node, struct addr *a, const char *why);
-bool node_is_living(const struct member_node *node);
 
 struct hello {
 	const char *id, *name, *zone, *version;

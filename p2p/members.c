@@ -37,12 +37,6 @@ static void count_state(enum member_state state, int delta)
 		   delta);
 }
 
-bool node_is_living(const struct member_node *node)
-{
-	return node->mb.state == MEMBER_ALIVE ||
-	       node->mb.state == MEMBER_SUSPECT;
-}
-
 static void log_state(struct members *m, const struct member *mb)
 {
 	if (m->closing ||
@@ -65,7 +59,7 @@ static void log_state(struct members *m, const struct member *mb)
 static void set_state(struct members *m, struct member_node *node,
 		      enum member_state state)
 {
-	bool was = node_is_living(node), is;
+	bool was = member_lives(&node->mb), is;
 
 	if (node->mb.state == state)
 		return;
@@ -74,7 +68,7 @@ static void set_state(struct members *m, struct member_node *node,
 	node->mb.state = state;
 	node->mb.since_ms = now_ms();
 	log_state(m, &node->mb);
-	is = node_is_living(node);
+	is = member_lives(&node->mb);
 	if (was == is)
 		return;
 	m->dirty = true;
@@ -207,7 +201,7 @@ static void set_about(struct members *m, struct member_node *node,
 	if (mb->same_zone == same_zone)
 		return;
 	mb->same_zone = same_zone;
-	if (node_is_living(node)) {
+	if (member_lives(&node->mb)) {
 		m->dirty = true;
 		members_post(m);
 	}
@@ -384,7 +378,7 @@ static int view_build(struct members *m, bool all, struct view *ret)
 		struct member_node *node =
 			list_entry(it, struct member_node, link);
 
-		if (node_is_living(node) && (all || node->mb.same_zone))
+		if (member_lives(&node->mb) && (all || node->mb.same_zone))
 			v[n++] = (struct living){node->mb.place_id, &node->mb};
 	}
 	qsort(v, n, sizeof(*v), by_place);
@@ -454,7 +448,6 @@ static void on_task(struct loop_task *t)
 	bool tell = !m->settled && m->unlooked == 0 && m->awaited == 0;
 	bool differ = false;
 
-	m->posted = false;
 	if (!m->closing) {
 		m->settled |= tell;
 		/* If memory is short the old views stay, and so do dead
@@ -466,16 +459,12 @@ static void on_task(struct loop_task *t)
 		if (!m->closing && !m->dirty)
 			free_dead(m);
 	}
-	members_unref(m);
 }
 
 void members_post(struct members *m)
 {
-	if (m->posted || m->closing)
-		return;
-	m->posted = true;
-	m->refs++;
-	loop_post(m->cfg.loop, &m->task);
+	if (!m->closing)
+		loop_post(m->cfg.loop, &m->task);
 }
 
 void members_check_settled(struct members *m)
@@ -629,6 +618,7 @@ void members_unref(struct members *m)
 {
 	if (--m->refs > 0)
 		return;
+	loop_cancel(m->cfg.loop, &m->task);
 	while (!list_empty(&m->addrs))
 		addr_free(list_first(&m->addrs, struct addr, all));
 	m->cfg.forget = NULL;
@@ -696,7 +686,7 @@ int members_new(const struct members_config *cfg, struct members **ret,
 	if (r < 0) {
 		if (r == -ENOMEM)
 			(void)set_error(err, r, "out of memory");
-		m->closing = true; /* its task may have been posted */
+		m->closing = true; /* no more posts from here on */
 		members_unref(m);
 		return r;
 	}
@@ -717,10 +707,7 @@ void members_free(struct members **pm)
 	m->closing = true;
 	__atomic_store_n(&m->stop, 1, __ATOMIC_RELAXED);
 	list_for_each (it, &m->addrs) {
-		struct addr *a = list_entry(it, struct addr, all);
-
-		if (a->x)
-			http_cancel(a->x);
+		http_small_cancel(&list_entry(it, struct addr, all)->greeting);
 	}
 	uv_close((uv_handle_t *)&m->timer, on_timer_closed);
 	members_unref(m);

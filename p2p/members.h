@@ -75,6 +75,11 @@ struct member {
 	void *user;	       /* owned by p2p/peers.c */
 };
 
+static inline bool member_lives(const struct member *mb)
+{
+	return mb->state == MEMBER_ALIVE || mb->state == MEMBER_SUSPECT;
+}
+
 struct members_config {
 	struct loop *loop;
 	/* Needs enough connections, or a client of its own: a greeting that

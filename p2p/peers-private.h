@@ -156,7 +156,7 @@ struct peers {
 	unsigned int nknows;
 
 	struct list asks;
-	bool pump_posted, freeing, closed;
+	bool freeing, closed;
 	unsigned int jobs; /* jobs on workers */
 	struct loop_task pump;
 	uv_timer_t tick;

@@ -131,7 +131,8 @@ void creds_refresh(struct registry *r)
 
 /* ---- Logins ---- */
 
-static void login_free(struct login *s)
+/* Releases all that s owns; s itself stays allocated. */
+static void login_clear(struct login *s)
 {
 	struct registry *r = s->r;
 
@@ -141,7 +142,7 @@ static void login_free(struct login *s)
 	auth_token_release(&s->token);
 	free(s->repo);
 	free(s->name);
-	free(s);
+	s->r = NULL;
 }
 
 void login_unref(struct login **ps)
@@ -164,7 +165,8 @@ void login_unref(struct login **ps)
 		struct login *old = name_table_at(it, struct login, node);
 
 		if (old->refs == 0) {
-			login_free(old);
+			login_clear(old);
+			free(old);
 			return;
 		}
 	}
@@ -183,13 +185,7 @@ void logins_release(struct registry *r)
 		if (!s->fetch)
 			s->refs++;
 		s->fetch = NULL;
-		name_table_del(&r->logins, &s->node);
-		host_unref(r, s->host);
-		auth_challenge_release(&s->challenge);
-		auth_token_release(&s->token);
-		free(s->repo);
-		free(s->name);
-		s->r = NULL;
+		login_clear(s);
 		login_unref(&s);
 	}
 }
@@ -330,12 +326,7 @@ static void wake(struct login *s, int r, const char *why)
 	struct list waiters;
 
 	list_init(&waiters);
-	while (!list_empty(&s->waiters)) {
-		struct list *n = s->waiters.next;
-
-		list_del(n);
-		list_add_tail(&waiters, n);
-	}
+	list_move_all(&s->waiters, &waiters);
 	while (!list_empty(&waiters)) {
 		struct call *c = list_first(&waiters, struct call, wait);
 

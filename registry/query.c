@@ -95,7 +95,7 @@ static void query_free(struct query *f)
 static void query_end(struct query *f, int r)
 {
 	name_table_del(&f->r->queries, &f->node);
-	delay_cancel(&f->begin);
+	loop_cancel(f->r->loop, &f->begin);
 	call_abandon(&f->call);
 	probe_abandon(&f->probe);
 	if (f->asked_peers)
@@ -159,9 +159,9 @@ void query_finish(struct query *f, int r)
 	query_end(f, r);
 }
 
-static void query_begin(struct delay *d)
+static void query_begin(struct loop_task *t)
 {
-	struct query *f = container_of(d, struct query, begin);
+	struct query *f = container_of(t, struct query, begin);
 	int r = f->abort_r;
 
 	creds_refresh(f->r); /* new credentials may allow what was refused */
@@ -183,12 +183,12 @@ static int query_new(struct registry *r, const struct query_ops *ops,
 	f->ops = ops;
 	f->r = r;
 	list_init(&f->waiters);
-	delay_init(&f->begin, query_begin);
+	f->begin.run = query_begin;
 	if (name_table_add(&r->queries, &f->node, key) < 0) {
 		free(f);
 		return -ENOMEM;
 	}
-	delay_set(r, &f->begin, now_ms());
+	loop_post(r->loop, &f->begin);
 	*ret = f;
 	return 0;
 }

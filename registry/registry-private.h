@@ -293,7 +293,7 @@ struct query {
 	const struct query_ops *ops;
 	struct registry *r; /* NULL once the query has ended */
 	struct list waiters;
-	struct delay begin;
+	struct loop_task begin;
 	struct store_job job;
 	void (*job_done)(struct query *f);
 	bool job_busy;

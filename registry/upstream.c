@@ -150,28 +150,14 @@ static void end_failed(struct request *u)
 	end(u, u->worst_r ? u->worst_r : -ENOENT, NULL);
 }
 
-/* The rank of errors: the highest is reported. A temporary failure ranks above
- * a "no", so that the caller tries again. */
-static int rank(int r)
-{
-	switch (r) {
-	case -ENOENT:
-		return 1;
-	case -EACCES:
-	case -EKEYEXPIRED:
-		return 2;
-	case -ESTALE:
-		return 3;
-	case -EBADMSG:
-		return 4;
-	default:
-		return 5;
-	}
-}
-
 static void note_failure(struct request *u, int r, const char *why)
 {
-	if (!u->worst_r || rank(r) > rank(u->worst_r))
+	int worst = source_error_rank(u->worst_r);
+
+	/* Among origins, -EBADMSG gives way to other errors of its rank: an
+	 * origin that cannot be reached may come back. */
+	if (source_error_rank(r) > worst ||
+	    (source_error_rank(r) == worst && u->worst_r == -EBADMSG))
 		u->worst_r = r;
 	(void)buf_printf(&u->why, "%s%s: %s", u->why.len ? "; " : "",
 			 origin_now(u), why);

@@ -750,13 +750,14 @@ static bool make_room(struct store *s)
 
 /* Writers that are faster than the disk wait here for the commit thread.
  * Otherwise the cache and the number of open files would grow without bounds
- * during its flush. */
+ * during its flush. Evicted chunks take room until the flush and the commit
+ * have ended. */
 static void keep_to_limit(struct store *s)
 {
 	uint64_t slack = max_u64(MIN_SLACK_BYTES, s->max_bytes / 8);
+	uint64_t used = LOAD(&s->cached_bytes) + LOAD(&s->unpunched_bytes);
 
-	if ((s->max_bytes && LOAD(&s->cached_bytes) > s->max_bytes + slack) ||
-	    too_many_files(s))
+	if ((s->max_bytes && used > s->max_bytes + slack) || too_many_files(s))
 		(void)commit_wait(s);
 }
 

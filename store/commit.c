@@ -532,6 +532,7 @@ void *commit_main(void *arg)
 		external_settle(s, stop);
 		evict(s, want_room);
 		r = run_cycle(s, housekeep);
+		STORE(&s->unpunched_bytes, 0);
 		if (housekeep && !stop)
 			forget_empty(s);
 

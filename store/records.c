@@ -277,18 +277,14 @@ static int add_item(void *arg, const uint8_t *key, size_t key_len,
 		    const uint8_t *val, size_t val_len)
 {
 	struct items *l = arg;
+	void *v;
 
 	if (key_len != l->skip + DIGEST_BYTES || val_len != 8)
 		return 0;
-	if (l->n == l->cap) {
-		size_t cap = l->cap ? l->cap * 2 : 64;
-		void *v = reallocarray(l->v, cap, sizeof(*l->v));
-
-		if (!v)
-			return -ENOMEM;
-		l->v = v;
-		l->cap = cap;
-	}
+	v = array_grow(l->v, l->n, &l->cap, sizeof(*l->v));
+	if (!v)
+		return -ENOMEM;
+	l->v = v;
 	memcpy(l->v[l->n].d.sha256, key + l->skip, DIGEST_BYTES);
 	l->v[l->n++].size = get_le(val, 8);
 	return 0;

@@ -183,6 +183,7 @@ struct store {
 
 	/* Atomic. */
 	uint64_t cached_bytes;
+	uint64_t unpunched_bytes; /* evicted in this cycle */
 	uint64_t evicted_chunks, evicted_bytes, damaged_chunks, write_errors;
 	uint64_t commits, verified_blobs, mismatched_blobs;
 };

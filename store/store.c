@@ -596,16 +596,12 @@ static int add_info(void *arg, const uint8_t *key, size_t key_len,
 	struct infos *l = arg;
 	struct index_blob rec;
 	struct blob_info *i;
+	void *v;
 
-	if (l->n == l->cap) {
-		size_t cap = l->cap ? l->cap * 2 : 64;
-		void *v = reallocarray(l->v, cap, sizeof(*l->v));
-
-		if (!v)
-			return -ENOMEM;
-		l->v = v;
-		l->cap = cap;
-	}
+	v = array_grow(l->v, l->n, &l->cap, sizeof(*l->v));
+	if (!v)
+		return -ENOMEM;
+	l->v = v;
 	i = &l->v[l->n];
 	if (!bkey_parse(key, key_len, &i->key) ||
 	    !index_decode_blob(val, val_len, &rec) || rec.state > BLOB_BAD)

@@ -82,16 +82,6 @@ static void call_waiters(struct list *waiters, int r)
 	}
 }
 
-static void move_list(struct list *from, struct list *to)
-{
-	while (!list_empty(from)) {
-		struct list *n = from->next;
-
-		list_del(n);
-		list_add_tail(to, n);
-	}
-}
-
 /* At a mismatch, tells which chunks are dropped: those from members, or all. */
 static bool is_suspect(const struct seg *g, uint32_t i, bool peers_only)
 {
@@ -262,7 +252,7 @@ static void sum_one(struct store *s, struct blob *b, int which, uint8_t *buf)
 	store_lock(s);
 	b->sum_running = false;
 	if (answer(b, &r)) {
-		move_list(&b->waiters, &waiters);
+		list_move_all(&b->waiters, &waiters);
 		b->sum_forced = false;
 	}
 	if (go_on && can_sum(b)) {
@@ -342,7 +332,7 @@ void sum_cancel(struct store *s)
 			b = list_first(&s->sums[q], struct blob, sum_node);
 			list_del(&b->sum_node);
 			b->sum_queued = false;
-			move_list(&b->waiters, &waiters);
+			list_move_all(&b->waiters, &waiters);
 			store_unlock(s);
 			call_waiters(&waiters, -ECANCELED);
 			blob_unref(&b);

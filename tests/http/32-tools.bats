@@ -116,6 +116,7 @@ only_peerd_asked()
 
 @test "buildah pulls an image through its mirror" {
 	command -v buildah >/dev/null || missing 'needs buildah'
+	need_root_mount
 	registries_conf
 	mark=$(reg_mark)
 	echo '{"default":[{"type":"insecureAcceptAnything"}]}' \

@@ -252,9 +252,10 @@ alive()
 	local here other relay log=$BATS_TEST_TMPDIR/relay.log http2
 	stop_peerd
 	here=127.0.0.1:$(free_port)
-	other=127.0.0.1:$(free_port)
+	# All that the first says to the second goes through the relay: members
+	# learn a port from one another, and there the second is only by it.
 	relay=127.0.0.1:$(free_port)
-	# All that the first says to the second goes through this.
+	other=127.0.0.2:${relay#*:}
 	nginx_start "$BATS_TEST_TMPDIR/relay" "server {
 		listen $relay;
 		access_log $log requests;
@@ -270,11 +271,11 @@ alive()
 	with_token curl -sf -m "$PATIENCE" -o "$BATS_TEST_TMPDIR/all" \
 		"http://$HTTP/blobs/$URL"
 	cmp "$BATS_TEST_TMPDIR/all" "$FILE"
-	grep -q '"uri":"/v2/peerd/blobs/' "$log"
+	wait_for 10 grep -q '"uri":"/v2/peerd/blobs/' "$log"
 	with_token curl -sf -m "$PATIENCE" -o "$BATS_TEST_TMPDIR/all" \
 		"http://$HTTP/blobs/http://$REG/plain?sig=h1dden-signature"
 	cmp "$BATS_TEST_TMPDIR/all" "$FILE"
-	grep -q '"uri":"/blobs/' "$log"
+	wait_for 10 grep -q '"uri":"/blobs/' "$log"
 	equal "$(jq -r .auth "$log" | sort -u)" ''
 	# The other has what members may have, and nothing to ask with.
 	equal "$(curl -s -o /dev/null -w '%{http_code}' -r 0-9 \

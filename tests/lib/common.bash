@@ -111,6 +111,13 @@ need_root()
 	((EUID == 0)) || missing 'needs root'
 }
 
+# buildah and runc change the propagation of /, which has to be a mount for that.
+need_root_mount()
+{
+	mountpoint -q / || missing 'needs / to be a mount: in a plain chroot it'\
+' is none (mount --bind the directory on itself, as scripts/test-in-root does)'
+}
+
 # Below the ephemeral ports: the kernel could give one of those to a connection
 # before the server listens.
 free_port()

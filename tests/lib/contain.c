@@ -32,7 +32,7 @@
 #define SETTLE_MS 10000
 
 static char dir[256];
-/* The directory in the caller's TMPDIR that is mounted at dir; "": none. */
+/* The directory in the caller's TMPDIR that is mounted on dir; "": none. */
 static char store[PATH_MAX];
 
 static int64_t monotonic_ms(void)
@@ -52,8 +52,8 @@ static void loopback_up(void)
 		perror("contain: lo");
 }
 
-/* Without the right to it the test runs in the namespaces it finds. True if it
- * may mount. */
+/* Makes new namespaces. Without the privilege the test runs in the existing
+ * ones. Returns true if the test may mount. */
 static bool own_namespaces(void)
 {
 	bool mounts = unshare(CLONE_NEWNS) == 0 &&
@@ -94,8 +94,9 @@ static bool make_dir(bool mounts)
 	return false;
 }
 
-/* The parent of a process, from /proc/PID/stat; the command's name may hold
- * spaces and parentheses, so fields are counted from the last one. */
+/* Returns the parent of a process, from /proc/PID/stat. The command's name may
+ * contain spaces and parentheses, so the fields are counted from the last
+ * parenthesis. */
 static pid_t parent_of(long pid, char *name, size_t name_size)
 {
 	char path[64], line[512];
@@ -231,7 +232,8 @@ static int remove_entry(const char *path, const struct stat *st, int type,
 static void clean_up(bool tell)
 {
 	kill_all(tell);
-	/* Before the mounts: their backing files name paths below them. */
+	/* Call it before unmounting: the names of the backing files are paths
+	 * below the mounts. */
 	for (int i = 0; i < 256; i++)
 		free_loop_device(i);
 	unmount_all();
@@ -262,7 +264,8 @@ static void run(char **argv, const sigset_t *mask)
 	_exit(127);
 }
 
-/* Waits for the child, a signal to us, or the timeout. The exit status. */
+/* Waits for the child, a signal to this process, or the timeout. Returns the
+ * exit status. */
 static int supervise(pid_t child, int64_t timeout_ms, const sigset_t *mask)
 {
 	int64_t end = monotonic_ms() + timeout_ms;

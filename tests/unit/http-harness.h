@@ -1,5 +1,5 @@
-/* A server in a loop thread, with a handler that does what the path says, and
- * clients with plain sockets for the test's thread. */
+/* A server in a loop thread with a handler controlled by the path, and clients
+ * with plain sockets in the test's thread. */
 #ifndef TESTS_HTTP_HARNESS_H
 #define TESTS_HTTP_HARNESS_H
 
@@ -82,7 +82,7 @@ static inline void run_call(struct loop_task *t)
 	(void)pthread_mutex_unlock(&mu);
 }
 
-/* Runs fn() on the loop thread, and waits for it. */
+/* Runs fn() on the loop thread and waits until it returns. */
 static inline void on_loop(void (*fn)(void))
 {
 	struct call c = {.task.run = run_call, .fn = fn};
@@ -337,7 +337,8 @@ static inline int client_socket(void)
 	/* No SO_RCVTIMEO: with one, the end of an io_uring, which libuv 1.45
 	 * and later have in each loop, interrupts a recv() in the thread that
 	 * made the loop. contain ends what hangs. */
-	/* Whoever does not read stalls the server soon. */
+	/* A small receive buffer: a client that does not read soon stalls the
+	 * server. */
 	(void)setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof(small));
 	return fd;
 }
@@ -409,7 +410,7 @@ static inline void take_chunks(int fd)
 	} while (n > 0);
 }
 
-/* Reads one answer; its status, 0 when the connection ended before. */
+/* Reads one answer. Returns its status, or 0 if the connection ended before. */
 static inline int get_answer(int fd, bool is_head)
 {
 	const char *cl;
@@ -449,7 +450,7 @@ static inline bool has(const char *header)
 	return strstr(answer.head, header) != NULL;
 }
 
-/* The end of the connection: 0 closed, ECONNRESET. */
+/* Waits for the end of the connection. 0: closed; ECONNRESET. */
 static inline int ending(int fd)
 {
 	char c;

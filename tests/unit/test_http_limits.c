@@ -1,4 +1,5 @@
-/* What the server refuses, its timeouts and limits, listening and draining. */
+/* Refused requests, timeouts and limits of the server, listening and draining.
+ */
 #include "base/log.h"
 #include "tests/unit/http-harness.h"
 
@@ -56,7 +57,7 @@ static void test_refusals(void)
 	stop();
 }
 
-/* The refusal arrives although the client has much more to send. */
+/* The refusal arrives although the client still has much to send. */
 static void test_refusal_of_large_body(void)
 {
 	static char junk[600000];
@@ -80,7 +81,7 @@ static void test_slow_clients(void)
 	start((struct http_server_config){.header_timeout_ms = 1000,
 					  .send_timeout_ms = 300});
 	fd = dial();
-	EQ(ending(fd), 0); /* nothing sent, nothing said */
+	EQ(ending(fd), 0); /* nothing sent, nothing answered */
 	(void)close(fd);
 	fd = dial();
 	EQ(ask(fd, "GET / HTTP/1.1\r\nHost:"), 408);
@@ -91,7 +92,7 @@ static void test_slow_clients(void)
 	   408);
 	EQ(ending(fd), 0);
 	(void)close(fd);
-	/* One that does not receive. */
+	/* A client that does not receive. */
 	fd = dial();
 	put(fd, GET("/file"));
 	EVENTS("EPIPE gone ");
@@ -372,7 +373,7 @@ static void test_unix_socket(void)
 
 	(void)snprintf(unix_addr, sizeof(unix_addr), "unix:%s/sock", dir);
 	memcpy(a.sun_path, path, strlen(path));
-	/* What a process that was killed leaves behind. */
+	/* The socket file that a killed process leaves behind. */
 	fd = socket(AF_UNIX, SOCK_STREAM, 0);
 	EQ(bind(fd, (struct sockaddr *)&a, sizeof(a)), 0);
 	(void)close(fd);

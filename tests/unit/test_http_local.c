@@ -1,4 +1,4 @@
-/* Which addresses and names belong to this host or link. */
+/* Addresses and names that belong to this host or link. */
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <sys/socket.h>

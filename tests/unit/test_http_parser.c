@@ -7,8 +7,8 @@
 static char bytes[128 << 10];
 static struct http_head head;
 
-/* Finds and parses; the status, 0 if the head is good, -1 if it is not whole,
- * -2 if it was refused while looking for its end. */
+/* Finds and parses a head. Returns the status, 0 if the head is good, -1 if it
+ * is incomplete, -2 if the search for its end refused it. */
 static int parse_bytes(const char *s, size_t len)
 {
 	size_t pos = 0, n = 0;
@@ -139,7 +139,7 @@ static void test_request_line(void)
 	EQ(parse("\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n"), 400);
 }
 
-/* A head that ends before its last byte is none. */
+/* A head that ends before its last byte is refused. */
 static void test_early_end(void)
 {
 	static const char s[] = GET "\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n";
@@ -221,7 +221,8 @@ static void test_host(void)
 	EQ(parse("GET / HTTP/1.1\r\nHost:\r\n\r\n"), 0);
 }
 
-/* What lets two servers see different requests in the same bytes. */
+/* Bytes in which two servers could see different requests (request smuggling).
+ */
 static void test_smuggling(void)
 {
 	EQ(parse(GET "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n"),
@@ -333,7 +334,7 @@ static void test_field_limit(void)
 	EQ(strlen(header("A")), 60000);
 }
 
-/* However the bytes are cut, the end is found at the same place. */
+/* The end is found at the same place, however the bytes are split. */
 static void test_find_in_pieces(void)
 {
 	static const char s[] = GET "A: b\r\n\r\nGET /next";
@@ -356,8 +357,8 @@ static void test_find_in_pieces(void)
 	EQ(i - 1, 17);
 }
 
-/* Decodes in pieces of `step` bytes. The body's length, or a negative
- * number; *ret_rest is what follows the body. */
+/* Decodes in pieces of `step` bytes. Returns the body's length or a negative
+ * number; *ret_rest is the text after the body. */
 static int unchunk(const char *s, size_t step, char *out, const char **ret_rest)
 {
 	struct http_chunked d = {0};

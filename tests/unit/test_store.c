@@ -1,4 +1,4 @@
-/* The store when nothing goes wrong, and what it refuses. */
+/* The store without faults, and the requests that it refuses. */
 #include "tests/unit/store-helpers.h"
 
 static void write_and_read(void)
@@ -186,7 +186,7 @@ static void origins(void)
 	wipe();
 }
 
-/* Chunks from peers go, those from upstream stay. */
+/* Chunks from members are dropped, those from upstream stay. */
 static void mismatch_from_peer(void)
 {
 	uint64_t size = 5 * MIB + 77;
@@ -226,7 +226,7 @@ static void mismatch_from_upstream(void)
 
 	EQ(write_chunk(s, b, 0, 10), 0);
 	EQ(write_chunk(s, b, 1, 11), 0);
-	/* It may have ended before it was asked for; then the answer is that
+	/* The check may have ended before the call; then the answer is that
 	 * chunks are missing. */
 	(void)verified(s, b);
 	WAIT(events(BLOB_EV_MISMATCH));
@@ -436,7 +436,7 @@ static void sum_after_restart(void)
 	wipe();
 }
 
-/* Written out of order by some, waited for by others. */
+/* Some threads write out of order, others wait. */
 struct verifier {
 	struct store *s;
 	uint64_t seed;
@@ -483,7 +483,7 @@ static void many_verifiers(void)
 	wipe();
 }
 
-/* Whoever waits hears of it when the store closes. */
+/* Waiting callers are called back when the store closes. */
 static void close_while_waiting(void)
 {
 	uint64_t size = 64 * MIB;
@@ -550,14 +550,15 @@ static void descriptors(void)
 	wipe();
 }
 
-/* Others are told that we hold it no more: once, also after a restart. */
+/* The event that the store holds it no more comes once, also after a restart.
+ */
 static void emptied(void)
 {
 	struct store *s = open_store();
 	struct blob *b = make_blob(s, url_key(33), 3 * MIB);
 
 	EQ(store_sync(s), 0);
-	EQ(events(BLOB_EV_EMPTIED), 0); /* it never had anything */
+	EQ(events(BLOB_EV_EMPTIED), 0); /* it never had a chunk */
 	write_all(s, b, 33);
 	EQ(store_sync(s), 0);
 	EQ(events(BLOB_EV_EMPTIED), 0);
@@ -748,7 +749,7 @@ static int count_info(void *arg, const struct blob_info *info)
 	return info->size == 0 || info->size > 5000 ? -EINVAL : 0;
 }
 
-/* What ten thousand blobs cost. */
+/* The memory of ten thousand blobs. */
 static void ten_thousand(void)
 {
 	struct store *s = open_with((struct store_config){0});
@@ -786,7 +787,7 @@ static void ten_thousand(void)
 	EQ(store_sync(s), 0);
 	printf("# 10000 blobs: %lld KiB more\n",
 	       (long long)(anon_kib() - before));
-	/* The sanitizers' builds go without _FORTIFY_SOURCE. */
+	/* Builds with sanitizers have no _FORTIFY_SOURCE. */
 #ifdef _FORTIFY_SOURCE
 	OK(anon_kib() - before < 4096);
 #endif
@@ -794,7 +795,7 @@ static void ten_thousand(void)
 	wipe();
 }
 
-/* What was read lately is remembered over a restart. */
+/* The order of last use survives a restart. */
 static uint64_t last_use;
 
 static int take_last_use(void *arg, const struct blob_info *info)

@@ -74,6 +74,7 @@ struct fs {
 	struct node *root;
 	uint64_t next_dir; /* guarded by: mu */
 	struct list dirs;  /* guarded by: mu; open directories */
+	struct list invals; /* struct inval; loop thread */
 	struct metric_series *m_ops[8];
 	struct metric_series *m_hit_bytes, *m_read_bytes;
 	struct metric_series *m_read_seconds;

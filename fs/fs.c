@@ -98,6 +98,7 @@ int fs_new(const struct fs_config *cfg, struct fs **ret)
 		return -ENOMEM;
 	fs->cfg = *cfg;
 	list_init(&fs->dirs);
+	list_init(&fs->invals);
 	(void)pthread_mutex_init(&fs->mu, NULL);
 	r = nodes_init(fs);
 	if (r < 0)
@@ -135,6 +136,7 @@ void fs_set_session(struct fs *fs, struct fuse_session *se)
  * and reads that wait for this daemon hold those; so it must not block a store
  * thread or the loop. */
 struct inval {
+	struct list node; /* in fs.invals; the first one is under way */
 	struct loop_task task;
 	struct loop_job job;
 	struct fs *fs;
@@ -176,17 +178,27 @@ static void inval_work(struct loop_job *j)
 static void inval_done(struct loop_job *j)
 {
 	struct inval *v = container_of(j, struct inval, job);
+	struct fs *fs = v->fs;
 
+	list_del(&v->node);
 	blob_unref(&v->blob);
 	free(v->inos);
 	free(v);
+	if (list_empty(&fs->invals))
+		return;
+	v = list_first(&fs->invals, struct inval, node);
+	loop_work(fs->cfg.loop, &v->job, inval_work, inval_done);
 }
 
+/* One at a time: each may wait for a read that waits for another worker. */
 static void inval_start(struct loop_task *t)
 {
 	struct inval *v = container_of(t, struct inval, task);
+	bool first = list_empty(&v->fs->invals);
 
-	loop_work(v->fs->cfg.loop, &v->job, inval_work, inval_done);
+	list_add_tail(&v->fs->invals, &v->node);
+	if (first)
+		loop_work(v->fs->cfg.loop, &v->job, inval_work, inval_done);
 }
 
 void fs_blob_event(struct fs *fs, struct blob *b, enum blob_event ev)

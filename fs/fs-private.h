@@ -58,9 +58,19 @@ struct node {
 	struct blob *blob;    /* BLOB: a reference */
 	void *bytes;	      /* MANIFEST */
 	size_t len;
-	pthread_mutex_t ra_mu;
-	struct readahead ra; /* guarded by: ra_mu */
-	unsigned int opens;  /* atomic */
+	struct node_ahead *ahead; /* BLOB */
+	unsigned int opens;	  /* atomic */
+	/* guarded by: fs.mu */
+	struct list names; /* in fs.made_up or .proven; see fs/evict.c */
+	uint64_t parent;   /* inode number of the directory that it was last
+			      looked up in; 0: none yet */
+	bool is_proven;
+};
+
+/* Read-ahead in one file. */
+struct node_ahead {
+	pthread_mutex_t mu;
+	struct readahead ra; /* guarded by: mu */
 };
 
 #define NODE_BUCKETS 4096
@@ -70,7 +80,14 @@ struct fs {
 	struct fuse_session *se;
 	pthread_mutex_t mu;
 	struct list buckets[NODE_BUCKETS]; /* guarded by: mu */
+	unsigned int nnodes;		   /* guarded by: mu */
 	struct node *root;
+	/* Directories that the kernel can be told to forget, the one that was
+	 * looked up longest ago first; guarded by: mu. */
+	struct list made_up, proven;
+	bool evicting; /* guarded by: mu */
+	struct loop_task evict_task;
+	struct loop_job evict_job;
 	uint64_t next_dir; /* guarded by: mu */
 	struct list dirs;  /* guarded by: mu; open directories */
 	struct metric_series *m_ops[8];
@@ -101,7 +118,10 @@ struct node *node_get_blob(struct fs *fs, struct blob **b);
 /* By inode number, with a use; NULL if unknown. */
 struct node *node_find(struct fs *fs, uint64_t ino);
 void node_put(struct fs *fs, struct node **n);
-void node_lookup_add(struct fs *fs, struct node *n);
+/* The kernel is about to learn that n is in dir. */
+void node_lookup_add(struct fs *fs, const struct node *dir, struct node *n);
+/* mu is held; no use is counted. NULL if unknown. */
+struct node *node_find_locked(struct fs *fs, uint64_t ino);
 void node_forget(struct fs *fs, uint64_t ino, uint64_t n);
 uint64_t blob_ino(const struct blob_key *key);
 int nodes_init(struct fs *fs);
@@ -109,6 +129,13 @@ void nodes_release(struct fs *fs);
 bool node_is_dir(const struct node *n);
 /* Sets an image on LAYERS or FILES if it has none yet; takes a reference. */
 void node_set_image(struct fs *fs, struct node *n, struct image *img);
+
+/* ---- evict.c: any thread ---- */
+
+void evict_init(struct fs *fs);
+/* n was found in dir. mu is held. True: evict_start() is due, without mu. */
+bool evict_note_locked(struct fs *fs, const struct node *dir, struct node *n);
+void evict_start(struct fs *fs);
 
 /* ---- image.c: loop thread ---- */
 
@@ -158,7 +185,9 @@ void fs_op_reply_opendir(struct fs_op *op, struct string_list *names);
 /* -ETIMEDOUT and the like become what a file's reader understands. */
 int fs_errno(int r);
 void fs_reply_err(fuse_req_t req, int r);
-void fs_reply_entry(struct fs *fs, fuse_req_t req, struct node **n);
+/* n was found in dir. */
+void fs_reply_entry(struct fs *fs, fuse_req_t req, const struct node *dir,
+		    struct node **n);
 void fs_count(struct fs *fs, enum fs_metric m);
 
 /* ---- lookup.c, dir.c, read.c ---- */

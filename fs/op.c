@@ -37,7 +37,8 @@ void fs_count(struct fs *fs, enum fs_metric m)
 	metric_add(fs->m_ops[m], 1);
 }
 
-void fs_reply_entry(struct fs *fs, fuse_req_t req, struct node **np)
+void fs_reply_entry(struct fs *fs, fuse_req_t req, const struct node *dir,
+		    struct node **np)
 {
 	struct node *n = *np;
 	struct fuse_entry_param e = {.ino = n->ino, .generation = 1};
@@ -46,7 +47,7 @@ void fs_reply_entry(struct fs *fs, fuse_req_t req, struct node **np)
 	e.attr_timeout = node_attr_timeout(n);
 	e.entry_timeout = node_entry_timeout(fs, n);
 	/* Before the reply: the kernel may forget it before we come back. */
-	node_lookup_add(fs, n);
+	node_lookup_add(fs, dir, n);
 	if (fuse_reply_entry(req, &e) == -ENOENT)
 		node_forget(fs, n->ino, 1); /* interrupted: never seen */
 	node_put(fs, np);
@@ -154,7 +155,7 @@ void fs_op_reply_entry(struct fs_op *op, struct node **n)
 	}
 	req = op_take(op);
 	if (req)
-		fs_reply_entry(op->fs, req, n);
+		fs_reply_entry(op->fs, req, op->node, n);
 	else
 		node_put(op->fs, n);
 	op_put(op);

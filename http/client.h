@@ -16,6 +16,7 @@
 
 #include "base/loop.h"
 #include "base/util.h"
+#include "http/tls.h"
 
 struct http_client;
 struct http_exchange;
@@ -133,6 +134,9 @@ const char *http_trailer(struct http_exchange *x, const char *name, size_t i);
 /* Seconds from Retry-After (a number or a date), 0 if there is none, at most
  * 3600. */
 uint32_t http_retry_after_s(struct http_exchange *x);
+/* In head() and data(): the common name in the certificate of the other side,
+ * "" without TLS or without such a name. */
+void http_peer_cert(struct http_exchange *x, char out[TLS_NAME_SIZE]);
 /* Where it went, for logs: "10.0.0.1:443"; empty before it connected. */
 const char *http_peer_addr(struct http_exchange *x);
 /* Milliseconds from http_start() until connected (TLS included) and until the

@@ -246,9 +246,8 @@ install: all
 	install -D -m 755 $(BIN)/peerd $(DESTDIR)$(PREFIX)/bin/peerd
 	install -D -m 644 docs/peerd.8 $(DESTDIR)$(PREFIX)/share/man/man8/peerd.8
 	install -D -m 644 docs/swagger.yml $(DESTDIR)$(PREFIX)/share/doc/peerd/swagger.yml
-	mkdir -p $(DESTDIR)$(PREFIX)/lib/systemd/system
-	sed 's|/usr/local|$(PREFIX)|g' peerd.service > \
-		$(DESTDIR)$(PREFIX)/lib/systemd/system/peerd.service
+	sed 's|/usr/local|$(PREFIX)|g' peerd.service | install -D -m 644 \
+		/dev/stdin $(DESTDIR)$(PREFIX)/lib/systemd/system/peerd.service
 
 # The same on three hosts of a lab (tests/lab), no cluster needed.
 ci-lab-random: all helpers

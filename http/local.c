@@ -92,7 +92,7 @@ bool host_looks_local(const char *host)
 		return true;
 	if (inet_aton(host, &a4))
 		return v4_is_local(ntohl(a4.s_addr));
-	/* Without a zone ("fe80::1%25eth0"). */
+	/* without a zone ("fe80::1%25eth0") */
 	(void)snprintf(bare, sizeof(bare), "%.*s", (int)strcspn(host, "%"),
 		       host);
 	return inet_pton(AF_INET6, bare, &a6) == 1 && v6_is_local(&a6);

@@ -17,8 +17,8 @@ static void skip_space(const char **p)
 		(*p)++;
 }
 
-/* Digits only, at least one. A number too large becomes UINT64_MAX, which is
- * right for positions: it lies past every end. */
+/* Digits only, at least one. A number that is too large becomes UINT64_MAX. For
+ * a position that is right, since it lies after every end. */
 static bool take_number(const char **p, uint64_t *ret)
 {
 	uint64_t v = 0;
@@ -80,7 +80,7 @@ int range_parse(const char *value, uint64_t size,
 	for (;;) {
 		struct byte_range b;
 
-		/* Empty elements of a list are allowed: RFC 9110, 5.6.1.2. */
+		/* Empty list elements are allowed: RFC 9110, 5.6.1.2. */
 		skip_space(&p);
 		while (*p == ',') {
 			p++;

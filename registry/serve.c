@@ -9,9 +9,10 @@
 #include "http/range.h"
 
 #define BOUNDARY "peerd-3f6c1b7e9a54d208"
-/* What is sent at once out of the store. */
+/* Bytes per sendfile, at most. */
 #define FILE_PIECE (UINT64_C(8) << 20)
-/* A response goes on as soon as so much of what it lacks has come. */
+/* While bytes are missing, a response continues as soon as so many have
+ * arrived. */
 #define MIN_PIECE (64u << 10)
 
 struct serve {
@@ -20,18 +21,17 @@ struct serve {
 	struct http_req *rq; /* NULL: the client is gone, or all was sent */
 	struct blob *blob;
 	struct byte_range ranges[RANGE_MAX];
-	uint32_t nranges, at; /* at: the range being sent */
-	uint64_t off, end;    /* of what is left of that range */
+	uint32_t nranges, at; /* at: index of the range being sent */
+	uint64_t off, end;    /* the rest of that range */
 	uint64_t sent;
-	bool begun, single,
-		head_due; /* head_due: a part's head is to be sent */
+	bool begun, single, head_due; /* head_due: a part's head must be sent */
 	int status;
-	uint64_t deadline_ms;	    /* of the first byte */
+	uint64_t deadline_ms;	    /* for the first byte */
 	char etag[DIGEST_STR_SIZE]; /* empty: none */
 	char part[320];
 	struct readahead ra;
 
-	/* What is under way: one of a fetch, a job, a write. */
+	/* The current step: one of a fetch, a job, a write. */
 	struct fetch_read rd;
 	bool reading, writing, working;
 	struct loop_job job;
@@ -72,7 +72,7 @@ static void fd_done(struct serve *s)
 static void serve_free(struct serve *s)
 {
 	if (s->reading || s->working)
-		return; /* comes back, and then frees */
+		return; /* the callback comes, and frees s */
 	chunk_buf_unref(&s->held);
 	fd_done(s);
 	blob_unref(&s->blob);
@@ -91,10 +91,10 @@ static void refuse(const struct serve *s, struct http_req *rq, int r)
 				 "upstream does not accept these credentials");
 	} else if (r == -EACCES && how->refused_status) {
 		http_reply_error(rq, how->refused_status, "DENIED",
-				 "upstream refuses it");
+				 "upstream refuses access");
 	} else {
 		http_reply_error(rq, status, "BLOB_UNKNOWN",
-				 "cannot be had now: %s", strerror(-r));
+				 "not available now: %s", strerror(-r));
 	}
 }
 
@@ -144,7 +144,7 @@ static void on_sent(struct http_req *rq, int r)
 		finish(s, r);
 		return;
 	}
-	/* What left while the range was being evicted may have been a hole. */
+	/* Bytes sent while the range was evicted may come from a hole. */
 	if (s->job_fd >= 0 && !store_gen_ok(s->blob, s->job_gen)) {
 		finish(s, -ESTALE);
 		return;
@@ -158,7 +158,7 @@ static void on_sent(struct http_req *rq, int r)
 static uint64_t multipart_length(struct serve *s);
 static void add_headers(struct http_req *rq, const char *etag);
 
-/* The headers are added only now: a miss is answered without them. */
+/* Headers are added only here: a response to a miss must not have them. */
 static void begin(struct serve *s)
 {
 	uint64_t size = blob_size(s->blob);
@@ -237,7 +237,8 @@ static void range_done(struct loop_job *j)
 		ranged(s);
 }
 
-/* From the store: checked already as a rule, else a worker checks. */
+/* Sends from the store. Usually the chunks are checked; otherwise a worker
+ * checks them first. */
 static void file_piece(struct serve *s)
 {
 	s->job_fd = -1;
@@ -265,7 +266,7 @@ static void on_read(struct fetch_read *rd, int r)
 		return;
 	}
 	if (s->head_due) {
-		/* Now that there is something to follow it. */
+		/* There are bytes to follow the head now. */
 		begin(s);
 		next(s);
 		return;
@@ -315,7 +316,7 @@ static void guess_ahead(struct serve *s, uint64_t len)
 			  s->how.auth ? &s->how.auth->base : NULL);
 }
 
-/* How much from s->off on is in the store without a gap. */
+/* Number of bytes from s->off on that are present without a gap. */
 static uint64_t present_from(const struct serve *s)
 {
 	uint32_t c = (uint32_t)(s->off / CHUNK_SIZE);
@@ -362,7 +363,8 @@ static uint64_t multipart_length(struct serve *s)
 	return len;
 }
 
-/* Goes on: a part's head, a piece of a range, the next range, the end. */
+/* The next step: a part's head, a piece of a range, the next range, or the
+ * end. */
 static void next(struct serve *s)
 {
 	char text[320];
@@ -382,7 +384,7 @@ static void next(struct serve *s)
 			return;
 		}
 	}
-	/* The first head waits until there is something to follow it. */
+	/* The first head waits until there are bytes to follow it. */
 	if (s->head_due && !s->single && (s->begun || present_from(s) > 0)) {
 		s->head_due = false;
 		len = part_head(s, s->at, text);
@@ -401,7 +403,8 @@ static void next(struct serve *s)
 
 /* ---- Conditions ---- */
 
-/* Whether a list of entity tags ("a", W/"b", *) has ours. RFC 9110, 13.1. */
+/* Whether a list of entity tags ("a", W/"b", *) contains etag. RFC 9110,
+ * 13.1. */
 static bool etag_listed(const char *list, const char *etag, bool weak)
 {
 	size_t len = etag ? strlen(etag) : 0;
@@ -429,8 +432,8 @@ static bool etag_listed(const char *list, const char *etag, bool weak)
 	return false;
 }
 
-/* The status that conditions and the Range header lead to: 200, 206, 304, 412,
- * 416. Fills ranges for 206. */
+/* Computes the status from the conditions and the Range header: 200, 206, 304,
+ * 412 or 416. Fills ranges for 206. */
 static int decide(struct http_req *rq, uint64_t size, const char *etag,
 		  struct byte_range ranges[RANGE_MAX], uint32_t *ret_n)
 {
@@ -453,7 +456,7 @@ static int decide(struct http_req *rq, uint64_t size, const char *etag,
 	if (n == -ERANGE || n == -E2BIG)
 		return 416;
 	if (n < 0)
-		return 200; /* not a range that we know: ignored */
+		return 200; /* an unknown form of range is ignored */
 	*ret_n = (uint32_t)n;
 	return 206;
 }
@@ -505,8 +508,8 @@ void serve_bytes(struct http_req *rq, const void *bytes, size_t len,
 			   (const char *)bytes + ranges[0].off, ranges[0].len);
 		return;
 	}
-	/* Several ranges of something so small: the whole will do (RFC 9110,
-	 * 14.2 lets a server ignore Range). */
+	/* Several ranges of small content: send the whole (RFC 9110, 14.2
+	 * allows a server to ignore Range). */
 	http_reply(rq, 200, content_type, bytes, len);
 }
 

@@ -369,7 +369,7 @@ static void look_up(struct loop_job *j)
 		s->r = -ESTALE;
 	}
 	if ((s->r == -ENOENT || s->r == -ESTALE) && s->fetch && s->origin)
-		s->r = store_create(store, &s->key, s->size, &s->blob);
+		s->r = store_create_unsure(store, &s->key, s->size, &s->blob);
 	if (s->r == 0 && s->origin && s->fetch)
 		(void)blob_add_origin(store, s->blob, s->origin);
 }

@@ -352,6 +352,17 @@ static void init_new_locked(struct store *s, struct blob *b)
 	b->used = store_tick(s);
 	b->rec_changed = true;
 	b->load_error = 0;
+	if (!b->unsure)
+		blob_dirty_locked(b);
+}
+
+void blob_sure_locked(struct blob *b)
+{
+	if (!b->unsure)
+		return;
+	b->unsure = false;
+	b->store->nblobs++;
+	b->rec_changed = true;
 	blob_dirty_locked(b);
 }
 
@@ -504,6 +515,7 @@ static int replace(struct store *s, struct blob *old, uint64_t size,
 	old->origins = (struct string_list){0};
 	b->origins_changed = true;
 	b->indexed = old->indexed;
+	b->unsure = old->unsure;
 	b->wipe_file = b->wipe_records = true;
 	init_new_locked(s, b);
 	store_unlock(s);
@@ -512,8 +524,8 @@ static int replace(struct store *s, struct blob *old, uint64_t size,
 	return 0;
 }
 
-int store_create(struct store *s, const struct blob_key *key, uint64_t size,
-		 struct blob **ret)
+static int create(struct store *s, const struct blob_key *key, uint64_t size,
+		  bool unsure, struct blob **ret)
 {
 	struct blob *b;
 	bool absent;
@@ -532,7 +544,8 @@ int store_create(struct store *s, const struct blob_key *key, uint64_t size,
 	if (absent) {
 		b->loading = false;
 		if (r == 0) {
-			s->nblobs++;
+			b->unsure = unsure;
+			s->nblobs += !unsure;
 			init_new_locked(s, b);
 		} else {
 			hash_del(s, b);
@@ -546,6 +559,25 @@ int store_create(struct store *s, const struct blob_key *key, uint64_t size,
 		blob_unref(&b);
 	*ret = b;
 	return r;
+}
+
+int store_create(struct store *s, const struct blob_key *key, uint64_t size,
+		 struct blob **ret)
+{
+	int r = create(s, key, size, false, ret);
+
+	if (r < 0)
+		return r;
+	store_lock(s);
+	blob_sure_locked(*ret);
+	store_unlock(s);
+	return 0;
+}
+
+int store_create_unsure(struct store *s, const struct blob_key *key,
+			uint64_t size, struct blob **ret)
+{
+	return create(s, key, size, true, ret);
 }
 
 /* ---- Files ---- */

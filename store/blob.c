@@ -655,6 +655,7 @@ static void publish(struct store *s, struct blob *b, uint32_t chunk,
 	}
 	if (LOAD(&b->npresent) + 1 == b->chunks)
 		gate_locked(b);
+	blob_sure_locked(b);
 	bit_set(g->present, i);
 	ADD(&b->npresent, 1);
 	ADD(&b->cached_bytes, len);

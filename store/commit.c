@@ -242,12 +242,15 @@ static bool put_blob(struct store *s, struct blob *b, struct index_batch *batch)
 {
 	uint8_t bkey[INDEX_BKEY];
 	struct index_blob rec;
-	bool fresh = false, wipe;
+	bool fresh = false, wipe, unsure;
 
 	bkey_of(&b->key, bkey);
 	store_lock(s);
 	wipe = b->wipe_records;
+	unsure = b->unsure;
 	store_unlock(s);
+	if (unsure)
+		return false;
 	if (wipe)
 		index_del_prefix(batch, INDEX_CHUNKS, bkey, sizeof(bkey));
 	for (uint32_t k = 0; k < b->nsegs; k++)

@@ -106,6 +106,7 @@ struct blob {
 	/* The blob took another size: its old file and records must go. */
 	bool wipe_file, wipe_records;
 	bool indexed; /* the index has a record */
+	bool unsure;  /* see store_create_unsure(); not counted in nblobs */
 	uint64_t durable_bytes;
 	uint64_t rec_last_use_s; /* as in the index */
 	unsigned int ev_dropped; /* number of BLOB_EV_DROPPED not sent yet */
@@ -272,6 +273,8 @@ int blob_get_quiet(struct store *s, const struct blob_key *key,
 		   struct blob **ret);
 /* mu is held. */
 struct blob *blob_find_locked(struct store *s, const struct blob_key *key);
+/* The index shall have a record of it. mu is held. */
+void blob_sure_locked(struct blob *b);
 /* Gets a reference to the blob if it is in memory or being loaded, else NULL.
  */
 struct blob *blob_find_loaded(struct store *s, const struct blob_key *key);

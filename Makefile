@@ -7,9 +7,12 @@
 #   make bench-swarm       many nodes in a lab, beside BitTorrent; as root
 #   make sim               the same in a simulation, up to 10,000 nodes
 #   make fuzz              the fuzz targets, FUZZ_SECONDS each (clang)
-#   make lint              clang-tidy, cppcheck, shellcheck, floors, headers
+#   make lint              clang-tidy, cppcheck, shellcheck, floors, headers,
+#                          documents, format
 #   make format            clang-format on every C file
+#   make check-format      fails where make format would change something
 #   make check-floors      no file includes a sibling or a higher floor
+#   make check-docs        files that documents and comments name exist
 #   make check-headers     every header compiles alone
 #   make install           into $(DESTDIR)$(PREFIX)
 #   make deb               a Debian package, into bin/
@@ -96,7 +99,7 @@ FUZZBIN := $(FUZZ:tests/fuzz/%.c=$(BUILD)/tests/fuzz/%)
 .PHONY: deb build-image kind-create kind-deploy kind-delete ci-kind-random \
 	ci-kind-ctr ci-lab-random ci-lab-ctr
 .PHONY: all help check check-unit bench bench-swarm sim fuzz fuzz-run unit lint format check-floors \
-	check-headers install clean helpers FORCE tidy cppcheck shellcheck
+	check-docs check-format check-headers install clean helpers FORCE tidy cppcheck shellcheck
 
 all: $(BIN)/peerd $(BIN)/peerd.service $(BIN)/swagger.yml
 
@@ -123,7 +126,7 @@ $(BUILD)/%.pb-c.c $(BUILD)/%.pb-c.h &: %.proto
 $(BUILD)/%.pb-c.o: $(BUILD)/%.pb-c.c $(BUILD)/flags
 	$(call say,CC,$<)
 	$(Q)$(CC) $(filter-out -W%,$(BASEFLAGS)) $(CFLAGS) -MMD -MP -c -o $@ $<
-$(BUILD)/registry/containerd-msg.o: | $(PROTO:%.proto=$(BUILD)/%.pb-c.h)
+$(BUILD)/containerd/containerd-msg.o: | $(PROTO:%.proto=$(BUILD)/%.pb-c.h)
 .SECONDARY: $(PROTO:%.proto=$(BUILD)/%.pb-c.c)
 
 $(BUILD)/llhttp/%.o: /usr/share/llhttp/%.c $(BUILD)/flags
@@ -202,10 +205,13 @@ fuzz-run: $(FUZZBIN)
 			-artifact_prefix=$(BUILD)/corpus/$$n- -rss_limit_mb=2048 \
 			$(BUILD)/corpus/$$n tests/fuzz/corpus/$$n; done
 
-lint: check-floors check-headers tidy cppcheck shellcheck
+lint: check-floors check-docs check-format check-headers tidy cppcheck shellcheck
 
 check-floors:
 	scripts/check-floors
+
+check-docs:
+	scripts/check-docs
 
 check-headers: $(HEADERS:%.h=$(BUILD)/headers/%.ok)
 $(BUILD)/headers/%.ok: %.h $(BUILD)/flags
@@ -239,8 +245,13 @@ shellcheck:
 	@git ls-files -co --exclude-standard | xargs -d '\n' grep -lE \
 		'^#!.*(bash|bats|/sh)\b' -- 2>/dev/null | xargs shellcheck -x
 
+FORMATTED := $(SRC) $(MAINSRC) $(HEADERS) $(UNIT) $(FUZZ) $(HELPERS)
+
 format:
-	clang-format -i $(SRC) $(MAINSRC) $(HEADERS) $(UNIT) $(FUZZ) $(HELPERS)
+	clang-format -i $(FORMATTED)
+
+check-format:
+	clang-format --dry-run -Werror $(FORMATTED)
 
 install: all
 	install -D -m 755 $(BIN)/peerd $(DESTDIR)$(PREFIX)/bin/peerd

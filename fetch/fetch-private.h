@@ -144,6 +144,7 @@ struct fetch {
 	unsigned int nreads;
 
 	struct chunk_buf *pool;
+	struct list loans;  /* oldest first */
 	uint64_t buf_bytes; /* includes pooled buffers */
 
 	struct loop_task wake;

@@ -646,6 +646,7 @@ int fetch_new(const struct fetch_config *cfg, struct fetch **ret)
 		list_init(&f->buckets[i]);
 	for (int i = 0; i < FLIGHT_STATES; i++)
 		list_init(&f->in[i]);
+	list_init(&f->loans);
 	list_init(&f->blobs);
 	list_init(&f->runs);
 	list_init(&f->reads);

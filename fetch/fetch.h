@@ -151,12 +151,29 @@ void fetch_read_start(struct fetch *f, struct fetch_read *rd);
  * Has no effect on a read whose done() is already scheduled. */
 void fetch_read_cancel(struct fetch_read *rd);
 
-/* Keeps a piece's memory beyond done(). Hold the reference for a short time
- * only, since the buffer counts against memory_bytes. Call it on the loop
- * thread; any thread may read the bytes. */
+/* Keeps a piece's memory beyond done(). The buffer counts against memory_bytes,
+ * so hold the reference for a short time only, or as a loan. Call it on the
+ * loop thread; any thread may read the bytes. */
 struct chunk_buf *chunk_buf_ref(struct chunk_buf *b);
 /* Gives the reference back and sets *b to NULL; NULL is allowed. */
 void chunk_buf_unref(struct chunk_buf **b);
+
+/* A reference that may last as long as a slow client likes. When a chunk needs
+ * memory and no buffer is free, fetch calls recall() of the oldest loan whose
+ * bytes no flight needs any more. recall() returns the loan, or keeps it for
+ * now; it calls nothing else of fetch. The bytes are then in the store, or are
+ * fetched again. */
+struct chunk_loan {
+	struct list node;
+	struct chunk_buf *buf;
+	void (*recall)(struct chunk_loan *l);
+};
+
+/* Takes a reference to b. */
+void chunk_lend(struct chunk_loan *l, struct chunk_buf *b,
+		void (*recall)(struct chunk_loan *l));
+/* Harmless on a returned or zeroed loan. */
+void chunk_return(struct chunk_loan *l);
 
 /* Prefetches [off, off+len). Skips chunks that are present or have a flight;
  * queues chunks that the budget does not allow now. */

@@ -82,6 +82,20 @@ static bool reclaim_from_reads(struct fetch *f)
 	return true;
 }
 
+/* The memory of whoever takes long over what has been in the store since. */
+static bool reclaim_from_loans(struct fetch *f)
+{
+	list_for_each_safe (n, &f->loans) {
+		struct chunk_loan *l = list_entry(n, struct chunk_loan, node);
+
+		if (l->buf->refs == 1)
+			l->recall(l);
+		if (f->pool)
+			return true;
+	}
+	return false;
+}
+
 struct chunk_buf *chunk_buf_get(struct fetch *f)
 {
 	struct chunk_buf *b;
@@ -94,7 +108,8 @@ struct chunk_buf *chunk_buf_get(struct fetch *f)
 		}
 	}
 	while (!f->pool)
-		if (!reclaim_memory_flight(f) && !reclaim_from_reads(f))
+		if (!reclaim_memory_flight(f) && !reclaim_from_loans(f) &&
+		    !reclaim_from_reads(f))
 			return NULL;
 	b = f->pool;
 	f->pool = b->next;
@@ -128,6 +143,22 @@ void chunk_buf_unref(struct chunk_buf **bp)
 	if (f->npaused)
 		kick(f);
 	arm_tick(f);
+}
+
+void chunk_lend(struct chunk_loan *l, struct chunk_buf *b,
+		void (*recall)(struct chunk_loan *l))
+{
+	l->buf = chunk_buf_ref(b);
+	l->recall = recall;
+	list_add_tail(&b->f->loans, &l->node);
+}
+
+void chunk_return(struct chunk_loan *l)
+{
+	if (!l->buf)
+		return;
+	list_del(&l->node);
+	chunk_buf_unref(&l->buf);
 }
 
 void pool_trim(struct fetch *f)

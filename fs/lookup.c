@@ -485,7 +485,7 @@ static void lookup_sync(struct fs *fs, fuse_req_t req, struct node *dir,
 
 void fs_op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
-	static void (*const async[])(struct fs_op * op) = {
+	static void (*const async[])(struct fs_op *) = {
 		[NODE_REPO_BLOBS] = run_repo_blob,
 		[NODE_REPO_MANIFESTS] = run_manifest,
 		[NODE_REPO_TAGS] = run_tag,

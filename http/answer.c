@@ -279,7 +279,7 @@ void http_reply(struct http_req *rq, int status, const char *type,
 		conn_close(c, true);
 		return;
 	}
-	c->state = CONN_FLUSH;
+	conn_set_state(c, CONN_FLUSH);
 	if (!rq->without_body) {
 		c->lent = body;
 		c->lent_len = len;
@@ -382,6 +382,22 @@ void http_write(struct http_req *rq, const void *bytes, size_t len,
 	conn_kick_unless_armed(c);
 }
 
+size_t http_take_back(struct http_req *rq)
+{
+	struct conn *c = req_conn(rq);
+	size_t left = c->lent_len;
+
+	if (!c->writing || left == 0 || rq->chunked)
+		return 0;
+	c->writing = false;
+	c->sent = NULL;
+	c->lent_len = 0;
+	if (!rq->until_close)
+		rq->promised += left;
+	conn_kick(c); /* there may be nothing left that has a deadline */
+	return left;
+}
+
 void http_send_file(struct http_req *rq, int fd, uint64_t off, uint64_t len,
 		    http_sent_cb *sent)
 {
@@ -413,7 +429,7 @@ void http_end(struct http_req *rq)
 		conn_close(c, true);
 		return;
 	}
-	c->state = CONN_FLUSH;
+	conn_set_state(c, CONN_FLUSH);
 	conn_kick(c);
 }
 

@@ -6,11 +6,11 @@
 #include <sys/un.h>
 
 #include "base/cleanup.h"
+#include "base/descriptors.h"
 #include "http/deadline.h"
 #include "http/head.h"
 #include "http/local.h"
 
-#define MAX_CONNECTIONS	      1024
 #define MAX_IDLE_CONNECTIONS  64
 #define MAX_HOST_CONNECTIONS  16
 #define FIRST_BYTE_TIMEOUT_MS 30000
@@ -562,8 +562,10 @@ static void init_curl(void)
 static int init_multi(struct http_client *c,
 		      const struct http_client_config *cfg)
 {
-	long n = cfg->max_connections ? (long)cfg->max_connections
-				      : MAX_CONNECTIONS;
+	uint32_t most = descriptors_share(DESCRIPTORS_CLIENT);
+	long n = cfg->max_connections
+			 ? (long)min_u64(cfg->max_connections, most)
+			 : (long)most;
 	long host = cfg->max_host_connections ? (long)cfg->max_host_connections
 					      : MAX_HOST_CONNECTIONS;
 

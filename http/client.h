@@ -23,8 +23,9 @@ struct http_exchange;
 
 struct http_client_config {
 	const char *user_agent; /* copied */
-	/* Used and idle ones together. 0 = 1024, of which 64 idle: so many that
-	 * hosts that hang do not delay requests to other hosts. */
+	/* Used and idle ones together, at most the client's share of the open
+	 * files (base/descriptors.h). 0 = that share, of which 64 idle: so many
+	 * that hosts that hang do not delay requests to other hosts. */
 	uint32_t max_connections;
 	uint32_t max_host_connections; /* 0 = 16 */
 };

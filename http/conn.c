@@ -85,6 +85,19 @@ void conn_later(struct conn *c, unsigned int what)
 	http_server_wake(s);
 }
 
+/* Until the whole of a request is here, and once its answer has left, nobody
+ * misses much if the connection ends. */
+void conn_set_state(struct conn *c, enum conn_state state)
+{
+	c->state = state;
+	if (state == CONN_DEAD)
+		places_leave(c->places, &c->place);
+	else
+		places_wait(c->places, &c->place,
+			    state == CONN_HEAD || state == CONN_BODY ||
+				    state == CONN_LINGER);
+}
+
 /* ---- The end ---- */
 
 static void free_strings(struct conn *c)
@@ -104,7 +117,6 @@ static void conn_free(struct conn *c)
 	list_del(&c->later_node);
 	list_del(&c->node);
 	s->n_conns--;
-	s->n_refused -= c->refused;
 	free_strings(c);
 	buf_release(&c->rq.fields);
 	buf_release(&c->out);
@@ -128,7 +140,7 @@ void conn_close(struct conn *c, bool reset)
 {
 	if (c->state == CONN_DEAD)
 		return;
-	c->state = CONN_DEAD;
+	conn_set_state(c, CONN_DEAD);
 	c->deadline_ms = 0;
 	buf_reset(&c->out);
 	c->out_pos = c->lent_len = 0;
@@ -165,7 +177,7 @@ void conn_do_later(struct conn *c)
 	c->later = 0;
 	if (what & LATER_CALL) {
 		http_sent_cb *sent = c->writing ? NULL : c->sent;
-		void (*gone)(struct http_req * rq);
+		void (*gone)(struct http_req *);
 
 		if (sent) {
 			c->sent = NULL;
@@ -308,7 +320,7 @@ static int conn_send(struct conn *c)
 
 static void linger(struct conn *c)
 {
-	c->state = CONN_LINGER;
+	conn_set_state(c, CONN_LINGER);
 	c->deadline_ms = uv_now(c->server->uv) + LINGER_MS;
 	c->linger_left = LINGER_BYTES;
 	c->tr->shut_wr(c);
@@ -341,7 +353,8 @@ static void response_done(struct conn *c)
 		c->in_cap = 0;
 	}
 	c->in_used = c->in_pos = 0;
-	c->state = CONN_HEAD;
+	conn_set_state(c, CONN_HEAD);
+	c->head_timed = c->in_len > 0;
 	c->deadline_ms = now + (c->in_len > 0 ? cfg->header_timeout_ms
 					      : cfg->idle_timeout_ms);
 	if (!c->running && c->in_len > 0)
@@ -382,6 +395,10 @@ void conn_kick_unless_armed(struct conn *c)
 {
 	if (!(c->armed & UV_WRITABLE))
 		conn_kick(c);
+	else if (c->deadline_ms == 0)
+		/* The socket may be full to the byte, and stay so. */
+		c->deadline_ms =
+			uv_now(c->server->uv) + c->server->cfg.send_timeout_ms;
 }
 
 /* ---- Receiving ---- */
@@ -390,7 +407,7 @@ void conn_kick_unless_armed(struct conn *c)
 static void refuse(struct conn *c, int status, const char *code,
 		   const char *message)
 {
-	c->state = CONN_HANDLER;
+	conn_set_state(c, CONN_HANDLER);
 	c->held = true;
 	c->keep = false;
 	c->unread = true;
@@ -421,7 +438,7 @@ static void refuse_head(struct conn *c, int status)
 
 static void call_handler(struct conn *c)
 {
-	c->state = CONN_HANDLER;
+	conn_set_state(c, CONN_HANDLER);
 	c->held = true;
 	c->deadline_ms = 0;
 	if (c->in[c->rq.head.target] == '*') {
@@ -532,7 +549,7 @@ static void await_body(struct conn *c)
 		c->in_used += c->body_len;
 		return call_handler(c);
 	}
-	c->state = CONN_BODY;
+	conn_set_state(c, CONN_BODY);
 	c->chunks = (struct http_chunked){0};
 	c->deadline_ms = uv_now(c->server->uv) + c->server->cfg.send_timeout_ms;
 	if (h->expect_continue && c->in_len == c->in_used) {
@@ -556,7 +573,7 @@ static void start_request(struct conn *c, size_t head_len)
 	rq->status = 0;
 	rq->begun = rq->chunked = rq->chunk_open = false;
 	rq->until_close = rq->without_body = rq->out_of_memory = false;
-	c->keep = rq->head.keep_alive;
+	c->keep = rq->head.keep_alive && !place_is_spare(&c->place);
 	c->unread = false;
 	c->body_data = NULL;
 	c->body_len = 0;
@@ -583,6 +600,13 @@ static void skip_blank_lines(struct conn *c)
 		c->in_len -= n;
 		memmove(c->in, c->in + n, c->in_len);
 	}
+}
+
+static bool is_probe(const struct conn *c)
+{
+	const char *probe = c->server->cfg.probe;
+
+	return probe && strcmp(http_req_path(&c->rq), probe) == 0;
 }
 
 /* True if a request was taken from the buffer. */
@@ -616,6 +640,8 @@ static bool run_head(struct conn *c)
 	start_request(c, len);
 	if (r != 0)
 		refuse_head(c, r);
+	else if (place_is_spare(&c->place) && !is_probe(c))
+		refuse(c, 503, "TOOMANYREQUESTS", "too many connections");
 	else
 		await_body(c);
 	return true;
@@ -660,13 +686,13 @@ static bool fill(struct conn *c, size_t room)
 
 static void read_head(struct conn *c)
 {
-	bool first = c->in_len == 0;
-
 	if (!fill(c, 1))
 		return;
-	if (first)
+	/* Once: blank lines may come and be dropped without end. */
+	if (!c->head_timed)
 		c->deadline_ms = uv_now(c->server->uv) +
 				 c->server->cfg.header_timeout_ms;
+	c->head_timed = true;
 	conn_run(c);
 }
 
@@ -775,8 +801,27 @@ void conn_timeout(struct conn *c)
 	}
 }
 
+/* A connection that waits may have to go for it. */
+static int take_place(struct conn *c)
+{
+	struct http_server *s = c->server;
+	struct place *victim;
+	int r = places_enter(c->places, &c->place, &c->addr, &victim);
+
+	if (r == 0 && victim)
+		conn_close(container_of(victim, struct conn, place), false);
+	if ((r == -EAGAIN || victim) && log_limit_ok(&s->crowd_log, 1, 60000)) {
+		char addr[HTTP_ADDR_SIZE];
+
+		log_warn("too many connections",
+			 LS("client", conn_addr(c, addr)),
+			 LU("limit", c->places->max));
+	}
+	return r;
+}
+
 int conn_new(struct http_listener *l, int fd_,
-	     const struct sockaddr_storage *addr, bool refuse_it)
+	     const struct sockaddr_storage *addr)
 {
 	CLEANUP(freep) struct conn *c = calloc(1, sizeof(*c));
 	CLEANUP(closep) int fd = fd_;
@@ -785,35 +830,37 @@ int conn_new(struct http_listener *l, int fd_,
 
 	if (!c)
 		return -ENOMEM;
-	if (addr->ss_family != AF_UNIX)
-		(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
 	c->fd = fd;
 	c->server = s;
 	c->tr = &http_plain;
-	r = l->tls ? conn_use_tls(c, l->tls) : 0;
+	c->addr = *addr;
+	c->places = l->places;
+	r = take_place(c);
+	if (r < 0)
+		return r;
+	if (addr->ss_family != AF_UNIX)
+		(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+	/* With TLS a refusal would cost more than many requests. */
+	if (l->tls)
+		r = place_is_spare(&c->place) ? -EAGAIN
+					      : conn_use_tls(c, l->tls);
 	if (r == 0)
 		r = uv_poll_init_socket(s->uv, &c->poll, fd);
 	if (r < 0) {
+		places_leave(c->places, &c->place);
 		tls_session_free(&c->tls);
 		return r;
 	}
 	c->poll.data = c;
 	(void)steal_fd(&fd);
-	c->addr = *addr;
 	c->handler = l->handler;
 	c->handler_arg = l->arg;
 	c->out = BUF_INIT(OUT_MAX);
 	c->rq.fields = BUF_INIT(HTTP_MAX_HEAD);
-	c->refused = refuse_it;
 	list_init(&c->later_node);
 	list_add_tail(&s->conns, &c->node);
 	s->n_conns++;
-	s->n_refused += refuse_it;
 	c->deadline_ms = uv_now(s->uv) + s->cfg.header_timeout_ms;
-	if (refuse_it) {
-		no_request(c);
-		refuse(c, 503, "TOOMANYREQUESTS", "too many connections");
-	}
 	conn_arm(c, 0);
 	(void)steal_ptr(&c);
 	return 0;

@@ -17,8 +17,9 @@ struct byte_range {
 
 /* Parses the value of a Range header ("bytes=0-99", "bytes=5-", "bytes=-3",
  * several with commas) against a representation of `size` bytes. Returns the
- * number of satisfiable ranges, which are in out in the order given;
- * overlapping ranges are kept. -ERANGE: none is satisfiable (416). -EINVAL:
+ * number of satisfiable ranges, which are in out in the order given. Ranges
+ * that overlap are merged, at the place of the first (RFC 9110, 15.3.7.2), so
+ * that no byte is sent twice. -ERANGE: none is satisfiable (416). -EINVAL:
  * malformed or not a byte range; the caller ignores the header (RFC 9110,
  * 14.2). -E2BIG: more than RANGE_MAX ranges. */
 int range_parse(const char *value, uint64_t size,

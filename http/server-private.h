@@ -2,6 +2,8 @@
  *
  *   server.c   the server, its listeners, the sweep of timeouts
  *   conn.c     one connection: its states, reading, sending, closing
+ *   places.c   limits connections per listener and client, and picks those to
+ *              close
  *   plain.c    the transport without TLS
  *   tls-conn.c the transport with TLS, by http/tls.h
  *   answer.c   the half of server.h that handlers call
@@ -36,6 +38,7 @@
 #include "base/list.h"
 #include "base/log.h"
 #include "http/parser.h"
+#include "http/places.h"
 #include "http/server.h"
 
 struct conn;
@@ -135,16 +138,18 @@ struct conn {
 	struct sockaddr_storage addr;
 	http_handler *handler;
 	void *handler_arg;
+	struct places *places; /* the listener's */
+	struct place place;
 
-	enum conn_state state;
-	uint64_t deadline_ms; /* 0: none */
-	bool held;	      /* a handler owns rq */
-	bool closed;	      /* libuv has closed poll */
-	bool keep;	      /* another request may follow */
-	bool unread;	      /* a part of this request was not read */
-	bool fin;	      /* the client has closed its half */
-	bool refused;	      /* over the limit; counted in n_refused */
-	bool running;	      /* inside conn_run() */
+	enum conn_state state; /* set by conn_set_state() */
+	uint64_t deadline_ms;  /* 0: none */
+	bool held;	       /* a handler owns rq */
+	bool closed;	       /* libuv has closed poll */
+	bool keep;	       /* another request may follow */
+	bool unread;	       /* a part of this request was not read */
+	bool fin;	       /* the client has closed its half */
+	bool head_timed;       /* deadline_ms is that of a head */
+	bool running;	       /* inside conn_run() */
 
 	/* Bytes that were read and not consumed. The head of a request stays at
 	 * the front until the request ends. */
@@ -184,6 +189,7 @@ struct http_listener {
 	struct list node;
 	uv_poll_t poll;
 	int fd;
+	struct places *places;	/* shared by all addresses of its name */
 	struct tls_server *tls; /* NULL without TLS */
 	bool paused;		/* out of descriptors */
 	http_handler *handler;
@@ -201,7 +207,8 @@ struct http_server {
 	struct http_server_config cfg; /* defaults filled in; name unused */
 	char *name;
 	struct list listeners, conns, later;
-	uint32_t n_conns, n_refused;
+	struct list places;
+	uint32_t n_conns;
 	unsigned int depth; /* number of server callbacks on the stack */
 	uv_idle_t turn;	    /* active while `later` is not empty */
 	uv_timer_t sweep;   /* active while a timeout is pending */
@@ -211,7 +218,7 @@ struct http_server {
 			    closed */
 	void (*done)(void *arg);
 	void *done_arg;
-	struct log_limit emfile_log, tls_log;
+	struct log_limit emfile_log, crowd_log, tls_log;
 	char date[48]; /* "Date: …\r\n" of date_s */
 	uint64_t date_s;
 	char scratch[HTTP_SMALL_FILE + 4096];
@@ -230,9 +237,11 @@ void http_server_check_stopped(struct http_server *s);
 
 /* ---- conn.c ---- */
 
-/* Makes a connection of an accepted socket. Owns fd, also on failure. */
+/* Makes a connection of an accepted socket. Owns fd, also on failure. -EAGAIN:
+ * no place is left. */
 int conn_new(struct http_listener *l, int fd,
-	     const struct sockaddr_storage *addr, bool refuse);
+	     const struct sockaddr_storage *addr);
+void conn_set_state(struct conn *c, enum conn_state state);
 void conn_close(struct conn *c, bool reset);
 void conn_later(struct conn *c, unsigned int what);
 void conn_do_later(struct conn *c);

@@ -8,11 +8,11 @@
 #include <sys/un.h>
 
 #include "base/cleanup.h"
+#include "base/descriptors.h"
 #include "http/server-private.h"
 
 #define ACCEPT_BATCH  64
 #define ACCEPT_PAUSE  200 /* ms without accepting after descriptors ran out */
-#define MAX_REFUSED   64  /* clients being answered 503; more are closed */
 #define MAX_ADDRESSES 8	  /* of one name */
 
 /* ---- Callbacks put off ---- */
@@ -132,7 +132,6 @@ static bool accept_one(struct http_listener *l)
 	struct http_server *s = l->server;
 	struct sockaddr_storage addr = {0};
 	socklen_t len = sizeof(addr);
-	bool refuse = s->n_conns - s->n_refused >= s->cfg.max_connections;
 	int fd, r;
 
 	fd = accept4(l->fd, (struct sockaddr *)&addr, &len,
@@ -145,13 +144,8 @@ static bool accept_one(struct http_listener *l)
 		/* Other errors concern only that connection (accept(2)). */
 		return r != -EAGAIN && !l->paused;
 	}
-	/* With TLS the answer would cost more than many requests. */
-	if (refuse && (l->tls || s->n_refused >= MAX_REFUSED)) {
-		(void)close(fd);
-		return true;
-	}
-	r = conn_new(l, fd, &addr, refuse);
-	if (r < 0 && log_limit_ok(&s->emfile_log, 1, 60000))
+	r = conn_new(l, fd, &addr);
+	if (r < 0 && r != -EAGAIN && log_limit_ok(&s->emfile_log, 1, 60000))
 		log_error("cannot set up a connection", LE(r));
 	if (r == 0)
 		start_sweep(s);
@@ -418,6 +412,7 @@ int http_listen(struct http_server *s, const char *addr, struct tls_server *tls,
 		struct error *err)
 {
 	struct list *last = s->listeners.prev;
+	struct places *places;
 	uint16_t port = 0;
 	char host[256];
 	int r;
@@ -425,6 +420,10 @@ int http_listen(struct http_server *s, const char *addr, struct tls_server *tls,
 	if (s->stopping)
 		return set_error(err, -ECANCELED, "%s: the server is stopping",
 				 addr);
+	r = places_new(s->cfg.max_connections, &places);
+	if (r < 0)
+		return set_error(err, r, "%s: %s", addr, strerror(-r));
+	list_add_tail(&s->places, &places->owned);
 	if (strncmp(addr, "unix:", 5) == 0) {
 		r = listen_unix(s, addr + 5, handler, arg);
 	} else {
@@ -445,8 +444,13 @@ int http_listen(struct http_server *s, const char *addr, struct tls_server *tls,
 		return set_error(err, r, "cannot listen on %s: %s", addr,
 				 strerror(-r));
 	}
-	for (struct list *it = last->next; it != &s->listeners; it = it->next)
-		list_entry(it, struct http_listener, node)->tls = tls;
+	for (struct list *it = last->next; it != &s->listeners; it = it->next) {
+		struct http_listener *l =
+			list_entry(it, struct http_listener, node);
+
+		l->tls = tls;
+		l->places = places;
+	}
 	if (tls)
 		conn_tls_metrics();
 	if (ret_port)
@@ -477,7 +481,8 @@ int http_server_new(const struct http_server_config *cfg,
 	s->cfg = *cfg;
 	c = &s->cfg;
 	c->name = s->name;
-	c->max_connections = or_default(c->max_connections, 4096);
+	c->max_connections = or_default(
+		c->max_connections, descriptors_share(DESCRIPTORS_LISTENER));
 	c->max_header_bytes = or_default(c->max_header_bytes, 32U << 10);
 	c->max_target_bytes = or_default(c->max_target_bytes, 8U << 10);
 	c->max_body_bytes = or_default(c->max_body_bytes, 1U << 20);
@@ -489,6 +494,7 @@ int http_server_new(const struct http_server_config *cfg,
 	list_init(&s->listeners);
 	list_init(&s->conns);
 	list_init(&s->later);
+	list_init(&s->places);
 	s->uv = loop_uv(c->loop);
 	(void)uv_idle_init(s->uv, &s->turn);
 	(void)uv_timer_init(s->uv, &s->sweep);
@@ -554,6 +560,11 @@ void http_server_free(struct http_server **sp)
 	if (!s)
 		return;
 	BUG_ON(!s->stopped);
+	while (!list_empty(&s->places)) {
+		struct places *p = list_first(&s->places, struct places, owned);
+
+		places_free(&p);
+	}
 	free(s->name);
 	free(s);
 	*sp = NULL;

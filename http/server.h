@@ -42,9 +42,12 @@ struct tls_server;
 struct http_server_config {
 	struct loop *loop;
 	const char *name; /* Server: header; copied */
-	/* 0 = 4096. A connection above the limit is answered 503, or only
-	 * closed if it is encrypted or if 64 others are being answered 503. */
+	/* Per http_listen() (http/places.h). 0 = the share of the open files
+	 * (base/descriptors.h). If all of them have a request under way, a
+	 * further connection is answered 503, or closed if it is encrypted. */
 	uint32_t max_connections;
+	/* A path that is answered even then. Borrowed; NULL: none. */
+	const char *probe;
 	/* 0 = 32 KiB, at most 64 KiB. Above: 431, as for more than 100
 	 * fields. */
 	uint32_t max_header_bytes;
@@ -90,8 +93,7 @@ typedef void http_handler(void *arg, struct http_req *rq);
  * its addresses. *ret_port (may be NULL) is the port in use, for ":0".
  *
  * tls, from http/tls.h, is borrowed until the done() of http_server_stop();
- * NULL for plain HTTP. Clients then have header_timeout_ms for the handshake,
- * and a connection above max_connections is closed without an answer.
+ * NULL for plain HTTP. Clients then have header_timeout_ms for the handshake.
  *
  * -EINVAL for a malformed address, -EADDRINUSE, -EEXIST for a path that is not
  * a socket, and the errors of socket(2) and bind(2). *err names the address. */
@@ -171,6 +173,10 @@ typedef void http_sent_cb(struct http_req *rq, int r);
  * and in all no more bytes than http_begin() promised. */
 void http_write(struct http_req *rq, const void *bytes, size_t len,
 		http_sent_cb *sent);
+/* Takes back the bytes of an http_write() that have not left. sent() is then
+ * not called, and the answer still lacks them. Returns their number. 0: all
+ * have left, or the answer is chunked; sent() comes. */
+size_t http_take_back(struct http_req *rq);
 /* Sends bytes of a file: by sendfile(2) on a plain connection, in pieces of 64
  * KiB on an encrypted one. fd is borrowed until sent(). Sends at most 2 MiB per
  * turn of the loop. A file that ends early: -EIO. Reading bytes that are not in

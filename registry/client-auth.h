@@ -18,7 +18,7 @@
  * the versions of files without a digest. A read that waited in vain for
  * another read's credential tries its own (fetch/flight.c). Bytes that have
  * arrived belong to the store, and any reader may read them: see
- * docs/architecture.md, "Over HTTP".
+ * docs/upstream.md, "Credentials of clients".
  *
  * This node's own credentials (--registry-config) are not used for URLs, so the
  * order of the two never matters. Loop thread. */

@@ -14,8 +14,8 @@
  * hangs, and a plain miss is never a 5xx. A tag that upstream did not confirm
  * is served with "Warning: 110" and counted.
  *
- * Sources: OCI distribution specification 1.1; containerd docs/hosts.md. Loop
- * thread. */
+ * Sources: OCI distribution specification 1.1;
+ * github.com/containerd/containerd/docs/hosts.md. Loop thread. */
 #ifndef REGISTRY_MIRROR_H
 #define REGISTRY_MIRROR_H
 

@@ -37,7 +37,9 @@ struct serve {
 	struct loop_job job;
 	int job_r, job_fd;
 	uint64_t job_gen, piece_len;
-	struct chunk_buf *held;
+	struct chunk_loan held;
+	struct loop_task go_on; /* held was called back */
+	bool going_on;
 };
 
 static struct metric_family m_sent = {
@@ -71,9 +73,9 @@ static void fd_done(struct serve *s)
 
 static void serve_free(struct serve *s)
 {
-	if (s->reading || s->working)
+	if (s->reading || s->working || s->going_on)
 		return; /* the callback comes, and frees s */
-	chunk_buf_unref(&s->held);
+	chunk_return(&s->held);
 	fd_done(s);
 	blob_unref(&s->blob);
 	client_auth_end(&s->how.auth);
@@ -138,8 +140,8 @@ static void on_sent(struct http_req *rq, int r)
 
 	s->writing = false;
 	if (r == 0)
-		count_sent(!s->held, s->piece_len);
-	chunk_buf_unref(&s->held);
+		count_sent(!s->held.buf, s->piece_len);
+	chunk_return(&s->held);
 	if (r < 0) {
 		finish(s, r);
 		return;
@@ -251,6 +253,36 @@ static void file_piece(struct serve *s)
 	loop_work(s->cfg->loop, &s->job, range_work, range_done);
 }
 
+static void on_go_on(struct loop_task *t)
+{
+	struct serve *s = container_of(t, struct serve, go_on);
+
+	s->going_on = false;
+	if (!s->rq)
+		serve_free(s);
+	else
+		next(s);
+}
+
+/* Others want the memory that a slow client holds. What it has not taken comes
+ * out of the store, which is no memory of ours. */
+static void on_recall(struct chunk_loan *l)
+{
+	struct serve *s = container_of(l, struct serve, held);
+	size_t left = http_take_back(s->rq), sent = s->piece_len - left;
+
+	if (left == 0)
+		return; /* on_sent() is on its way */
+	chunk_return(l);
+	s->writing = false;
+	count_sent(false, sent);
+	s->off += sent;
+	s->sent += sent;
+	s->going_on = true;
+	s->go_on.run = on_go_on;
+	loop_post(s->cfg->loop, &s->go_on);
+}
+
 static void on_read(struct fetch_read *rd, int r)
 {
 	struct serve *s = container_of(rd, struct serve, rd);
@@ -276,7 +308,7 @@ static void on_read(struct fetch_read *rd, int r)
 		file_piece(s);
 		return;
 	}
-	s->held = chunk_buf_ref(p->buf);
+	chunk_lend(&s->held, p->buf, on_recall);
 	begin(s);
 	s->writing = true;
 	http_write(s->rq, p->mem, p->len, on_sent);

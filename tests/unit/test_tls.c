@@ -722,17 +722,26 @@ static void test_no_resumption(void)
 
 static void test_too_many_connections(void)
 {
-	struct http_server_config cfg = {.max_connections = 1};
+	struct http_server_config cfg = {.max_connections = 1,
+					 .probe = "/name"};
 	struct raw r, r2;
+	char byte;
 
 	start_tls(cfg, "a");
 	r = raw_open(&node_b);
 	EQ(raw_ask(&r, GET("/name")), 200);
-	r2 = raw_new(&node_b, 0);
-	OK(SSL_connect(r2.ssl) <= 0);
-	EQ(raw_ask(&r, GET("/name")), 200);
+	/* It waits, and so it goes. */
+	r2 = raw_open(&node_b);
+	EQ(raw_ask(&r2, GET("/name")), 200);
+	EQ(raw_take(&r, &byte, 1), 0);
+	raw_close(&r);
+	raw_put(&r2, GET("/big"));
+	EQ(raw_take(&r2, &byte, 1), 1);
+	r = raw_new(&node_b, 0);
+	OK(SSL_connect(r.ssl) <= 0);
 	raw_close(&r2);
 	raw_close(&r);
+	EVENTS("EPIPE gone ");
 	stop_tls();
 }
 

@@ -369,7 +369,7 @@ static void look_up(struct loop_job *j)
 		s->r = -ESTALE;
 	}
 	if ((s->r == -ENOENT || s->r == -ESTALE) && s->fetch && s->origin)
-		s->r = store_create(store, &s->key, s->size, &s->blob);
+		s->r = store_create_unsure(store, &s->key, s->size, &s->blob);
 	if (s->r == 0 && s->origin && s->fetch)
 		(void)blob_add_origin(store, s->blob, s->origin);
 }
@@ -439,6 +439,7 @@ static void handle_blob(struct peers *p, struct http_req *rq, char *origin)
 	const char *load = http_req_header(rq, "Peerd-Load");
 	uint32_t slots = p->cfg.upload_slots ? p->cfg.upload_slots : 64;
 	struct serving *s = calloc(1, sizeof(*s));
+	struct member *mb;
 	struct know *k;
 
 	if (!s) {
@@ -462,7 +463,8 @@ static void handle_blob(struct peers *p, struct http_req *rq, char *origin)
 		refuse(s, 503, "TOOMANYREQUESTS", "too many requests");
 		return;
 	}
-	s->from = id ? partner_find(p, id) : NULL;
+	mb = members_speaker(p->members, rq, id);
+	s->from = mb ? partner_of(p, mb) : NULL;
 	if (s->from)
 		(void)partner_ref(s->from);
 	if (s->from && load)

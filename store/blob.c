@@ -213,7 +213,7 @@ void gate_locked(struct blob *b)
 
 void chunk_drop_locked(struct blob *b, uint32_t chunk)
 {
-	struct seg *g = b->segs[chunk >> INDEX_SEG_SHIFT];
+	struct seg *g = seg_of(b, chunk);
 	uint32_t i = chunk % INDEX_SEG, len = blob_chunk_len(b, chunk);
 
 	BUG_ON(!bit_get(g->present, i));
@@ -250,8 +250,8 @@ void blob_drop_all(struct blob *b)
 
 	for (uint32_t i = 0; i < b->nsegs; i++) {
 		store_lock(s);
-		for (uint32_t c = 0; b->segs[i] && c < b->segs[i]->n; c++)
-			if (bit_get(b->segs[i]->present, c))
+		for (uint32_t c = 0; seg_at(b, i) && c < seg_at(b, i)->n; c++)
+			if (bit_get(seg_at(b, i)->present, c))
 				chunk_drop_locked(b, i * INDEX_SEG + c);
 		store_unlock(s);
 	}
@@ -640,7 +640,7 @@ static void publish(struct store *s, struct blob *b, uint32_t chunk,
 	struct seg *g;
 
 	store_lock(s);
-	g = b->segs[chunk >> INDEX_SEG_SHIFT];
+	g = seg_of(b, chunk);
 	STORE(&g->crc[i], crc);
 	g->from[i] = from;
 	STORE(&g->used[i], now);
@@ -655,6 +655,7 @@ static void publish(struct store *s, struct blob *b, uint32_t chunk,
 	}
 	if (LOAD(&b->npresent) + 1 == b->chunks)
 		gate_locked(b);
+	blob_sure_locked(b);
 	bit_set(g->present, i);
 	ADD(&b->npresent, 1);
 	ADD(&b->cached_bytes, len);

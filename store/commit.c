@@ -87,7 +87,7 @@ static bool take_dirty(struct blob *b)
 	uint64_t any = 0;
 
 	for (uint32_t k = 0; k < b->nsegs; k++) {
-		struct seg *g = b->segs[k];
+		struct seg *g = seg_at(b, k);
 
 		for (int i = 0; g && i < SEG_WORDS; i++) {
 			g->syncing[i] |= g->dirty[i];
@@ -186,7 +186,7 @@ static bool put_seg(struct store *s, struct blob *b, uint32_t k,
 {
 	uint8_t key[INDEX_BKEY + 4], rec[INDEX_SEG_BYTES(INDEX_SEG)];
 	bool changed, any = false, fresh = false;
-	struct seg *g = LOAD_ACQ(&b->segs[k]);
+	struct seg *g = seg_at(b, k);
 	uint32_t n;
 
 	if (!g)
@@ -242,12 +242,15 @@ static bool put_blob(struct store *s, struct blob *b, struct index_batch *batch)
 {
 	uint8_t bkey[INDEX_BKEY];
 	struct index_blob rec;
-	bool fresh = false, wipe;
+	bool fresh = false, wipe, unsure;
 
 	bkey_of(&b->key, bkey);
 	store_lock(s);
 	wipe = b->wipe_records;
+	unsure = b->unsure;
 	store_unlock(s);
+	if (unsure)
+		return false;
 	if (wipe)
 		index_del_prefix(batch, INDEX_CHUNKS, bkey, sizeof(bkey));
 	for (uint32_t k = 0; k < b->nsegs; k++)
@@ -330,7 +333,7 @@ static void punch(int fd, uint64_t off, uint64_t len)
 static void punch_seg(struct store *s, struct blob *b, uint32_t k)
 {
 	uint64_t mine[SEG_WORDS] = {0};
-	struct seg *g = LOAD_ACQ(&b->segs[k]);
+	struct seg *g = seg_at(b, k);
 	uint64_t any = 0;
 	int fd;
 
@@ -393,8 +396,8 @@ static void requeue(struct store *s, struct blob *b)
 {
 	store_lock(s);
 	for (uint32_t k = 0; k < b->nsegs; k++)
-		if (b->segs[k])
-			b->segs[k]->changed = true;
+		if (seg_at(b, k))
+			seg_at(b, k)->changed = true;
 	b->rec_changed = b->origins_changed = true;
 	blob_dirty_locked(b);
 	s->retry_ms = now_ms() + RETRY_MS;

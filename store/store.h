@@ -115,6 +115,10 @@ int store_get(struct store *s, const struct blob_key *key, struct blob **ret);
  * no chunks; with a digest, its key alone makes it verified or bad. */
 int store_create(struct store *s, const struct blob_key *key, uint64_t size,
 		 struct blob **ret);
+/* The same for a blob that may not exist at all: the index gets a record of it
+ * with its first chunk, or when store_create() gets it. */
+int store_create_unsure(struct store *s, const struct blob_key *key,
+			uint64_t size, struct blob **ret);
 /* Does not block. -EAGAIN: the blob is not in memory; use store_get(). */
 int store_peek(struct store *s, const struct blob_key *key, struct blob **ret);
 struct blob *blob_ref(struct blob *b);

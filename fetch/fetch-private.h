@@ -77,6 +77,8 @@ struct flight {
 	bool writing;
 	bool as_owner; /* see fetch_read */
 	bool steady;   /* see fetch_prefetch_steady() */
+	bool given_up; /* the last read that waited for it was cancelled, or
+			  came to its deadline */
 	/* A reference, or NULL. The credential that requests carry: of the
 	 * prefetch that created the flight, or of a waiting read. */
 	struct source_auth *auth;
@@ -124,6 +126,7 @@ struct run {
 	bool held;	      /* a stream, until a reader wants more of it */
 	bool background;      /* counts against its source's limit */
 	bool cancelled;
+	bool given_up; /* cancelled because no reader is left */
 };
 
 struct fetch {

@@ -40,6 +40,8 @@ static void wait_for(struct fetch_read *rd, struct fetch_wait *w,
 		at = at->prev;
 	list_add_tail(at, &w->node);
 	fl->as_owner |= rd->as_owner;
+	fl->given_up = false;
+	w->flight = fl;
 	w->waiting = true;
 	rd->nwaiting++;
 	if (fl->state == FLIGHT_QUEUED)
@@ -54,7 +56,17 @@ static void wait_end(struct fetch_wait *w)
 		return;
 	list_del(&w->node);
 	w->waiting = false;
+	w->flight = NULL;
 	w->rd->nwaiting--;
+}
+
+static void give_up(struct fetch_wait *w)
+{
+	struct flight *fl = w->flight;
+
+	wait_end(w);
+	if (fl && list_empty(&fl->waits))
+		fl->given_up = true;
 }
 
 static void read_move(struct fetch_read *rd, struct list *to,
@@ -87,6 +99,8 @@ void read_finish(struct fetch_read *rd, int r)
 
 	if (rd->state == READ_READY)
 		return;
+	for (int i = 0; r < 0 && i < 2; i++)
+		give_up(&rd->wait[i]);
 	read_let_go(rd);
 	rd->result = r;
 	if (r < 0 && r != -ECANCELED) {

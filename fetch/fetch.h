@@ -83,6 +83,7 @@ struct fetch_wait { /* private */
 	struct list node;
 	struct fetch_read *rd;
 	bool waiting;
+	struct flight *flight; /* NULL while it waits for none */
 	uint32_t need; /* number of bytes to wait for, from the chunk's start */
 	/* The flight's buffer and watermark, kept while the read still waits
 	 * for its other chunk. */
@@ -145,7 +146,8 @@ struct fetch_read {
 };
 
 void fetch_read_start(struct fetch *f, struct fetch_read *rd);
-/* Ends the read: done(-ECANCELED) comes in a later turn. The flight goes on.
+/* Ends the read: done(-ECANCELED) comes in a later turn. The flight goes on if
+ * it has begun and few others do for no reader (fetch/run.c, MAX_GIVEN_UP).
  * Has no effect on a read whose done() is already scheduled. */
 void fetch_read_cancel(struct fetch_read *rd);
 

@@ -20,6 +20,8 @@
 /* So many queued flights are passed over to find one whose source has a free
  * slot. */
 #define MAX_PASSED 1024
+/* Runs that go on although the readers that waited for them gave up. */
+#define MAX_GIVEN_UP 16
 
 static struct metric_family m_bytes = {
 	.name = "peerd_fetched_bytes_total",
@@ -138,7 +140,7 @@ static void flight_run_failed(struct flight *fl, const struct run *run, int r,
 	bool progress = run->pos - run->rq.offset >= PROGRESS_BYTES &&
 			r != -EBADMSG && r != -EBUSY && !run->cancelled;
 
-	if (run->f->stopping) {
+	if (run->f->stopping || (fl->given_up && list_empty(&fl->waits))) {
 		flight_free(fl);
 		return;
 	}
@@ -259,6 +261,9 @@ static void on_done(struct source_request *rq, int r, const char *why)
 
 	if (run->held) {
 		r = 0; /* it delivered all its flights */
+	} else if (run->given_up) {
+		r = -ECANCELED;
+		why = "no reader is left";
 	} else if (run->cancelled && !run->f->stopping) {
 		r = -ETIMEDOUT;
 		why = "no bytes arrived for too long";
@@ -266,7 +271,7 @@ static void on_done(struct source_request *rq, int r, const char *why)
 		r = -ECONNRESET;
 		why = "the reply ended early";
 	}
-	if (r < 0)
+	if (r < 0 && !run->given_up)
 		count_failure(run, r);
 	for (uint32_t c = run_chunk(run); run_left(run) > 0 && c < run->end;
 	     c++) {
@@ -653,8 +658,40 @@ static bool is_idle(const struct run *run, uint64_t now)
 	       now - run->progress_ms >= f->cfg.stall_ms / 2;
 }
 
+/* Readers waited for it, and all of them gave up. */
+static bool is_given_up(const struct run *run)
+{
+	bool any = false;
+
+	if (run->background || run->held || run->cancelled ||
+	    run_left(run) == 0)
+		return false;
+	for (uint32_t c = run_chunk(run); c < run->end; c++) {
+		const struct flight *fl = flight_find(run->bf, c);
+
+		any |= fl && fl->run == run && fl->given_up;
+	}
+	return any && !run_wanted(run);
+}
+
+/* The latest go on, because half of their bytes may be here. */
+static void end_given_up(struct fetch *f)
+{
+	unsigned int n = 0;
+
+	for (struct list *it = f->runs.prev; it != &f->runs; it = it->prev) {
+		struct run *run = list_entry(it, struct run, node);
+
+		if (!is_given_up(run) || ++n <= MAX_GIVEN_UP)
+			continue;
+		run->given_up = true;
+		run_cancel(run);
+	}
+}
+
 void runs_tick(struct fetch *f, uint64_t now)
 {
+	end_given_up(f);
 	list_for_each (n, &f->runs) {
 		struct run *run = list_entry(n, struct run, node);
 

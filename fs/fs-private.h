@@ -59,9 +59,19 @@ struct node {
 	struct blob *blob;    /* BLOB: owns a reference */
 	void *bytes;	      /* MANIFEST */
 	size_t len;
-	pthread_mutex_t ra_mu;
-	struct readahead ra; /* guarded by: ra_mu */
-	unsigned int opens;  /* atomic */
+	struct node_ahead *ahead; /* BLOB */
+	unsigned int opens;	  /* atomic */
+	/* guarded by: fs.mu */
+	struct list names; /* in fs.made_up or .proven; see fs/evict.c */
+	uint64_t parent;   /* inode number of the directory that it was last
+			      looked up in; 0: none yet */
+	bool is_proven;
+};
+
+/* Read-ahead in one file. */
+struct node_ahead {
+	pthread_mutex_t mu;
+	struct readahead ra; /* guarded by: mu */
 };
 
 #define NODE_BUCKETS 4096
@@ -71,7 +81,14 @@ struct fs {
 	struct fuse_session *se;
 	pthread_mutex_t mu;
 	struct list buckets[NODE_BUCKETS]; /* guarded by: mu */
+	unsigned int nnodes;		   /* guarded by: mu */
 	struct node *root;
+	/* Directories that the kernel can be told to forget, the one that was
+	 * looked up longest ago first; guarded by: mu. */
+	struct list made_up, proven;
+	bool evicting; /* guarded by: mu */
+	struct loop_task evict_task;
+	struct loop_job evict_job;
 	uint64_t next_dir; /* guarded by: mu */
 	struct list dirs;  /* guarded by: mu; open directories */
 	struct list invals; /* struct inval; loop thread */
@@ -123,7 +140,10 @@ struct node *node_get_blob(struct fs *fs, struct blob **b, const char *place);
 /* Finds a node by inode number; the caller owns a use. NULL if unknown. */
 struct node *node_find(struct fs *fs, uint64_t ino);
 void node_put(struct fs *fs, struct node **n);
-void node_lookup_add(struct fs *fs, struct node *n);
+/* The kernel is about to learn that n is in dir. */
+void node_lookup_add(struct fs *fs, const struct node *dir, struct node *n);
+/* mu is held; no use is counted. NULL if unknown. */
+struct node *node_find_locked(struct fs *fs, uint64_t ino);
 void node_forget(struct fs *fs, uint64_t ino, uint64_t n);
 /* Calls each(arg, ino) for every node of that blob, with fs.mu held. */
 void node_each_of(struct fs *fs, const struct blob *b,
@@ -139,6 +159,13 @@ double node_attr_timeout(const struct node *n);
 /* Seconds that the kernel may keep the node's name: tag_fresh_ms for a name
  * that may change (a tag and what depends on it), else a day. */
 double node_entry_timeout(const struct fs *fs, const struct node *n);
+
+/* ---- evict.c: any thread ---- */
+
+void evict_init(struct fs *fs);
+/* n was found in dir. mu is held. True: evict_start() is due, without mu. */
+bool evict_note_locked(struct fs *fs, const struct node *dir, struct node *n);
+void evict_start(struct fs *fs);
 
 /* ---- op.c: a request that is answered on the loop ---- */
 
@@ -171,7 +198,9 @@ void fs_op_put(struct fs_op *op);
  * like. */
 int fs_errno(int r);
 void fs_reply_err(fuse_req_t req, int r);
-void fs_reply_entry(struct fs *fs, fuse_req_t req, struct node **n);
+/* n was found in dir. */
+void fs_reply_entry(struct fs *fs, fuse_req_t req, const struct node *dir,
+		    struct node **n);
 void fs_count(struct fs *fs, enum fs_metric m);
 
 /* ---- attr.c ---- */

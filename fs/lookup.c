@@ -64,7 +64,8 @@ static void on_blob(void *arg, int r, struct blob *b)
 
 /* ---- blobs/sha256/<hex> ---- */
 
-static void lookup_known_blob(struct fs *fs, fuse_req_t req, const char *name)
+static void lookup_known_blob(struct fs *fs, fuse_req_t req,
+			      const struct node *dir, const char *name)
 {
 	struct blob_key key = {.kind = BLOB_SHA256};
 	struct blob *b = NULL;
@@ -79,7 +80,7 @@ static void lookup_known_blob(struct fs *fs, fuse_req_t req, const char *name)
 	}
 	n = node_get_blob(fs, &b, NULL);
 	if (n)
-		fs_reply_entry(fs, req, &n);
+		fs_reply_entry(fs, req, dir, &n);
 	else
 		fs_reply_err(req, -ENOMEM);
 }
@@ -421,8 +422,8 @@ static void run_url(struct fs_op *op)
 
 /* ---- All directories ---- */
 
-static void reply_static(struct fs *fs, fuse_req_t req, const char *name,
-			 const char *const names[],
+static void reply_static(struct fs *fs, fuse_req_t req, const struct node *dir,
+			 const char *name, const char *const names[],
 			 const enum node_type types[], const char *arg)
 {
 	for (int i = 0; names[i]; i++) {
@@ -432,7 +433,7 @@ static void reply_static(struct fs *fs, fuse_req_t req, const char *name,
 			continue;
 		n = node_get(fs, types[i], arg ? name : NULL, arg, NULL, NULL);
 		if (n)
-			fs_reply_entry(fs, req, &n);
+			fs_reply_entry(fs, req, dir, &n);
 		else
 			fs_reply_err(req, -ENOMEM);
 		return;
@@ -447,7 +448,7 @@ static void lookup_sync(struct fs *fs, fuse_req_t req, struct node *dir,
 
 	switch (dir->type) {
 	case NODE_ROOT:
-		reply_static(fs, req, name,
+		reply_static(fs, req, dir, name,
 			     (const char *const[]){"blobs", "registry", "url",
 						   ".peerd", NULL},
 			     (const enum node_type[]){NODE_BLOBS_TOP,
@@ -456,29 +457,29 @@ static void lookup_sync(struct fs *fs, fuse_req_t req, struct node *dir,
 			     NULL);
 		break;
 	case NODE_BLOBS_TOP:
-		reply_static(fs, req, name,
+		reply_static(fs, req, dir, name,
 			     (const char *const[]){"sha256", NULL},
 			     (const enum node_type[]){NODE_BLOBS}, NULL);
 		break;
 	case NODE_PEERD:
-		reply_static(fs, req, name,
+		reply_static(fs, req, dir, name,
 			     (const char *const[]){"status.json", NULL},
 			     (const enum node_type[]){NODE_STATUS}, NULL);
 		break;
 	case NODE_URL:
-		reply_static(fs, req, name,
+		reply_static(fs, req, dir, name,
 			     (const char *const[]){"http", "https", NULL},
 			     (const enum node_type[]){NODE_SCHEME, NODE_SCHEME},
 			     "");
 		break;
 	case NODE_BLOBS:
-		lookup_known_blob(fs, req, name);
+		lookup_known_blob(fs, req, dir, name);
 		break;
 	case NODE_REGISTRY:
 	case NODE_NAME:
 		n = lookup_name(fs, dir, name);
 		if (n)
-			fs_reply_entry(fs, req, &n);
+			fs_reply_entry(fs, req, dir, &n);
 		else
 			fs_reply_err(req, -ENOENT);
 		break;
@@ -487,7 +488,7 @@ static void lookup_sync(struct fs *fs, fuse_req_t req, struct node *dir,
 						    name, NULL, NULL)
 					 : NULL;
 		if (n)
-			fs_reply_entry(fs, req, &n);
+			fs_reply_entry(fs, req, dir, &n);
 		else
 			fs_reply_err(req, -ENOENT);
 		break;

@@ -49,7 +49,7 @@ static bool same(const char *a, const char *b)
 	return !a == !b && (!a || strcmp(a, b) == 0);
 }
 
-static struct node *find_locked(struct fs *fs, uint64_t ino)
+struct node *node_find_locked(struct fs *fs, uint64_t ino)
 {
 	list_for_each (n, bucket(fs, ino)) {
 		struct node *node = list_entry(n, struct node, hash);
@@ -68,7 +68,9 @@ static void node_free(struct node *n)
 	free(n->bytes);
 	image_unref(&n->image);
 	blob_unref(&n->blob);
-	(void)pthread_mutex_destroy(&n->ra_mu);
+	if (n->ahead)
+		(void)pthread_mutex_destroy(&n->ahead->mu);
+	free(n->ahead);
 	free(n);
 }
 
@@ -82,7 +84,7 @@ static struct node *node_alloc(enum node_type type, const char *host,
 		return NULL;
 	n->type = type;
 	list_init(&n->hash);
-	(void)pthread_mutex_init(&n->ra_mu, NULL);
+	list_init(&n->names);
 	if ((host && !(n->host = strdup(host))) ||
 	    (name && !(n->name = strdup(name))) ||
 	    (sub && !(n->sub = strdup(sub)))) {
@@ -101,17 +103,19 @@ static struct node *insert(struct fs *fs, struct node *n)
 	struct node *old;
 
 	(void)pthread_mutex_lock(&fs->mu);
-	while ((old = find_locked(fs, n->ino))) {
+	while ((old = node_find_locked(fs, n->ino))) {
 		if (old->type == n->type && same(old->host, n->host) &&
 		    same(old->name, n->name) && same(old->sub, n->sub) &&
 		    digest_equal(&old->digest, &n->digest))
 			break;
 		n->ino = avoid_reserved(n->ino + 1);
 	}
-	if (!old)
-		list_add(bucket(fs, n->ino), &n->hash);
-	else
+	if (old) {
 		n = old;
+	} else {
+		list_add(bucket(fs, n->ino), &n->hash);
+		fs->nnodes++;
+	}
 	n->uses++;
 	(void)pthread_mutex_unlock(&fs->mu);
 	return n;
@@ -153,10 +157,15 @@ struct node *node_get_blob(struct fs *fs, struct blob **b, const char *place)
 	}
 	n = node_alloc(NODE_BLOB, key.kind == BLOB_URL ? "u" : "", text, NULL,
 		       &key.id);
-	if (!n) {
+	if (n)
+		n->ahead = calloc(1, sizeof(*n->ahead));
+	if (!n || !n->ahead) {
+		if (n)
+			node_free(n);
 		blob_unref(b);
 		return NULL;
 	}
+	(void)pthread_mutex_init(&n->ahead->mu, NULL);
 	n->ino = blob_ino(&key);
 	n->blob = steal_ptr(b);
 	in = insert(fs, n);
@@ -185,7 +194,7 @@ struct node *node_find(struct fs *fs, uint64_t ino)
 	struct node *n;
 
 	(void)pthread_mutex_lock(&fs->mu);
-	n = find_locked(fs, ino);
+	n = node_find_locked(fs, ino);
 	if (n)
 		n->uses++;
 	(void)pthread_mutex_unlock(&fs->mu);
@@ -193,11 +202,13 @@ struct node *node_find(struct fs *fs, uint64_t ino)
 }
 
 /* fs.mu is held. True: the caller frees n. */
-static bool drop_locked(struct node *n)
+static bool drop_locked(struct fs *fs, struct node *n)
 {
 	if (n->uses || n->nlookup)
 		return false;
 	list_del(&n->hash);
+	list_del(&n->names);
+	fs->nnodes--;
 	return true;
 }
 
@@ -211,17 +222,22 @@ void node_put(struct fs *fs, struct node **np)
 		return;
 	(void)pthread_mutex_lock(&fs->mu);
 	n->uses--;
-	last = drop_locked(n);
+	last = drop_locked(fs, n);
 	(void)pthread_mutex_unlock(&fs->mu);
 	if (last)
 		node_free(n);
 }
 
-void node_lookup_add(struct fs *fs, struct node *n)
+void node_lookup_add(struct fs *fs, const struct node *dir, struct node *n)
 {
+	bool evict;
+
 	(void)pthread_mutex_lock(&fs->mu);
 	n->nlookup++;
+	evict = evict_note_locked(fs, dir, n);
 	(void)pthread_mutex_unlock(&fs->mu);
+	if (evict)
+		evict_start(fs);
 }
 
 void node_forget(struct fs *fs, uint64_t ino, uint64_t count)
@@ -230,10 +246,10 @@ void node_forget(struct fs *fs, uint64_t ino, uint64_t count)
 	bool last = false;
 
 	(void)pthread_mutex_lock(&fs->mu);
-	n = find_locked(fs, ino);
+	n = node_find_locked(fs, ino);
 	if (n) {
 		n->nlookup -= min_u64(n->nlookup, count);
-		last = drop_locked(n);
+		last = drop_locked(fs, n);
 	}
 	(void)pthread_mutex_unlock(&fs->mu);
 	if (last)
@@ -308,6 +324,7 @@ int nodes_init(struct fs *fs)
 {
 	for (int i = 0; i < NODE_BUCKETS; i++)
 		list_init(&fs->buckets[i]);
+	evict_init(fs);
 	fs->root = node_alloc(NODE_ROOT, NULL, NULL, NULL, NULL);
 	if (!fs->root)
 		return -ENOMEM;

@@ -37,7 +37,8 @@ void fs_count(struct fs *fs, enum fs_metric m)
 	metric_add(fs->m_ops[m], 1);
 }
 
-void fs_reply_entry(struct fs *fs, fuse_req_t req, struct node **np)
+void fs_reply_entry(struct fs *fs, fuse_req_t req, const struct node *dir,
+		    struct node **np)
 {
 	struct node *n = *np;
 	struct fuse_entry_param e = {.ino = n->ino, .generation = 1};
@@ -47,7 +48,7 @@ void fs_reply_entry(struct fs *fs, fuse_req_t req, struct node **np)
 	e.entry_timeout = node_entry_timeout(fs, n);
 	/* Before the reply: the kernel may forget the node before the reply
 	 * returns. */
-	node_lookup_add(fs, n);
+	node_lookup_add(fs, dir, n);
 	if (fuse_reply_entry(req, &e) == -ENOENT)
 		node_forget(fs, n->ino, 1); /* interrupted: reply not taken */
 	node_put(fs, np);
@@ -154,7 +155,7 @@ void fs_op_reply_entry(struct fs_op *op, struct node **n)
 	}
 	req = fs_op_take(op);
 	if (req)
-		fs_reply_entry(op->fs, req, n);
+		fs_reply_entry(op->fs, req, op->node, n);
 	else
 		node_put(op->fs, n);
 	fs_op_put(op);

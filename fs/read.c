@@ -178,14 +178,14 @@ static void guess_ahead(struct fs *fs, struct node *n, uint64_t off,
 
 	if (!fs->cfg.max_window || blob_missing(n->blob) == 0)
 		return;
-	(void)pthread_mutex_lock(&n->ra_mu);
+	(void)pthread_mutex_lock(&n->ahead->mu);
 	/* Posted with the lock held: another reader that takes these chunks as
 	 * requested cannot reach the loop before the request does. */
-	if (readahead_note(&n->ra, off, size, blob_size(n->blob),
+	if (readahead_note(&n->ahead->ra, off, size, blob_size(n->blob),
 			   fs->cfg.max_window, waits, &want))
 		fetch_prefetch_post(fs->cfg.fetch, n->blob, want.off, want.len,
 				    want.steady);
-	(void)pthread_mutex_unlock(&n->ra_mu);
+	(void)pthread_mutex_unlock(&n->ahead->mu);
 }
 
 static void read_blob(struct fs *fs, fuse_req_t req, struct node *n, size_t len,
@@ -359,9 +359,9 @@ void fs_op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		return;
 	}
 	/* No reader is left: drops prefetches that have not begun. */
-	(void)pthread_mutex_lock(&n->ra_mu);
-	memset(&n->ra, 0, sizeof(n->ra));
-	(void)pthread_mutex_unlock(&n->ra_mu);
+	(void)pthread_mutex_lock(&n->ahead->mu);
+	memset(&n->ahead->ra, 0, sizeof(n->ahead->ra));
+	(void)pthread_mutex_unlock(&n->ahead->mu);
 	p->fs = fs;
 	p->node = n;
 	p->task.run = forget_prefetch;

@@ -788,6 +788,17 @@ uint32_t http_retry_after_s(struct http_exchange *x)
 	return (uint32_t)(wait > MAX_RETRY_AFTER_S ? MAX_RETRY_AFTER_S : wait);
 }
 
+void http_peer_cert(struct http_exchange *x, char out[TLS_NAME_SIZE])
+{
+	struct curl_tlssessioninfo *tls = NULL;
+
+	*out = '\0';
+	if (curl_easy_getinfo(x->easy, CURLINFO_TLS_SSL_PTR, &tls) ==
+		    CURLE_OK &&
+	    tls && tls->backend == CURLSSLBACKEND_OPENSSL && tls->internals)
+		tls_peer_name(tls->internals, out);
+}
+
 const char *http_peer_addr(struct http_exchange *x)
 {
 	return x->peer;

@@ -16,6 +16,7 @@
 
 #include "base/loop.h"
 #include "base/util.h"
+#include "http/tls.h"
 
 struct http_client;
 struct http_exchange;
@@ -150,6 +151,9 @@ const char *http_trailer(struct http_exchange *x, const char *name, size_t i);
 /* The seconds in Retry-After (a number or a date), at most 3600; 0 if
  * absent. */
 uint32_t http_retry_after_s(struct http_exchange *x);
+/* In head() and data(): the common name in the certificate of the other side,
+ * "" without TLS or without such a name. */
+void http_peer_cert(struct http_exchange *x, char out[TLS_NAME_SIZE]);
 /* The address the exchange went to, for logs: "10.0.0.1:443"; "" before it
  * connected. */
 const char *http_peer_addr(struct http_exchange *x);

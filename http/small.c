@@ -5,9 +5,9 @@ static int on_head(void *arg, struct http_exchange *x,
 {
 	struct http_small *s = arg;
 
-	(void)x;
 	s->answer.status = res->status;
 	s->answer.content_length = res->content_length;
+	http_peer_cert(x, s->answer.cert);
 	return 0;
 }
 

@@ -15,11 +15,12 @@ struct http_answer {
 	/* As for http_callbacks.done(); also -EMSGSIZE: the body is too long,
 	 * and -ENOMEM. */
 	int r;
-	const char *why;	 /* a sentence for a negative r */
-	int status;		 /* 0: no answer came */
-	int64_t content_length;	 /* -1: the head does not have it */
-	struct buf body;	 /* freed after done(), unless taken out */
-	struct http_exchange *x; /* for http_header() and the like */
+	const char *why;	  /* a sentence for a negative r */
+	int status;		  /* 0: no answer came */
+	int64_t content_length;	  /* -1: the head does not have it */
+	char cert[TLS_NAME_SIZE]; /* see http_peer_cert() */
+	struct buf body;	  /* freed after done(), unless taken out */
+	struct http_exchange *x;  /* for http_header() and the like */
 };
 
 /* Embedded in the caller's object, zeroed at first. Must stay alive until

@@ -171,7 +171,7 @@ struct tls_session {
 	size_t rest_pos, rest_len;
 	const char *kind; /* see tls_session_failure() */
 	char failure[192];
-	char name[129];
+	char name[TLS_NAME_SIZE];
 };
 
 static bool keep_rest(struct tls_session *t, const void *bytes, size_t len)
@@ -354,9 +354,9 @@ static bool is_printable(const unsigned char *s, size_t len)
 	return true;
 }
 
-static void take_name(struct tls_session *t)
+void tls_peer_name(void *ssl, char out[TLS_NAME_SIZE])
 {
-	X509 *x = SSL_get0_peer_certificate(t->ssl);
+	const X509 *x = SSL_get0_peer_certificate(ssl);
 	X509_NAME *subject = x ? X509_get_subject_name(x) : NULL;
 	int i = subject ? X509_NAME_get_index_by_NID(subject, NID_commonName,
 						     -1)
@@ -364,12 +364,15 @@ static void take_name(struct tls_session *t)
 	unsigned char *s = NULL;
 	int n;
 
+	*out = '\0';
 	if (i < 0)
 		return;
 	n = ASN1_STRING_to_UTF8(
 		&s, X509_NAME_ENTRY_get_data(X509_NAME_get_entry(subject, i)));
-	if (n > 0 && (size_t)n < sizeof(t->name) && is_printable(s, (size_t)n))
-		memcpy(t->name, s, (size_t)n);
+	if (n > 0 && n < TLS_NAME_SIZE && is_printable(s, (size_t)n)) {
+		memcpy(out, s, (size_t)n);
+		out[n] = '\0';
+	}
 	OPENSSL_free(s);
 }
 
@@ -417,7 +420,7 @@ ssize_t tls_session_read(struct tls_session *t, void *buf, size_t len)
 	r = n > 0 ? n : 0;
 	if (!t->established && SSL_is_init_finished(t->ssl)) {
 		t->established = true;
-		take_name(t);
+		tls_peer_name(t->ssl, t->name);
 	}
 	if (n <= 0)
 		r = why_no_bytes(t, n);

@@ -22,6 +22,12 @@
  * trusts already. -ENOENT if the file cannot be read or holds none. */
 int tls_add_ca_file(void *ssl_ctx, const char *path);
 
+/* Longer names are left out. */
+#define TLS_NAME_SIZE 129
+/* The common name in the certificate of the other side of an SSL, "" if that
+ * has none that can be printed. */
+void tls_peer_name(void *ssl, char out[TLS_NAME_SIZE]);
+
 /* ---- The server's side ---- */
 
 /* A CA, a certificate and its key, for new connections. An existing connection

@@ -107,8 +107,7 @@ static const char *result_of(int r)
 	}
 }
 
-/* Returns 0 if the answer is a valid greeting; then members_answered() was
- * called. */
+/* Returns 0 if the answer makes the node a member, or is this node's. */
 static int take_answer(struct addr *a, const struct http_answer *ans,
 		       struct error *err)
 {
@@ -126,9 +125,9 @@ static int take_answer(struct addr *a, const struct http_answer *ans,
 	if (r < 0)
 		return r;
 	http_timing(ans->x, &connect_ms, &first_ms);
-	members_answered(a, &h,
-			 first_ms > connect_ms ? first_ms - connect_ms : 0);
-	return 0;
+	return members_answered(
+		a, &h, ans->cert,
+		first_ms > connect_ms ? first_ms - connect_ms : 0, err);
 }
 
 /* Limited: probably the same for hundreds of members. */
@@ -259,9 +258,8 @@ static void learn(struct members *m, const struct resolve_addr *at)
 	members_arm(m);
 }
 
-/* Parses "10.0.0.1:1234" or "[::1]:1234", with `port` in place of the port. */
-static int client_addr(const char *client, uint16_t port,
-		       struct resolve_addr *ret)
+int greet_client_addr(const char *client, uint16_t port,
+		      struct resolve_addr *ret)
 {
 	const char *end = strrchr(client, ':');
 	char ip[INET6_ADDRSTRLEN];
@@ -287,7 +285,7 @@ static void learn_from(struct members *m, const struct http_req *rq)
 
 	if (listen && strlen(listen) <= 5 && parse_u64(listen, &port) == 0 &&
 	    port >= 1 && port <= UINT16_MAX &&
-	    client_addr(http_req_client(rq), (uint16_t)port, &at) == 0)
+	    greet_client_addr(http_req_client(rq), (uint16_t)port, &at) == 0)
 		learn(m, &at);
 }
 

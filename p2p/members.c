@@ -258,21 +258,38 @@ static struct member_node *node_at(struct addr *a, const char *id)
 	return a->node;
 }
 
-void members_answered(struct addr *a, const struct hello *h, double rtt_ms)
+static int refuse(const struct addr *a, const struct hello *h, const char *cert,
+		  const char *why, struct error *err)
+{
+	if (log_limit_ok(&a->m->log_refused, 1, 600000))
+		log_warn("a node is not accepted as a member",
+			 LS("addr", a->text), LS("member", h->id),
+			 LS("certificate", cert), LS("why", why));
+	return set_error(err, -EACCES, "%s", why);
+}
+
+int members_answered(struct addr *a, const struct hello *h, const char *cert,
+		     double rtt_ms, struct error *err)
 {
 	struct members *m = a->m;
+	bool self = strcmp(h->id, m->cfg.id) == 0;
+	const char *why =
+		self ? NULL : cert_refusal(a, cert, members_find(m, h->id));
 	struct member_node *node;
 	struct addr *p;
 
+	if (why)
+		return refuse(a, h, cert, why, err);
 	a->failures = 0;
 	a->answered_ms = now_ms();
-	if (strcmp(h->id, m->cfg.id) == 0) {
+	if (self) {
 		answered_ourselves(a, h);
-		return;
+		return 0;
 	}
 	node = node_at(a, h->id);
 	if (!node)
-		return; /* no memory: the next greeting tries again */
+		return 0; /* no memory: the next greeting tries again */
+	set_text(node->mb.cert, sizeof(node->mb.cert), cert);
 	p = node->primary;
 	if (p != a && (p->failures > 0 || p->answered_ms == 0 ||
 		       (!addr_is_named(p) && addr_is_named(a))))
@@ -283,6 +300,7 @@ void members_answered(struct addr *a, const struct hello *h, double rtt_ms)
 					  : rtt_ms;
 	set_about(m, node, h);
 	set_alive(m, node);
+	return 0;
 }
 
 static bool is_named(const struct member_node *node)

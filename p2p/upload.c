@@ -462,6 +462,7 @@ static void handle_blob(struct peers *p, struct http_req *rq, char *origin,
 	const char *load = http_req_header(rq, "Peerd-Load");
 	uint32_t slots = p->cfg.upload_slots ? p->cfg.upload_slots : 64;
 	struct serving *s = calloc(1, sizeof(*s));
+	struct member *mb;
 
 	if (!s) {
 		free(origin);
@@ -486,7 +487,8 @@ static void handle_blob(struct peers *p, struct http_req *rq, char *origin,
 		refuse(s, 503, "TOOMANYREQUESTS", "too many requests");
 		return;
 	}
-	s->from = id ? partner_find(p, id) : NULL;
+	mb = members_speaker(p->members, rq, id);
+	s->from = mb ? partner_of(p, mb) : NULL;
 	if (s->from)
 		(void)partner_ref(s->from);
 	if (s->from && load)

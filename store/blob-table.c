@@ -72,12 +72,17 @@ static void blob_free(struct blob *b)
 {
 	BUG_ON(!list_empty(&b->waiters));
 	for (uint32_t i = 0; i < b->nsegs; i++) {
-		if (b->segs[i])
-			free(b->segs[i]->sums);
-		free(b->segs[i]);
+		struct seg *g = seg_at(b, i);
+
+		if (g)
+			free(g->sums);
+		free(g);
 	}
-	if (b->segs != &b->one)
-		free(b->segs);
+	if (b->pages != &b->one_page) {
+		for (uint32_t i = 0; i < b->nsegs; i += SEG_PAGE)
+			free((void *)b->pages[i / SEG_PAGE]);
+		free((void *)b->pages);
+	}
 	closep(&b->fd);
 	closep(&b->ext_fd);
 	sha256_free(&b->sum);
@@ -208,11 +213,13 @@ int blob_set_size(struct blob *b, uint64_t size)
 	b->size = size;
 	b->chunks = (uint32_t)div_up_u64(size, CHUNK_SIZE);
 	b->nsegs = (uint32_t)div_up_u64(b->chunks, INDEX_SEG);
-	b->segs = &b->one;
+	b->one_page = &b->one;
+	b->pages = &b->one_page;
 	if (b->nsegs > 1) {
-		b->segs = calloc(b->nsegs, sizeof(struct seg *));
-		if (!b->segs) {
-			b->segs = &b->one;
+		b->pages = calloc(div_up_u64(b->nsegs, SEG_PAGE),
+				  sizeof(struct seg **));
+		if (!b->pages) {
+			b->pages = &b->one_page;
 			b->nsegs = 0;
 			return -ENOMEM;
 		}
@@ -220,13 +227,27 @@ int blob_set_size(struct blob *b, uint64_t size)
 	return 0;
 }
 
+/* The table's page for segment i, made if need be; NULL: no memory. */
+static struct seg **page_make_locked(struct blob *b, uint32_t i)
+{
+	uint32_t p = i / SEG_PAGE;
+	size_t n = min_u64(b->nsegs - (uint64_t)p * SEG_PAGE, SEG_PAGE);
+
+	if (!b->pages[p])
+		STORE_REL(&b->pages[p], calloc(n, sizeof(struct seg *)));
+	return b->pages[p];
+}
+
 struct seg *seg_make_locked(struct blob *b, uint32_t i)
 {
 	uint32_t n = (uint32_t)min_u64(b->chunks - i * INDEX_SEG, INDEX_SEG);
-	struct seg *g = b->segs[i];
+	struct seg *g = seg_at(b, i), **page;
 
 	if (g)
 		return g;
+	page = page_make_locked(b, i);
+	if (!page)
+		return NULL;
 	g = calloc(1,
 		   sizeof(*g) + n * (2 * sizeof(uint32_t) + sizeof(uint16_t)));
 	if (!g)
@@ -234,7 +255,7 @@ struct seg *seg_make_locked(struct blob *b, uint32_t i)
 	g->n = n;
 	g->crc = g->used + n;
 	g->from = (uint16_t *)(g->crc + n);
-	STORE_REL(&b->segs[i], g);
+	STORE_REL(&page[i % SEG_PAGE], g);
 	return g;
 }
 
@@ -303,7 +324,7 @@ static bool has_proof(const struct blob *b)
 	if (b->key.kind != BLOB_SHA256 || b->state != BLOB_VERIFIED)
 		return false;
 	for (uint32_t k = 0; b->chunks > 1 && k < b->nsegs; k++)
-		if (!b->segs[k] || !b->segs[k]->sums)
+		if (!seg_at(b, k) || !seg_at(b, k)->sums)
 			return false;
 	return true;
 }
@@ -354,6 +375,17 @@ static void init_new_locked(struct store *s, struct blob *b)
 	b->used = store_tick(s);
 	b->rec_changed = true;
 	b->load_error = 0;
+	if (!b->unsure)
+		blob_dirty_locked(b);
+}
+
+void blob_sure_locked(struct blob *b)
+{
+	if (!b->unsure)
+		return;
+	b->unsure = false;
+	b->store->nblobs++;
+	b->rec_changed = true;
 	blob_dirty_locked(b);
 }
 
@@ -680,7 +712,7 @@ int store_get_claim(struct store *s, const struct blob_key *key,
 }
 
 static int create(struct store *s, const struct blob_key *key, uint64_t size,
-		  struct blob **ret)
+		  bool unsure, struct blob **ret)
 {
 	struct blob *b;
 	bool absent;
@@ -698,7 +730,8 @@ static int create(struct store *s, const struct blob_key *key, uint64_t size,
 	if (absent) {
 		b->loading = false;
 		if (r == 0) {
-			s->nblobs++;
+			b->unsure = unsure;
+			s->nblobs += !unsure;
 			init_new_locked(s, b);
 		} else {
 			hash_del(s, b);
@@ -712,8 +745,8 @@ static int create(struct store *s, const struct blob_key *key, uint64_t size,
 	return r;
 }
 
-int store_create(struct store *s, const struct blob_key *key, uint64_t size,
-		 struct blob **ret)
+static int find_or_create(struct store *s, const struct blob_key *key,
+			  uint64_t size, bool unsure, struct blob **ret)
 {
 	struct blob_key k = *key;
 	struct digest none;
@@ -731,10 +764,29 @@ int store_create(struct store *s, const struct blob_key *key, uint64_t size,
 	if (k.kind == BLOB_SHA256)
 		r = find(s, &k, ret);
 	if (r == -ENOENT)
-		r = create(s, &k, size, ret);
+		r = create(s, &k, size, unsure, ret);
 	if (r == 0)
 		kick_sum(s, *ret);
 	return r;
+}
+
+int store_create(struct store *s, const struct blob_key *key, uint64_t size,
+		 struct blob **ret)
+{
+	int r = find_or_create(s, key, size, false, ret);
+
+	if (r < 0)
+		return r;
+	store_lock(s);
+	blob_sure_locked(*ret);
+	store_unlock(s);
+	return 0;
+}
+
+int store_create_unsure(struct store *s, const struct blob_key *key,
+			uint64_t size, struct blob **ret)
+{
+	return find_or_create(s, key, size, true, ret);
 }
 
 /* ---- Files ---- */

@@ -277,7 +277,7 @@ void blob_segs_changed_locked(struct blob *b)
 	if (!LOAD(&b->proven))
 		return;
 	for (uint32_t k = 0; k < b->nsegs; k++)
-		b->segs[k]->changed = true;
+		seg_at(b, k)->changed = true;
 	b->rec_changed = true;
 }
 
@@ -285,7 +285,7 @@ void blob_segs_changed_locked(struct blob *b)
 
 void chunk_drop_locked(struct blob *b, uint32_t chunk)
 {
-	struct seg *g = b->segs[chunk >> INDEX_SEG_SHIFT];
+	struct seg *g = seg_of(b, chunk);
 	uint32_t i = chunk % INDEX_SEG, len = blob_chunk_len(b, chunk);
 
 	BUG_ON(!bit_get(g->present, i));
@@ -324,8 +324,8 @@ void blob_drop_all(struct blob *b)
 
 	for (uint32_t i = 0; i < b->nsegs; i++) {
 		store_lock(s);
-		for (uint32_t c = 0; b->segs[i] && c < b->segs[i]->n; c++)
-			if (bit_get(b->segs[i]->present, c))
+		for (uint32_t c = 0; seg_at(b, i) && c < seg_at(b, i)->n; c++)
+			if (bit_get(seg_at(b, i)->present, c))
 				chunk_drop_locked(b, i * INDEX_SEG + c);
 		store_unlock(s);
 	}
@@ -708,7 +708,7 @@ static void publish(struct store *s, struct blob *b, uint32_t chunk,
 	struct seg *g;
 
 	store_lock(s);
-	g = b->segs[chunk >> INDEX_SEG_SHIFT];
+	g = seg_of(b, chunk);
 	STORE(&g->crc[i], crc);
 	g->from[i] = LOAD(&b->proven) ? CHUNK_FROM_VERIFIED : from;
 	STORE(&g->used[i], now);
@@ -721,6 +721,7 @@ static void publish(struct store *s, struct blob *b, uint32_t chunk,
 		blob_segs_changed_locked(b);
 	if (LOAD(&b->npresent) + 1 == b->chunks)
 		gate_locked(b);
+	blob_sure_locked(b);
 	bit_set(g->present, i);
 	ADD(&b->npresent, 1);
 	ADD(&b->cached_bytes, len);

@@ -87,7 +87,7 @@ static bool take_dirty(struct blob *b)
 	uint64_t any = 0;
 
 	for (uint32_t k = 0; k < b->nsegs; k++) {
-		struct seg *g = b->segs[k];
+		struct seg *g = seg_at(b, k);
 
 		for (int i = 0; g && i < SEG_WORDS; i++) {
 			g->syncing[i] |= g->dirty[i];
@@ -195,7 +195,7 @@ static bool put_seg(struct store *s, struct blob *b, uint32_t k,
 {
 	uint8_t key[INDEX_BKEY + 4], rec[INDEX_SEG_FULL(INDEX_SEG)];
 	bool changed, fresh = false;
-	struct seg *g = LOAD_ACQ(&b->segs[k]);
+	struct seg *g = seg_at(b, k);
 	size_t len = 0;
 
 	if (!g)
@@ -249,9 +249,14 @@ static bool put_blob(struct store *s, struct blob *b, struct index_batch *batch)
 {
 	uint8_t bkey[INDEX_BKEY];
 	struct index_blob rec;
-	bool fresh = false;
+	bool fresh = false, unsure;
 
 	bkey_of(&b->key, bkey);
+	store_lock(s);
+	unsure = b->unsure;
+	store_unlock(s);
+	if (unsure)
+		return false;
 	for (uint32_t k = 0; k < b->nsegs; k++)
 		fresh |= put_seg(s, b, k, batch);
 	put_origins(s, b, bkey, batch);
@@ -336,7 +341,7 @@ static void punch(int fd, uint64_t off, uint64_t len)
 static void punch_seg(struct store *s, struct blob *b, uint32_t k)
 {
 	uint64_t mine[SEG_WORDS] = {0};
-	struct seg *g = LOAD_ACQ(&b->segs[k]);
+	struct seg *g = seg_at(b, k);
 	uint64_t any = 0;
 	int fd;
 
@@ -399,8 +404,8 @@ static void requeue(struct store *s, struct blob *b)
 {
 	store_lock(s);
 	for (uint32_t k = 0; k < b->nsegs; k++)
-		if (b->segs[k])
-			b->segs[k]->changed = true;
+		if (seg_at(b, k))
+			seg_at(b, k)->changed = true;
 	b->rec_changed = b->origins_changed = true;
 	blob_dirty_locked(b);
 	s->retry_ms = now_ms() + RETRY_MS;

@@ -25,6 +25,7 @@
 #include "store/store.h"
 
 #define SEG_WORDS (INDEX_SEG / 64)
+#define SEG_PAGE  256 /* segments; of a blob of 16 TiB there are 256 pages */
 /* For a chunk of a verified blob: its source matters no longer. */
 #define CHUNK_FROM_VERIFIED 0xffff
 #define MAX_ORIGINS	    ((size_t)16)
@@ -71,9 +72,11 @@ struct blob {
 	uint64_t size;
 	uint32_t chunks;
 	uint32_t nsegs;
-	struct seg **segs; /* entries are atomic; each changes from NULL once */
-	struct seg *one;   /* segs of a blob with one segment */
-	uint64_t loaded_last_use_s; /* as in the index when it was loaded */
+	/* Tables of SEG_PAGE segments; see seg_at(). Entries are atomic; each
+	 * changes from NULL once. */
+	struct seg ***pages;
+	struct seg **one_page, *one; /* of a blob with one segment */
+	uint64_t loaded_last_use_s;  /* as in the index when it was loaded */
 
 	uint32_t refs;	       /* atomic; 0 <-> 1 only under store.mu */
 	uint64_t gen;	       /* atomic; changed under store.mu */
@@ -105,6 +108,7 @@ struct blob {
 	uint64_t settle_ms;
 	bool made;    /* the file's name is not durable yet */
 	bool indexed; /* the index has a record */
+	bool unsure;  /* see store_create_unsure(); not counted in nblobs */
 	uint64_t durable_bytes;
 	uint64_t rec_last_use_s; /* as in the index */
 	unsigned int ev_dropped; /* number of BLOB_EV_DROPPED not sent yet */
@@ -210,9 +214,17 @@ static inline void bit_clear(uint64_t *w, uint32_t i)
 	STORE_REL(&w[i / 64], LOAD(&w[i / 64]) & ~(UINT64_C(1) << (i % 64)));
 }
 
+/* Segment k; NULL: nothing is known of its chunks. */
+static inline struct seg *seg_at(const struct blob *b, uint32_t k)
+{
+	struct seg **page = LOAD_ACQ(&b->pages[k / SEG_PAGE]);
+
+	return page ? LOAD_ACQ(&page[k % SEG_PAGE]) : NULL;
+}
+
 static inline struct seg *seg_of(const struct blob *b, uint32_t chunk)
 {
-	return LOAD_ACQ(&b->segs[chunk >> INDEX_SEG_SHIFT]);
+	return seg_at(b, chunk >> INDEX_SEG_SHIFT);
 }
 
 /* True for a chunk in the store's own file; blob_has() also counts external
@@ -264,6 +276,8 @@ int blob_get_quiet(struct store *s, const struct blob_key *key,
 		   struct blob **ret);
 /* mu is held. */
 struct blob *blob_find_locked(struct store *s, const struct blob_key *key);
+/* The index shall have a record of it. mu is held. */
+void blob_sure_locked(struct blob *b);
 /* Gets a reference to the blob if it is in memory or being loaded, else NULL.
  */
 struct blob *blob_find_loaded(struct store *s, const struct blob_key *key);

@@ -135,6 +135,10 @@ int store_get(struct store *s, const struct blob_key *key, struct blob **ret);
  */
 int store_create(struct store *s, const struct blob_key *key, uint64_t size,
 		 struct blob **ret);
+/* The same for a blob that may not exist at all: the index gets a record of it
+ * with its first chunk, or when store_create() gets it. */
+int store_create_unsure(struct store *s, const struct blob_key *key,
+			uint64_t size, struct blob **ret);
 /* Blocks. Gets the blob of exactly that claim. -ENOENT. */
 int store_get_claim(struct store *s, const struct blob_key *key,
 		    struct blob **ret);

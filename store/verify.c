@@ -96,8 +96,8 @@ static uint32_t drop_suspects(struct blob *b, bool peers_only)
 
 	for (uint32_t k = 0; k < b->nsegs; k++) {
 		store_lock(b->store);
-		for (uint32_t i = 0; b->segs[k] && i < b->segs[k]->n; i++) {
-			if (!is_suspect(b->segs[k], i, peers_only))
+		for (uint32_t i = 0; seg_at(b, k) && i < seg_at(b, k)->n; i++) {
+			if (!is_suspect(seg_at(b, k), i, peers_only))
 				continue;
 			chunk_drop_locked(b, k * INDEX_SEG + i);
 			n++;
@@ -134,9 +134,9 @@ static void set_verified(struct store *s, struct blob *b)
 	STORE_REL(&b->gate, GATE_OPEN);
 	b->rec_changed = true;
 	for (uint32_t k = 0; k < b->nsegs; k++) {
-		for (uint32_t i = 0; i < b->segs[k]->n; i++)
-			b->segs[k]->from[i] = CHUNK_FROM_VERIFIED;
-		b->segs[k]->changed = true;
+		for (uint32_t i = 0; i < seg_at(b, k)->n; i++)
+			seg_at(b, k)->from[i] = CHUNK_FROM_VERIFIED;
+		seg_at(b, k)->changed = true;
 	}
 	blob_dirty_locked(b);
 	ADD(&s->verified_blobs, 1);
@@ -423,8 +423,8 @@ static void forget_checked(struct store *s, struct blob *b)
 {
 	for (uint32_t k = 0; k < b->nsegs; k++) {
 		store_lock(s);
-		for (int i = 0; b->segs[k] && i < SEG_WORDS; i++)
-			STORE_REL(&b->segs[k]->checked[i], 0);
+		for (int i = 0; seg_at(b, k) && i < SEG_WORDS; i++)
+			STORE_REL(&seg_at(b, k)->checked[i], 0);
 		store_unlock(s);
 	}
 }

@@ -32,6 +32,11 @@ hanging()
 	(($(grep -c '"method": "GET".*/mute/blobs/' "$LIAR_DIR/requests.log") >= $1))
 }
 
+rss_kib()
+{
+	sed -n 's/^VmRSS:[ \t]*\([0-9]*\) kB/\1/p' "/proc/$(peerd_pid)/status"
+}
+
 @test "unknown registry, repository, tag and digest: no such file" {
 	start_peerd
 	fails_with 'No such file' "$(repo_dir no/such)/manifests/v1"
@@ -300,4 +305,37 @@ refused()
 	stop_peerd
 	start_peerd --allow-other
 	"${other[@]}" cat "$file" | cmp - "$FILE"
+}
+
+@test "100,000 made-up names cost no memory, and readers keep their places" {
+	need_root
+	chmod 755 "$BATS_TEST_TMPDIR" "$BATS_FILE_TMPDIR" \
+		"$BATS_RUN_TMPDIR" "$BATS_RUN_TMPDIR"/* "$TMPDIR" || true
+	start_peerd --allow-other
+	cat >"$BATS_TEST_TMPDIR/make-up.py" <<-'END'
+		import os, sys
+		os.setgroups([])
+		os.setgid(65534)
+		os.setuid(65534)
+		for i in range(100000):
+		    os.stat("%s/h%d/x%d/tags" % (sys.argv[1], i % 7, i))
+	END
+	# Somebody stands in a directory of no image, and has a file open.
+	place=$MNT/registry/$REG/only/stood/in
+	cd "$place"
+	exec {fd}<"$(blob_path some/data "$DIGEST")"
+	dd bs=1000 count=1 status=none <&"$fd" | cmp - <(head -c 1000 "$FILE")
+	before=$(rss_kib)
+	python3 "$BATS_TEST_TMPDIR/make-up.py" "$MNT/registry"
+	[[ ${SANITIZED:-} ]] ||
+		at_most "$(($(rss_kib) - before))" $((32 * 1024)) 'KiB more'
+	run stat -c %F . tags
+	equal "$output" $'directory\ndirectory'
+	run stat -c %F "$place/tags"
+	equal "$output" directory
+	equal "$(pwd -P)" "$place"
+	cd /
+	cmp - <(tail -c +1001 "$FILE") <&"$fd"
+	exec {fd}<&-
+	cmp "$(blob_path some/data "$DIGEST")" "$FILE"
 }

@@ -206,12 +206,13 @@ static inline void node_listen(int nr)
 	struct node *n = &nodes[nr];
 	struct http_server_config cfg = {.loop = loop};
 	struct error err = {""};
+	char addr[32];
 
 	*n = (struct node){.nr = nr};
 	(void)snprintf(n->id, sizeof(n->id), "n%d", nr);
 	EQ(http_server_new(&cfg, &n->server), 0);
-	if (http_listen(n->server, "127.0.0.1:0", NULL, handler, n, &n->port,
-			&err) < 0)
+	(void)snprintf(addr, sizeof(addr), "127.0.0.%d:0", nr + 1);
+	if (http_listen(n->server, addr, NULL, handler, n, &n->port, &err) < 0)
 		BAIL(err.text);
 }
 
@@ -305,7 +306,7 @@ static inline void begin(int n)
 		char addr[32];
 
 		node_listen(i);
-		(void)snprintf(addr, sizeof(addr), "127.0.0.1:%u",
+		(void)snprintf(addr, sizeof(addr), "127.0.0.%d:%u", i + 1,
 			       nodes[i].port);
 		EQ(string_list_add(&peers, addr), 0);
 	}
@@ -550,7 +551,8 @@ static inline int ask(struct node *n, const char *method, const char *query,
 	reply.done = false;
 	reply.status = 0;
 	(void)snprintf(url, sizeof(url),
-		       "http://127.0.0.1:%u/peer/v1/holders%s", n->port, query);
+		       "http://127.0.0.%d:%u/peer/v1/holders%s", n->nr + 1,
+		       n->port, query);
 	EQ(http_start(client, &rq, &cb, NULL, &x), 0);
 	OK(run_until(reply_done));
 	EQ(reply.r, 0);

@@ -16,6 +16,54 @@ static void ends_well(struct rig *rig, const struct reader *r)
 	EQ(r->r, 0);
 }
 
+/* ---- Readers that give up ---- */
+
+#define LEAVERS 60
+
+/* Each for a chunk far from the others', of which half has come. All leave but
+ * the first and the last. */
+static void few_go_on_for_nobody(void)
+{
+	static struct reader r[LEAVERS];
+	struct reader late = {0};
+	struct content c;
+	struct rig rig;
+	struct fake *f;
+	uint64_t size = UINT64_C(16) << 40;
+
+	rig_new(&rig);
+	f = &rig.fakes[0];
+	content_init(&rig, &c, BLOB_URL, 1, size);
+	memset(r, 0, sizeof(r));
+	for (uint64_t i = 0; i < LEAVERS; i++)
+		start_read(&rig, &r[i], &c, i * 1000 * MIB, CHUNK_SIZE);
+	turns(&rig);
+	EQ(asks(f), LEAVERS);
+	for (unsigned int i = 0; i < LEAVERS; i++)
+		OK(give(ask_of(f, i), 100000));
+	for (int i = 1; i < LEAVERS - 1; i++)
+		fetch_read_cancel(&r[i].rd);
+	UNTIL(&rig, asks(f) == 18);
+	EQ(f->starts, LEAVERS); /* none was begun anew */
+	EQ(r[0].calls + r[LEAVERS - 1].calls, 0);
+
+	/* The latest go on, and one that is wanted again is wanted. */
+	start_read(&rig, &late, &c, (LEAVERS - 2) * 1000 * MIB, CHUNK_SIZE);
+	turns(&rig);
+	EQ(f->starts, LEAVERS);
+	/* What ends without its bytes is not tried again for nobody. */
+	answer(ask_of(f, 1), -ECONNRESET);
+	turns(&rig);
+	EQ(f->starts, LEAVERS);
+	f->behave = honest;
+	ends_well(&rig, &r[0]);
+	ends_well(&rig, &r[LEAVERS - 1]);
+	ends_well(&rig, &late);
+	UNTIL(&rig, idle(&rig));
+	EQ(f->starts, LEAVERS);
+	rig_release(&rig);
+}
+
 /* ---- Memory ---- */
 
 static void pauses_for_memory(void)
@@ -592,6 +640,7 @@ int main(void)
 	RUN(prefetch_forgotten);
 	RUN(prefetch_beside_a_hanging_one);
 	RUN(canceled);
+	RUN(few_go_on_for_nobody);
 	RUN(readers_do_not_starve_the_loop);
 	RUN(stop_with_all_under_way);
 	RUN(stop_while_checking);

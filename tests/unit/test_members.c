@@ -2,9 +2,7 @@
  * process. */
 #include <sys/resource.h>
 
-#include "tests/unit/members-rig.h"
-#include "tests/unit/scratch.h"
-#include "tests/unit/tls-certs.h"
+#include "tests/unit/members-tls.h"
 
 static void test_bad_config(void)
 {
@@ -673,39 +671,6 @@ static void test_greeted_back(void)
 
 /* ---- Trust ---- */
 
-static char dir[] = "/tmp/test-members-XXXXXX";
-
-static const char *file(const char *name)
-{
-	return path_below(dir, name);
-}
-
-static struct tls_server *make_tls(const char *name, const struct identity *ca,
-				   long from, long until)
-{
-	struct identity id = make_identity((struct cert_spec){
-		.cn = name, .ca = ca, .from = from, .until = until});
-	struct tls_server *tls = NULL;
-	struct error err = {""};
-	char crt[128], key[128];
-
-	(void)snprintf(crt, sizeof(crt), "%s/%s.crt", dir, name);
-	(void)snprintf(key, sizeof(key), "%s/%s.key", dir, name);
-	save_cert(crt, &id);
-	save_key(key, &id, NULL);
-	free_identity(&id);
-	if (tls_server_new(file("ca.crt"), crt, key, &tls, &err) < 0)
-		BAIL(err.text);
-	return tls;
-}
-
-static void use_tls(struct subject *s, const char *cert, const char *key)
-{
-	s->cfg.ca_file = file("ca.crt");
-	s->cfg.cert_file = cert;
-	s->cfg.key_file = key;
-}
-
 /* Two members, one whose certificate has expired, and one of another CA. */
 static void test_trust(void)
 {
@@ -717,9 +682,7 @@ static void test_trust(void)
 
 	begin();
 	log_forget();
-	if (!mkdtemp(dir))
-		BAIL("mkdtemp");
-	save_cert(file("ca.crt"), &ca);
+	make_files(&ca);
 	tls[0] = make_tls("one", &ca, 0, 0);
 	tls[1] = make_tls("two", &ca, 0, 0);
 	tls[2] = make_tls("old", &ca, -2 * DAY, -DAY);
@@ -754,18 +717,7 @@ static void test_trust(void)
 		tls_server_free(&tls[i]);
 	}
 	end();
-	for (int i = 0; i < 4; i++) {
-		static const char *const names[] = {"one", "two", "old",
-						    "stranger"};
-		char path[128];
-
-		(void)snprintf(path, sizeof(path), "%s/%s.crt", dir, names[i]);
-		(void)unlink(path);
-		(void)snprintf(path, sizeof(path), "%s/%s.key", dir, names[i]);
-		(void)unlink(path);
-	}
-	(void)unlink(file("ca.crt"));
-	EQ(rmdir(dir), 0);
+	remove_files();
 	free_identity(&ca);
 	free_identity(&other);
 }

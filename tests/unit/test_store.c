@@ -128,6 +128,61 @@ static void empty_blobs(void)
 	wipe();
 }
 
+static bool is_known(struct store *s, struct blob_key key)
+{
+	struct blob *b = NULL;
+	bool known = store_get(s, &key, &b) == 0;
+
+	blob_unref(&b);
+	return known;
+}
+
+static size_t norigins(struct blob *b)
+{
+	CLEANUP(string_list_release) struct string_list l = {0};
+
+	EQ(blob_origins(b, &l), 0);
+	return l.n;
+}
+
+/* A blob that was asked for, and perhaps does not exist. */
+static void unsure_blobs(void)
+{
+	struct blob_key keys[3] = {url_key(1), url_key(2), url_key(3)};
+	struct store *s = open_store();
+	struct store_stats st;
+	struct blob *b = NULL;
+	uint64_t size = 300 * 1024 * MIB; /* several pages of segments */
+
+	for (int i = 0; i < 3; i++) {
+		EQ(store_create_unsure(s, &keys[i], size, &b), 0);
+		EQ(blob_add_origin(s, b, "https://example.com/x"), 0);
+		EQ(blob_missing(b), size / CHUNK_SIZE);
+		EQ(store_sync(s), 0);
+		if (i == 1)
+			EQ(write_chunk(s, b, 70000, 5), 0);
+		blob_unref(&b);
+	}
+	EQ(store_create(s, &keys[2], size, &b), 0);
+	blob_unref(&b);
+	EQ(store_sync(s), 0);
+	store_stats(s, &st);
+	EQ(st.blobs, 2);
+	store_close(&s);
+
+	s = open_store();
+	store_stats(s, &st);
+	EQ(st.blobs, 2);
+	OK(!is_known(s, keys[0]));
+	OK(is_known(s, keys[2]));
+	b = get_blob(s, keys[1]);
+	EQ(read_same(s, b, 5, 70000 * MIB, MIB), 0);
+	EQ(norigins(b), 1);
+	blob_unref(&b);
+	store_close(&s);
+	wipe();
+}
+
 static void other_sizes(void)
 {
 	struct blob_key key = url_key(5);
@@ -836,6 +891,7 @@ int main(void)
 	RUN(write_and_read);
 	RUN(large);
 	RUN(empty_blobs);
+	RUN(unsure_blobs);
 	RUN(other_sizes);
 	RUN(origins);
 	RUN(mismatch_from_peer);

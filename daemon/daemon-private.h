@@ -16,6 +16,7 @@
 #include "http/tls.h"
 #include "mount/session.h"
 #include "p2p/peers.h"
+#include "registry/guard.h"
 #include "registry/mirror.h"
 #include "registry/proxy.h"
 #include "registry/registry.h"
@@ -23,6 +24,7 @@
 
 struct daemon {
 	const struct config *cfg;
+	struct guard guard;
 	struct loop *loop;
 	struct store *store;
 	struct http_client *client;

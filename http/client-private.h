@@ -18,17 +18,21 @@ struct client_identity {
 	char name[40]; /* of this one, as it is now; see set_identity() */
 };
 
-/* Sets everything that depends on the request alone; rq is copied. identity may
- * be NULL and lives as long as easy is in use. On 0 the caller frees *headers
- * (NULL at first) after easy was reset. -EINVAL or -ENOMEM; *headers may then
- * hold some, too. */
-int client_set_up(CURL *easy, const struct http_request *rq,
-		  const struct client_identity *identity,
-		  const char *user_agent, struct curl_slist **headers);
+/* Which addresses an exchange must not connect to. */
+struct client_guard {
+	enum addr_scope refuse; /* 0: none */
+	bool refused;		/* one was; another may have been tried */
+};
 
-/* Makes easy refuse to connect to addresses of this host or link, and set
- * *refused, which lives as long as easy is in use. After client_set_up(). */
-int client_refuse_local(CURL *easy, bool *refused);
+/* Sets everything that depends on the request alone; rq is copied. identity may
+ * be NULL, and lives as long as easy is in use. So does guard, which is asked
+ * for each connection; NULL: none, for requests through a proxy. proxy: "" for
+ * none. On 0 the caller frees *headers (NULL at first) after easy was reset.
+ * -EINVAL or -ENOMEM; *headers may then hold some, too. */
+int client_set_up(CURL *easy, const struct http_request *rq,
+		  const struct client_identity *identity, const char *proxy,
+		  struct client_guard *guard, const char *user_agent,
+		  struct curl_slist **headers);
 
 /* What http_callbacks.done gets for curl's result. easy must not have been
  * reset; errbuf is its CURLOPT_ERRORBUFFER. */

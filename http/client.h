@@ -16,6 +16,7 @@
 
 #include "base/loop.h"
 #include "base/util.h"
+#include "http/local.h"
 
 struct http_client;
 struct http_exchange;
@@ -56,10 +57,13 @@ struct http_request {
 	 * request, and connections made with others not used again; when they
 	 * are no good the old ones stay in use. Proxies are not used. */
 	bool peer;
-	bool refuse_local; /* done(-EPERM) instead of asking an address of this
-			      host or link (http/local.h), whatever name led
-			      there, on new connections and on those used
-			      again. With a proxy, it is the proxy's */
+	/* done(-EPERM) instead of asking an address that is so near, or nearer
+	 * (http/local.h), whatever name led there, on new connections and on
+	 * those used again; 0: none is refused. A proxy may be anywhere. It
+	 * looks names up for itself, so the name is looked up here before, and
+	 * is refused if one of its addresses is. A name that is not known here
+	 * is left to the proxy. */
+	enum addr_scope refuse;
 
 	/* Waiting for one of max_host_connections counts only in total. */
 	uint32_t connect_timeout_ms;	/* name, TCP and TLS; 10 s */
@@ -98,7 +102,7 @@ struct http_callbacks {
 	 * reset), -EPROTO (not HTTP, header too large), -EKEYREJECTED (TLS:
 	 * their certificate is not trusted, or they refused ours or the lack of
 	 * it; `why` tells which, and what is wrong with it), -EPERM (see
-	 * refuse_local), -EIO others (among them a certificate of ours that
+	 * refuse), -EIO others (among them a certificate of ours that
 	 * cannot be read), or what a callback returned. `why` is a sentence
 	 * without the URL's query. */
 	void (*done)(void *arg, struct http_exchange *x, int r,

@@ -38,19 +38,18 @@ struct client_auth {
 	char *value;  /* of the header; secret */
 	char *url;    /* whole; as secret as its query */
 	char *origin; /* without the query, as blob_add_origin() has it */
-	const struct string_list *guard; /* of struct call_spec; borrowed */
 	/* Of base.id: the same for the same value and URL, until the process
 	 * ends. */
 	char tag[DIGEST_HEX_SIZE];
 };
 
-/* value is copied, guard borrowed for good. On 0 the caller owns a reference,
+/* value is copied. On 0 the caller owns a reference,
  * which client_auth_end() gives back. -EINVAL: not to be passed on, since it is
  * neither Basic nor Bearer (others log in a whole connection, which is used for
  * other clients afterwards, or sign the request's own URL), or is malformed.
  * -ENOMEM. */
 int client_auth_new(const struct url *url, const char *value,
-		    const struct string_list *guard, struct client_auth **ret);
+		    struct client_auth **ret);
 /* The request that it came with is over. */
 void client_auth_over(struct client_auth *a);
 /* The same, and gives the reference back. NULLs; NULL allowed. */

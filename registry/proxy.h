@@ -9,16 +9,13 @@
  * this client's sake, and nowhere else (registry/client-auth.h). 401 and 403 of
  * upstream's are the answer to it.
  *
- * A daemon that fetches URLs for whoever asks must not become a way into the
- * host's network: targets that are, or resolve by name to, loopback,
- * link-local or unspecified addresses are refused unless they are named in
- * `allow`. Only http and https.
+ * Targets that the guard refuses are 403. Only http and https.
  *
  * Sources: overlaybd docs/P2P; Azure/peerd docs. Loop thread. */
 #ifndef REGISTRY_PROXY_H
 #define REGISTRY_PROXY_H
 
-#include "base/options.h"
+#include "registry/guard.h"
 #include "registry/registry.h"
 #include "registry/serve.h"
 
@@ -27,9 +24,7 @@ struct proxy;
 struct proxy_config {
 	const struct serve_config *serve; /* borrowed, like all of these */
 	struct registry *registry;
-	/* host, host:port, or ".suffix": may be asked for although on this
-	 * host or link. */
-	const struct string_list *allow;
+	const struct guard *guard; /* the registry's */
 };
 
 int proxy_new(const struct proxy_config *cfg, struct proxy **ret);
@@ -37,11 +32,5 @@ void proxy_free(struct proxy **p);
 
 /* True if the path is the proxy's; the request is then taken over. */
 bool proxy_handle(struct proxy *p, struct http_req *rq);
-
-/* Whether a URL's host may be asked for: names are judged by how they look
- * ("localhost", "*.localhost", addresses in any notation that inet_aton(3)
- * takes). For tests. */
-bool proxy_target_ok(const struct string_list *allow, const char *host,
-		     uint16_t port);
 
 #endif

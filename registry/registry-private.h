@@ -45,8 +45,8 @@ struct registry {
 	char *certs_dir;     /* NULL: none */
 	struct string_list plain_http;
 	uint64_t meta_timeout_ms, tag_fresh_ms, negative_ms;
-	const struct string_list *url_guard; /* NULL: none */
-	struct other_nodes *peers;	     /* NULL: none */
+	const struct guard *guard; /* NULL: none */
+	struct other_nodes *peers; /* NULL: none */
 	const char *node;
 
 	struct ticker *ticker;
@@ -162,9 +162,10 @@ struct call_spec {
 	uint64_t range_off, range_len;
 	uint64_t deadline_ms;
 	size_t max_body; /* collected in call.body; 0: for ops.data */
-	/* Not NULL: hosts on this host or link are refused (-EPERM) unless
-	 * they are in it, and wherever a redirect leads. Borrowed. */
-	const struct string_list *guard;
+	/* "host[:port]" that a reader has named (registry/guard.h); NULL:
+	 * none. An address that the guard refuses is -EPERM, wherever a
+	 * redirect leads. */
+	const char *registry;
 	bool retry; /* with pauses: connection errors, 429, 5xx */
 };
 
@@ -193,11 +194,11 @@ struct call {
 	struct login *login;
 
 	char *method, *start, *authorization, *accept, *if_match, *content_type;
+	char *registry;
 	void *send_body;
 	size_t send_len, max_body;
 	bool has_range, retry;
 	uint64_t range_off, range_len, deadline_ms;
-	const struct string_list *guard;
 
 	struct url at; /* where it is now */
 	bool crossed;  /* it has left the origin of `start` */
@@ -258,9 +259,8 @@ typedef void probe_cb(void *arg, int r, const struct probe_result *res,
  * are not. */
 struct probe_spec {
 	const char *url;
-	struct login *login; /* these three as in struct call_spec */
+	struct login *login; /* these two as in struct call_spec */
 	const char *authorization;
-	const struct string_list *guard;
 	bool need_ranges;
 };
 
@@ -362,11 +362,10 @@ void requests_release(struct registry *r);
 
 /* What the fetches of a URL need besides its origin; in memory only. */
 struct url_secret {
-	struct name_node node;		 /* registry.urls, by route key */
-	char *url;			 /* with the query */
-	char *etag;			 /* a strong one, or NULL */
-	const struct string_list *guard; /* of struct call_spec */
-	bool unversioned; /* the server gives no ETag and no date */
+	struct name_node node; /* registry.urls, by route key */
+	char *url;	       /* with the query */
+	char *etag;	       /* a strong one, or NULL */
+	bool unversioned;      /* the server gives no ETag and no date */
 };
 
 /* "kind:hex origin", the key of struct url_secret, and with " tag" behind it

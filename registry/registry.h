@@ -31,6 +31,7 @@
 #include "registry/other-nodes.h"
 #include "store/store.h"
 
+struct guard;
 struct registry;
 
 struct registry_config {
@@ -50,11 +51,9 @@ struct registry_config {
 	/* Asked when upstream cannot be reached, and told of manifests; NULL =
 	 * there are no other nodes. Borrowed until registry_free(). */
 	struct other_nodes *peers;
-	/* URLs of which it is not known any more who asked for them (evicted,
-	 * or from before a restart) may be on this host or link only if they
-	 * are in it, wherever redirects lead; NULL = anywhere. Borrowed until
-	 * registry_free(). */
-	const struct string_list *url_guard;
+	/* Which addresses may be connected to (registry/guard.h); NULL = all,
+	 * for tests. Borrowed until registry_free(). */
+	const struct guard *guard;
 	const char *node; /* this node's name, for metrics; NULL = "". Borrowed
 			     until registry_free() */
 };
@@ -117,22 +116,16 @@ void registry_get_blob(struct registry *r, const char *host, const char *name,
  * serve ranges gives -EOPNOTSUPP. `url` may carry a query (a signature): it is
  * kept in memory for the fetches of this process, never stored. The version
  * stays known for tag_fresh_ms; when upstream cannot be reached, the last
- * known version is served if there is one. */
-void registry_get_url(struct registry *r, const char *url, blob_cb *cb,
-		      void *arg);
-
-/* The same for whoever asks over HTTP: an address of this host or link is
- * refused (-EPERM), whatever name or redirect leads there, now and when ranges
- * are fetched, unless the host of that hop is in guard (registry/guard.h),
- * which is borrowed until registry_free().
+ * known version is served if there is one. An address that the guard refuses is
+ * -EPERM, whatever name or redirect leads there, now and when ranges are
+ * fetched.
  *
  * auth (registry/client-auth.h; NULL: none; referenced) is sent to the URL's
  * origin; -EKEYEXPIRED when that answers 401 to it. A version that was found
  * out with it is known to those who come with the same only, and is not served
  * when upstream cannot be reached. */
-void registry_get_url_guarded(struct registry *r, const char *url,
-			      const struct string_list *guard,
-			      struct source_auth *auth, blob_cb *cb, void *arg);
+void registry_get_url(struct registry *r, const char *url,
+		      struct source_auth *auth, blob_cb *cb, void *arg);
 
 /* Ranges of blobs from their origins. Tries a blob's origins newest first; a
  * redirect's target is remembered per blob until it expires (from its query,

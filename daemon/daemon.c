@@ -484,6 +484,10 @@ int daemon_run(const struct config *cfg)
 	(void)pthread_mutex_init(&d.events_mu, NULL);
 	raise_nofile();
 	r = cluster_check(cfg, &err);
+	if (r == 0)
+		r = doors_check(cfg, &err);
+	if (r == 0)
+		r = paths_check(cfg, &err);
 	if (r < 0) {
 		log_error("cannot start", LS("why", err.text));
 		return 2;

@@ -6,6 +6,7 @@
 #include <netinet/in.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 #include <sys/socket.h>
@@ -146,4 +147,84 @@ enum addr_scope host_scope(const char *host)
 	(void)snprintf(bare, sizeof(bare), "%.*s", (int)strcspn(host, "%"),
 		       host);
 	return inet_pton(AF_INET6, bare, &a6) == 1 ? v6_scope(&a6) : ADDR_FAR;
+}
+
+/* Family 0: not an address. */
+struct address {
+	int family;
+	uint8_t bytes[16];
+};
+
+static struct address parse_address(const char *s)
+{
+	struct address a = {0};
+
+	if (inet_pton(AF_INET, s, a.bytes) == 1)
+		a.family = AF_INET;
+	else if (inet_pton(AF_INET6, s, a.bytes) == 1)
+		a.family = AF_INET6;
+	return a;
+}
+
+/* bits: of the address that are the network's. */
+static struct address parse_network(const char *s, unsigned int *ret_bits)
+{
+	char text[INET6_ADDRSTRLEN + 2];
+	size_t n = strcspn(s, "/"), digits;
+	const char *slash = s + n;
+	struct address a = {0};
+	unsigned int max;
+
+	if (n > 2 && *s == '[' && s[n - 1] == ']') {
+		s++;
+		n -= 2;
+	}
+	if (n >= sizeof(text))
+		return a;
+	memcpy(text, s, n);
+	text[n] = '\0';
+	a = parse_address(text);
+	max = a.family == AF_INET ? 32 : 128;
+	*ret_bits = max;
+	if (!*slash)
+		return a;
+	digits = strspn(slash + 1, "0123456789");
+	if (digits > 0 && digits < 4 && !slash[1 + digits])
+		*ret_bits = (unsigned int)strtoul(slash + 1, NULL, 10);
+	else
+		a.family = 0;
+	if (*ret_bits > max)
+		a.family = 0;
+	return a;
+}
+
+static bool same_bits(const uint8_t *a, const uint8_t *b, unsigned int bits)
+{
+	size_t whole = bits / 8;
+	uint8_t mask = (uint8_t)(0xff00U >> bits % 8);
+
+	return memcmp(a, b, whole) == 0 &&
+	       (bits % 8 == 0 || ((a[whole] ^ b[whole]) & mask) == 0);
+}
+
+bool host_is_address(const char *host)
+{
+	return parse_address(host).family != 0;
+}
+
+bool network_valid(const char *network)
+{
+	unsigned int bits;
+
+	return parse_network(network, &bits).family != 0;
+}
+
+bool host_in_network(const char *host, const char *network)
+{
+	struct address a = parse_address(host), net;
+	unsigned int bits = 0;
+
+	net = parse_network(network, &bits);
+	return a.family && net.family == a.family &&
+	       same_bits(net.bytes, a.bytes, bits);
 }

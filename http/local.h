@@ -27,6 +27,14 @@ enum addr_scope addr_scope(const struct sockaddr *sa);
  * question. */
 enum addr_scope host_scope(const char *host);
 
+/* Whether the host (IPv6 without brackets) is an address, in full. */
+bool host_is_address(const char *host);
+
+/* Whether it is one, and the network ("10.0.0.0/8", "fd00::/8", or an address,
+ * with or without brackets) has it. */
+bool host_in_network(const char *host, const char *network);
+bool network_valid(const char *network);
+
 /* Whether "host[:port]" or "[IPv6][:port]" is this host and nobody else can
  * listen there: "localhost", or a loopback address in full. "127.1" and
  * "127.example" are names. */

@@ -1,11 +1,10 @@
 #include "http/proxies.h"
 
-#include <arpa/inet.h>
-#include <stdint.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+
+#include "http/local.h"
 
 #define SEPARATORS " ,\t"
 
@@ -16,53 +15,6 @@ static const char *env(const char *lower, const char *upper)
 	if ((!v || !*v) && upper)
 		v = getenv(upper);
 	return v && *v ? v : NULL;
-}
-
-/* Family 0: not an address. */
-struct address {
-	int family;
-	uint8_t bytes[16];
-};
-
-static void parse_address(const char *s, struct address *ret)
-{
-	*ret = (struct address){0};
-	if (inet_pton(AF_INET, s, ret->bytes) == 1)
-		ret->family = AF_INET;
-	else if (inet_pton(AF_INET6, s, ret->bytes) == 1)
-		ret->family = AF_INET6;
-}
-
-static bool same_bits(const uint8_t *a, const uint8_t *b, unsigned long bits)
-{
-	size_t whole = bits / 8;
-	uint8_t mask = (uint8_t)(0xff00U >> bits % 8);
-
-	return memcmp(a, b, whole) == 0 &&
-	       (bits % 8 == 0 || ((a[whole] ^ b[whole]) & mask) == 0);
-}
-
-/* word: an address, or a network. */
-static bool covers(char *word, const struct address *a)
-{
-	unsigned long max = a->family == AF_INET ? 32 : 128, bits = max;
-	char *slash = strchr(word, '/'), *end;
-	struct address net;
-
-	if (slash) {
-		*slash = '\0';
-		if (slash[1] < '0' || slash[1] > '9')
-			return false;
-		bits = strtoul(slash + 1, &end, 10);
-		if (*end || bits > max)
-			return false;
-	}
-	if (*word == '[' && word[strlen(word) - 1] == ']') {
-		word[strlen(word) - 1] = '\0';
-		word++;
-	}
-	parse_address(word, &net);
-	return net.family == a->family && same_bits(net.bytes, a->bytes, bits);
 }
 
 /* Without the dot that a whole name may end in. */
@@ -86,10 +38,9 @@ static bool names(const char *word, const char *host)
 
 bool proxy_excepts(const char *list, const char *host)
 {
-	struct address a;
+	bool address = host_is_address(host);
 	char word[256];
 
-	parse_address(host, &a);
 	while (*(list += strspn(list, SEPARATORS))) {
 		size_t n = strcspn(list, SEPARATORS);
 
@@ -97,7 +48,8 @@ bool proxy_excepts(const char *list, const char *host)
 			memcpy(word, list, n);
 			word[n] = '\0';
 			if (strcmp(word, "*") == 0 ||
-			    (a.family ? covers(word, &a) : names(word, host)))
+			    (address ? host_in_network(host, word)
+				     : names(word, host)))
 				return true;
 		}
 		list += n;

@@ -301,3 +301,49 @@ refused()
 	start_peerd --allow-other
 	"${other[@]}" cat "$file" | cmp - "$FILE"
 }
+
+@test "a cache in the hands of others is refused" {
+	need_root
+	local dir=$BATS_TEST_TMPDIR/theirs
+	mkdir "$dir"
+	for mode in 0777 1777 0775 0757 2770; do
+		chmod "$mode" "$dir"
+		refused 'cache-dir others' run --cache-dir "$dir"
+	done
+	chmod 0700 "$dir"
+	chown 65534 "$dir"
+	refused 'cache-dir 65534' run --cache-dir "$dir"
+	equal "$(find "$dir" -mindepth 1 | wc -l)" 0 'files in it'
+}
+
+@test "a mount in the cache, or the other way round, is refused" {
+	local dir=$BATS_TEST_TMPDIR/d
+	mkdir -p "$dir/m" "$dir/c"
+	ln -s "$dir/c" "$dir/link"
+	for mount in "$dir/c" "$dir/c/" "$dir/c/m" "$dir/c/not/yet" \
+		"$dir/link" "$dir/link/m" "$dir/m/../c"; do
+		refused 'cache' run --cache-dir "$dir/c" --mount "$mount"
+	done
+	refused 'cache-dir mount' run --cache-dir "$dir/m/c" --mount "$dir/m"
+	refused 'cache-dir mount' run --cache-dir "$dir/link" --mount "$dir"
+	equal "$(find "$dir/c" -mindepth 1 | wc -l)" 0 'files in the cache'
+}
+
+@test "what the daemon reads must not be in its own mount" {
+	local dir=$BATS_TEST_TMPDIR/d option
+	mkdir -p "$dir/m"
+	ln -s "$dir/m" "$dir/link"
+	echo '{}' >"$dir/m/file"
+	for option in registry-config certs-dir tls-ca tls-cert tls-key \
+		config containerd-sock containerd-content-path \
+		containerd-hosts-config-path; do
+		# Whose keys those are does not matter here.
+		refused "$option mount" run --cache-dir "$dir/c" \
+			--mount "$dir/m" --insecure-peers \
+			--tls-ca "$dir/x" --tls-cert "$dir/x" \
+			--tls-key "$dir/x" --"$option" "$dir/link/file"
+	done
+	# A name that only begins in the same way is another place.
+	CACHE=$dir/mc MNT=$dir/m
+	start_peerd
+}

@@ -97,18 +97,14 @@ as()
 }
 
 @test "a registry may send the daemon to its own host, and not to others here" {
-	local port site
+	local site name
 	site=127.0.0.1:$(free_port)
-	port=${site#*:}
 	nginx_start "$BATS_TEST_TMPDIR/evil" "server {
 		listen $site;
-		location ~ ^/v2/(same|host|link|own)/(.*) {
-			set \$to http://$REG/v2/some/name/\$2;
-			if (\$1 = host) { set \$to http://localhost:${REG#*:}/v2/some/name/\$2; }
-			if (\$1 = own) { set \$to http://127.0.0.2:${REG#*:}/v2/some/name/\$2; }
-			if (\$1 = link) { set \$to http://169.254.169.254/latest; }
-			return 302 \$to;
-		}
+		location ~ ^/v2/same/(.*) { return 302 http://$REG/v2/some/name/\$1; }
+		location /v2/host/ { return 302 http://localhost:${REG#*:}/stolen; }
+		location /v2/own/ { return 302 http://127.0.0.2:${REG#*:}/stolen; }
+		location /v2/link/ { return 302 http://169.254.169.254/stolen; }
 		location /v2/realm/ {
 			add_header WWW-Authenticate 'Bearer realm=\"http://localhost:${REG#*:}/token\"' always;
 			return 401;
@@ -120,10 +116,13 @@ as()
 	for name in host link own realm; do
 		equal "$(status_of "$(v2 "$name/manifests/$name" "$site")")" 404 "$name"
 	done
-	refute grep -q '/token' "$REG_LOG"
+	settle_log
+	refute grep -qE '/token|/stolen' "$REG_LOG"
 	# Nor may a reader name the link itself.
 	equal "$(status_of "$(v2 "a/manifests/tag" 169.254.169.254)")" 404
 	run cat "$MNT/registry/169.254.169.254/a/tags/x/manifest.json"
 	at_least "$status" 1
-	grep -q 'an address of this host or link' "$PEERD_LOG"
+	for name in localhost 127.0.0.2 169.254.169.254; do
+		grep -q "$name: an address of this host or link" "$PEERD_LOG"
+	done
 }

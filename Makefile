@@ -7,9 +7,12 @@
 #   make bench-swarm       many nodes in a lab, beside BitTorrent; as root
 #   make sim               the same in a simulation, up to 10,000 nodes
 #   make fuzz              the fuzz targets, FUZZ_SECONDS each (clang)
-#   make lint              clang-tidy, cppcheck, shellcheck, floors, headers
+#   make lint              clang-tidy, cppcheck, shellcheck, floors, headers,
+#                          documents, format
 #   make format            clang-format on every C file
+#   make check-format      fails where make format would change something
 #   make check-floors      no file includes a sibling or a higher floor
+#   make check-docs        files that documents and comments name exist
 #   make check-headers     every header compiles alone
 #   make install           into $(DESTDIR)$(PREFIX)
 #   make deb               a Debian package, into bin/
@@ -47,9 +50,12 @@ UNIT     := $(wildcard tests/unit/test_*.c)
 FUZZ     := $(wildcard tests/fuzz/fuzz_*.c)
 HELPERS  := $(wildcard tests/lib/*.c) $(wildcard tests/bench/*.c)
 
-PKGS     := fuse3 libcurl openssl libuv jansson
-PKGFLAGS := $(shell pkg-config --cflags $(PKGS))
-LIBS     := $(shell pkg-config --libs $(PKGS)) -llmdb -lhttp_parser -lprotobuf-c -lresolv \
+# llhttp is a library on Debian 13; Debian 12 has its sources (node-llhttp).
+LLHTTP   := $(shell pkg-config --exists libllhttp || echo api http llhttp)
+PKGS     := fuse3 libcurl openssl libuv jansson $(if $(LLHTTP),,libllhttp)
+PKGFLAGS := $(shell pkg-config --cflags $(PKGS)) \
+	$(if $(LLHTTP),-isystem /usr/share/include/llhttp -DLLHTTP_STRICT_MODE=1)
+LIBS     := $(shell pkg-config --libs $(PKGS)) -llmdb -lprotobuf-c -lresolv \
 	-lpthread -lm
 
 CFLAGS   ?= -O2 -g
@@ -81,7 +87,8 @@ say = @printf '  %-4s %s\n' $(1) $(2)
 endif
 
 PROTO   := $(wildcard containerd/*.proto)
-OBJ     := $(SRC:%.c=$(BUILD)/%.o) $(PROTO:%.proto=$(BUILD)/%.pb-c.o)
+OBJ     := $(SRC:%.c=$(BUILD)/%.o) $(PROTO:%.proto=$(BUILD)/%.pb-c.o) \
+	$(LLHTTP:%=$(BUILD)/llhttp/%.o)
 MAINOBJ := $(MAINSRC:%.c=$(BUILD)/%.o)
 LIB     := $(BUILD)/libpeerd.a
 WORKBIN := $(BIN)/peerd-random
@@ -92,7 +99,7 @@ FUZZBIN := $(FUZZ:tests/fuzz/%.c=$(BUILD)/tests/fuzz/%)
 .PHONY: deb build-image kind-create kind-deploy kind-delete ci-kind-random \
 	ci-kind-ctr ci-lab-random ci-lab-ctr
 .PHONY: all help check check-unit bench bench-swarm sim fuzz fuzz-run unit lint format check-floors \
-	check-headers install clean helpers FORCE tidy cppcheck shellcheck
+	check-docs check-format check-headers install clean helpers FORCE tidy cppcheck shellcheck
 
 all: $(BIN)/peerd $(BIN)/peerd.service $(BIN)/swagger.yml
 
@@ -119,8 +126,13 @@ $(BUILD)/%.pb-c.c $(BUILD)/%.pb-c.h &: %.proto
 $(BUILD)/%.pb-c.o: $(BUILD)/%.pb-c.c $(BUILD)/flags
 	$(call say,CC,$<)
 	$(Q)$(CC) $(filter-out -W%,$(BASEFLAGS)) $(CFLAGS) -MMD -MP -c -o $@ $<
-$(BUILD)/registry/containerd-msg.o: | $(PROTO:%.proto=$(BUILD)/%.pb-c.h)
+$(BUILD)/containerd/containerd-msg.o: | $(PROTO:%.proto=$(BUILD)/%.pb-c.h)
 .SECONDARY: $(PROTO:%.proto=$(BUILD)/%.pb-c.c)
+
+$(BUILD)/llhttp/%.o: /usr/share/llhttp/%.c $(BUILD)/flags
+	$(call say,CC,$<)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(BASEFLAGS) -w $(CFLAGS) -MMD -MP -c -o $@ $<
 
 $(LIB): $(OBJ)
 	$(call say,AR,$@)
@@ -193,10 +205,13 @@ fuzz-run: $(FUZZBIN)
 			-artifact_prefix=$(BUILD)/corpus/$$n- -rss_limit_mb=2048 \
 			$(BUILD)/corpus/$$n tests/fuzz/corpus/$$n; done
 
-lint: check-floors check-headers tidy cppcheck shellcheck
+lint: check-floors check-docs check-format check-headers tidy cppcheck shellcheck
 
 check-floors:
 	scripts/check-floors
+
+check-docs:
+	scripts/check-docs
 
 check-headers: $(HEADERS:%.h=$(BUILD)/headers/%.ok)
 $(BUILD)/headers/%.ok: %.h $(BUILD)/flags
@@ -230,16 +245,20 @@ shellcheck:
 	@git ls-files -co --exclude-standard | xargs -d '\n' grep -lE \
 		'^#!.*(bash|bats|/sh)\b' -- 2>/dev/null | xargs shellcheck -x
 
+FORMATTED := $(SRC) $(MAINSRC) $(HEADERS) $(UNIT) $(FUZZ) $(HELPERS)
+
 format:
-	clang-format -i $(SRC) $(MAINSRC) $(HEADERS) $(UNIT) $(FUZZ) $(HELPERS)
+	clang-format -i $(FORMATTED)
+
+check-format:
+	clang-format --dry-run -Werror $(FORMATTED)
 
 install: all
 	install -D -m 755 $(BIN)/peerd $(DESTDIR)$(PREFIX)/bin/peerd
 	install -D -m 644 docs/peerd.8 $(DESTDIR)$(PREFIX)/share/man/man8/peerd.8
 	install -D -m 644 docs/swagger.yml $(DESTDIR)$(PREFIX)/share/doc/peerd/swagger.yml
-	mkdir -p $(DESTDIR)$(PREFIX)/lib/systemd/system
-	sed 's|/usr/local|$(PREFIX)|g' peerd.service > \
-		$(DESTDIR)$(PREFIX)/lib/systemd/system/peerd.service
+	sed 's|/usr/local|$(PREFIX)|g' peerd.service | install -D -m 644 \
+		/dev/stdin $(DESTDIR)$(PREFIX)/lib/systemd/system/peerd.service
 
 # The same on three hosts of a lab (tests/lab), no cluster needed.
 ci-lab-random: all helpers

@@ -12,8 +12,11 @@
 
 #define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
 
+/* clang-format 14 takes the minus for a sign. */
+/* clang-format off */
 #define container_of(ptr, type, member)                                        \
-	((type *)(void *)((char *)(ptr)-offsetof(type, member)))
+	((type *)(void *)((char *)(ptr) - offsetof(type, member)))
+/* clang-format on */
 
 #define PRINTF(fmt, args) __attribute__((format(printf, fmt, args)))
 

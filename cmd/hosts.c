@@ -21,18 +21,18 @@ struct hosts_options {
 static const struct option options[] = {
 	{.name = "hosts", .type = OPT_LIST, .offset = F(hosts),
 	 .value_name = "HOST[:PORT]", .section = "Options",
-	 .help = "registries, or _default for all; undo without it undoes all "
-		 "that add did"},
+	 .help = "registries, or _default for all; without it, undo reverts "
+		 "all changes of add"},
 	{.name = "mirrors", .type = OPT_LIST, .offset = F(mirrors),
 	 .value_name = "URL", .def = DEFAULT_MIRROR, .section = "Options",
-	 .help = "what containerd is to ask first"},
+	 .help = "the URLs that containerd asks first"},
 	{.name = "containerd-hosts-config-path", .type = OPT_STRING,
 	 .offset = F(config_path), .value_name = "DIR",
 	 .def = DEFAULT_HOSTS_PATH, .section = "Options",
-	 .help = "containerd's config_path, where hosts.toml files are"},
+	 .help = "containerd's config_path, the directory of hosts.toml files"},
 	{.name = "cache-dir", .type = OPT_STRING, .offset = F(cache_dir),
 	 .value_name = "DIR", .def = DEFAULT_CACHE_DIR, .section = "Options",
-	 .help = "what is needed for undo is kept in DIR/hosts-backup"},
+	 .help = "DIR/hosts-backup keeps the files that undo restores"},
 	{.name = "config", .type = OPT_STRING, .offset = F(config),
 	 .shared = true,
 	 .value_name = "FILE", .section = "Options", .hidden = true,
@@ -50,7 +50,7 @@ static int run(const struct hosts_options *o, const struct string_list *args)
 	bool add = strcmp(what, "add") == 0;
 
 	if (!add && strcmp(what, "undo") != 0)
-		return command_fail(2, "hosts add, or hosts undo?");
+		return command_fail(2, "use hosts add or hosts undo");
 	if (asprintf(&state_dir, "%s/hosts-backup", o->cache_dir) < 0) {
 		state_dir = NULL;
 		return command_fail(1, "out of memory");

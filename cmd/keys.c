@@ -21,7 +21,7 @@ static const struct option options[] = {
 	 .offset = F(dir),
 	 .value_name = "DIR",
 	 .section = "Options",
-	 .help = "where ca.crt and ca.key are, and nodes' files go"},
+	 .help = "the directory of ca.crt, ca.key and the nodes' files"},
 	{.name = "days",
 	 .type = OPT_UINT,
 	 .offset = F(days),
@@ -30,7 +30,7 @@ static const struct option options[] = {
 	 .min = 1,
 	 .max = KEYS_CA_DAYS,
 	 .section = "Options",
-	 .help = "issue: how long the certificate is valid from now on"},
+	 .help = "issue: for how many days from now the certificate is valid"},
 };
 
 static int init(const struct keys_options *o)
@@ -40,7 +40,7 @@ static int init(const struct keys_options *o)
 	if (keys_init(o->dir, &err) < 0)
 		return command_fail(1, err.text);
 	printf("%s/ca.crt: the CA's certificate, for every node (--tls-ca)\n"
-	       "%s/ca.key: its key, for no node; keep it safe\n",
+	       "%s/ca.key: its key; keep it safe, and on no node\n",
 	       o->dir, o->dir);
 	return 0;
 }
@@ -67,7 +67,7 @@ static int run(const struct keys_options *o, const struct string_list *args)
 	bool is_init = strcmp(what, "init") == 0;
 
 	if (!is_init && strcmp(what, "issue") != 0)
-		return command_fail(2, "keys init, or keys issue NODE?");
+		return command_fail(2, "use keys init or keys issue NODE");
 	if (!o->dir || !*o->dir)
 		return command_fail(2, "--dir DIR is missing");
 	if (is_init && args->n > 1)

@@ -8,9 +8,10 @@
  * renamed into place, after what stood there was saved in the state directory,
  * so that a crash at any moment loses nothing and undo works after it.
  *
- * Sources: containerd docs/hosts.md; remotes/docker/config/hosts.go of 1.6 and
- * 2.1. An unknown key (dial_timeout before 2.1) is ignored by 1.6. A registry
- * directory, even an empty one, keeps containerd from looking at "_default".
+ * Sources: github.com/containerd/containerd/docs/hosts.md, and there
+ * remotes/docker/config/hosts.go of 1.6 and 2.1. An unknown key (dial_timeout
+ * before 2.1) is ignored by 1.6. A registry directory, even an empty one, keeps
+ * containerd from looking at "_default".
  *
  * Blocks on disk; any thread. Processes keep out of each other's way by a lock
  * in the state directory. */

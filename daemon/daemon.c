@@ -3,12 +3,12 @@
 #include <errno.h>
 #include <signal.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/descriptors.h"
 #include "base/log.h"
 #include "containerd/hosts.h"
 #include "daemon/cluster.h"
@@ -349,6 +349,7 @@ static int make_server(struct daemon *d, struct error *err)
 	struct http_server_config sc = {
 		.loop = d->loop,
 		.name = "peerd",
+		.probe = "/healthz",
 		.ended = stats_request,
 		.ended_arg = d,
 	};
@@ -425,19 +426,6 @@ static void on_start(struct loop_task *t)
 	daemon_notify("READY=1");
 }
 
-/* One descriptor for each blob in use and each connection. */
-static void raise_nofile(void)
-{
-	struct rlimit lim;
-
-	if (getrlimit(RLIMIT_NOFILE, &lim) == -1 ||
-	    lim.rlim_cur == lim.rlim_max)
-		return;
-	lim.rlim_cur = lim.rlim_max;
-	if (setrlimit(RLIMIT_NOFILE, &lim) == -1)
-		log_warn("cannot raise the limit of open files", LE(-errno));
-}
-
 static void report_hosts(enum hosts_level level, const char *host,
 			 const char *text, void *arg)
 {
@@ -482,7 +470,9 @@ int daemon_run(const struct config *cfg)
 				 .plain_http = &cfg->plain_http};
 	d.unmounted.run = on_unmounted;
 	(void)pthread_mutex_init(&d.events_mu, NULL);
-	raise_nofile();
+	r = descriptors_raise();
+	if (r < 0)
+		log_warn("cannot raise the limit of open files", LE(r));
 	r = cluster_check(cfg, &err);
 	if (r == 0)
 		r = doors_check(cfg, &err);

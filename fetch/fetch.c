@@ -1,4 +1,4 @@
-/* Reads, and the engine that brings everything together. */
+/* Reads, prefetch, and the engine's life cycle. */
 #include "fetch/fetch-private.h"
 
 #include <errno.h>
@@ -12,23 +12,24 @@ enum read_state { READ_WAITING, READ_AGAIN, READ_READY };
 
 static struct metric_family m_flights = {
 	.name = "peerd_flights_total",
-	.help = "Chunks that were fetched because they were absent.",
+	.help = "Flights that were created for absent chunks.",
 	.type = METRIC_COUNTER,
 };
 static struct metric_family m_waits = {
 	.name = "peerd_fetch_waits_total",
-	.help = "Reads that had to wait for a flight.",
+	.help = "Reads that waited for a flight.",
 	.type = METRIC_COUNTER,
 };
 static struct metric_family m_failed = {
 	.name = "peerd_failed_reads_total",
-	.help = "Reads that no source could satisfy.",
+	.help = "Reads that failed; cancelled reads do not count.",
 	.type = METRIC_COUNTER,
 };
 
 /* ---- Waiting ---- */
 
-/* Rising by need, so that a flight's progress looks at the first only. */
+/* Keeps fl->waits in order of rising need, so that a flight's progress checks
+ * the first entry only. */
 static void wait_for(struct fetch_read *rd, struct fetch_wait *w,
 		     struct flight *fl)
 {
@@ -95,7 +96,7 @@ void read_finish(struct fetch_read *rd, int r)
 	read_move(rd, &f->ready, READ_READY);
 }
 
-/* What kept it from ending. */
+/* The reason why the read has not ended. */
 static const char *read_why(const struct fetch_read *rd)
 {
 	const struct blob_fetch *bf = blob_user(rd->blob);
@@ -110,26 +111,26 @@ static const char *read_why(const struct fetch_read *rd)
 		if (fl && fl->why.len)
 			return fl->why.data;
 		if (fl && fl->state == FLIGHT_RUNNING)
-			return fl->run->paused ? "paused for want of memory"
+			return fl->run->paused ? "paused: no memory is free"
 					       : "the reply is still coming";
 		if (fl &&
 		    (fl->state == FLIGHT_WRITING || fl->state == FLIGHT_LAST))
-			return "waits for the disk";
+			return "the disk has not written the chunk yet";
 		if (fl)
-			return "waits for its turn";
+			return "the request has not started yet";
 	}
 	if (blob_gated(rd->blob))
-		return "waits for the digest's check";
-	return "came too late";
+		return "the digest is not checked yet";
+	return "the bytes came too late";
 }
 
-/* Credentials that clients bring along expire, which is their affair. */
+/* Credentials of clients expire; this is the client's fault, and not logged. */
 static bool is_clients_fault(const struct fetch_read *rd, int r)
 {
 	return rd->auth && (r == -EKEYEXPIRED || r == -EACCES);
 }
 
-/* The layer that gives up logs. */
+/* A read that fails is logged here and nowhere below. */
 void read_fail(struct fetch_read *rd, int r)
 {
 	static struct log_limit limit;
@@ -145,7 +146,7 @@ void read_fail(struct fetch_read *rd, int r)
 	read_finish(rd, r);
 }
 
-/* ---- What is there ---- */
+/* ---- Available bytes ---- */
 
 static bool held_back(const struct fetch_read *rd)
 {
@@ -157,8 +158,8 @@ bool read_sees(const struct fetch_read *rd, const struct flight *fl)
 	return rd->unchecked ? !blob_failed(rd->blob) : flight_shows(fl);
 }
 
-/* Fills rd->piece[] from what there is now; rd->got is the number of bytes
- * from rd->off on without a gap. */
+/* Fills rd->piece[] from the bytes available now. rd->got is the number of
+ * bytes from rd->off on without a gap. */
 static void read_collect(struct fetch_read *rd)
 {
 	const struct blob_fetch *bf = blob_user(rd->blob);
@@ -201,7 +202,7 @@ static void read_collect(struct fetch_read *rd)
 	}
 }
 
-/* It waits for nothing any more. */
+/* Call it when the read waits for nothing any more. */
 static void read_complete(struct fetch_read *rd)
 {
 	read_collect(rd);
@@ -232,7 +233,8 @@ void read_take(struct fetch_wait *w, struct flight *fl)
 
 /* ---- Reads ---- */
 
-/* Makes rd wait for the chunks of which it lacks bytes. */
+/* Makes rd wait for each chunk whose bytes it lacks. Returns 0 or an errno that
+ * ends the read. */
 static int read_wait(struct fetch_read *rd, struct blob_fetch *bf)
 {
 	uint64_t at = rd->off, end = rd->off + rd->min;
@@ -245,7 +247,7 @@ static int read_wait(struct fetch_read *rd, struct blob_fetch *bf)
 
 		at = begin + CHUNK_SIZE;
 		w->need = rd->stored
-				  ? UINT32_MAX /* its end */
+				  ? UINT32_MAX /* until the flight ends */
 				  : (uint32_t)min_u64(end - begin, CHUNK_SIZE);
 		if (fl && fl->buf && fl->have >= w->need && read_sees(rd, fl)) {
 			take(w, fl);
@@ -264,9 +266,9 @@ static int read_wait(struct fetch_read *rd, struct blob_fetch *bf)
 	return 0;
 }
 
-/* The blob failed its digest and is not whole again. The gate is closed for
- * that, or because all chunks are there and not checked; these may come and go
- * meanwhile. */
+/* Whether the blob failed its digest and is incomplete since. The gate is
+ * closed after a mismatch, and also while all chunks are present and unchecked;
+ * both may change between the calls, hence the second look. */
 static bool failed_digest(const struct blob *b)
 {
 	return blob_gated(b) && blob_missing(b) > 0 && blob_gated(b);
@@ -453,7 +455,7 @@ void fetch_prefetch_post(struct fetch *f, struct blob *b, uint64_t off,
 	}
 }
 
-/* ---- What is due ---- */
+/* ---- Due work ---- */
 
 static void take_list(struct list *from, struct list *to)
 {
@@ -470,7 +472,7 @@ static void call_ready(struct fetch *f)
 {
 	struct list due;
 
-	/* What done() starts is for the next turn. */
+	/* Reads that done() starts wait for the next turn. */
 	take_list(&f->ready, &due);
 	while (!list_empty(&due)) {
 		struct fetch_read *rd =
@@ -480,7 +482,7 @@ static void call_ready(struct fetch *f)
 		list_del(&rd->node);
 		for (uint32_t i = 0; i < rd->npieces; i++)
 			lent[i] = rd->piece[i].buf;
-		rd->done(rd, rd->result); /* rd may be gone */
+		rd->done(rd, rd->result); /* may free rd */
 		chunk_buf_unref(&lent[0]);
 		chunk_buf_unref(&lent[1]);
 		f->nreads--;
@@ -548,7 +550,7 @@ static void check_deadlines(struct fetch *f, uint64_t now)
 		if (rd->deadline_ms <= now)
 			read_fail(rd, -ETIMEDOUT);
 		else if (blob_external(rd->blob))
-			read_again(rd); /* somebody else has got it */
+			read_again(rd); /* containerd has the blob */
 	}
 }
 
@@ -578,7 +580,8 @@ static void on_tick(uv_timer_t *t)
 	list_for_each_safe (n, &f->blobs) {
 		struct blob_fetch *bf = list_entry(n, struct blob_fetch, node);
 
-		/* One that failed its digest and was evicted since. */
+		/* Frees the state of a blob that failed its digest and was
+		 * evicted since. */
 		bf->users++;
 		blob_fetch_put(bf);
 	}
@@ -629,6 +632,7 @@ int fetch_new(const struct fetch_config *cfg, struct fetch **ret)
 		list_init(&f->buckets[i]);
 	for (int i = 0; i < FLIGHT_STATES; i++)
 		list_init(&f->in[i]);
+	list_init(&f->loans);
 	list_init(&f->blobs);
 	list_init(&f->runs);
 	list_init(&f->reads);
@@ -694,7 +698,7 @@ void fetch_stop(struct fetch *f, void (*done)(void *arg), void *arg)
 		while (!list_empty(head))
 			flight_free(list_first(head, struct flight, node));
 	}
-	/* RUNNING ones end with their runs, WRITING ones with their jobs,
+	/* RUNNING flights end with their runs, WRITING ones with their jobs,
 	 * checks with the sum. */
 	list_for_each (n, &f->runs)
 		run_cancel(list_entry(n, struct run, node));
@@ -714,7 +718,7 @@ void fetch_free(struct fetch **fp)
 	*fp = NULL;
 	if (!f)
 		return;
-	BUG_ON(f->buf_bytes > 0); /* somebody holds a piece */
+	BUG_ON(f->buf_bytes > 0); /* a piece was not given back */
 	(void)pthread_mutex_destroy(&f->mu);
 	free(f);
 }

@@ -1,4 +1,4 @@
-/* Names: what is below a directory. */
+/* Lookup: finds the node for a name in a directory. */
 #include <errno.h>
 #include <string.h>
 
@@ -8,8 +8,8 @@
 
 #define MAX_NAME_PART 255
 
-/* No empty names, no control bytes, no encoded slashes or NULs: whatever such
- * a name would mean upstream, it is not what it looks like. */
+/* Refuses empty names, control bytes, and encoded slashes or NULs, because
+ * upstream could read such a name differently than it looks here. */
 static bool name_ok(const char *name)
 {
 	size_t len = strlen(name);
@@ -150,7 +150,7 @@ static void run_tag(struct fs_op *op)
 		      op);
 }
 
-/* A file made of bytes that the image already has. */
+/* A file of bytes that the image already has in memory. */
 static struct node *bytes_node(struct fs *fs, const struct digest *d,
 			       const void *bytes, size_t len)
 {
@@ -213,14 +213,6 @@ static void run_tag_child(struct fs_op *op)
 		      on_tag_child, op);
 }
 
-void layer_name(const struct manifest *m, uint32_t i, char out[LAYER_NAME_SIZE])
-{
-	char hex[DIGEST_HEX_SIZE];
-
-	(void)snprintf(out, LAYER_NAME_SIZE, "%02u-%.12s", i,
-		       digest_hex(&m->entries[i].digest, hex));
-}
-
 static void run_layer(struct fs_op *op)
 {
 	struct registry *reg = op->fs->cfg.registry;
@@ -272,7 +264,7 @@ static void run_title(struct fs_op *op)
 	fs_op_reply_err(op, -ENOENT);
 }
 
-/* registry/<host>, and on from there. */
+/* registry/<host> and the directories below it. */
 static struct node *lookup_name(struct fs *fs, const struct node *dir,
 				const char *name)
 {
@@ -309,7 +301,7 @@ struct below_job {
 	bool known;
 };
 
-/* Whether files below the name were read before. */
+/* Sets known if a file below this name was read before. */
 static void below_work(struct loop_job *lj)
 {
 	struct below_job *j = container_of(lj, struct below_job, job);
@@ -340,7 +332,8 @@ static void below_done(struct loop_job *lj)
 	free(j);
 }
 
-/* Upstream cannot be asked what the name is; what was read before tells. */
+/* Upstream does not answer: decides by the files that were read before whether
+ * the name is a directory. */
 static void look_below(struct fs_op *op, int r)
 {
 	struct below_job *j = calloc(1, sizeof(*j));
@@ -360,10 +353,10 @@ static void on_url(void *arg, int r, struct blob *b)
 	CLEANUP(freep) char *path = NULL;
 	struct node *n;
 
-	/* HTTP has no directories: where a file ends is known only once the
-	 * server has one of that name. What is not a file may yet have files
-	 * below it, unless the server has said that its parent is a
-	 * directory, and knows nothing of this name. */
+	/* HTTP has no directories: which part of a path is a file is known only
+	 * once the server has a file of that name. A name that is not a file
+	 * may still have files below it. The exception: the server has said
+	 * that the parent is a directory, and does not know this name. */
 	if (r == -EHOSTUNREACH || r == -ETIMEDOUT) {
 		look_below(op, r);
 		return;
@@ -392,8 +385,8 @@ static void run_url(struct fs_op *op)
 	struct registry *reg = op->fs->cfg.registry;
 	CLEANUP(buf_release) struct buf url = BUF_INIT(8192);
 
-	/* Bytes that have a meaning in a URL are encoded; what stands encoded
-	 * already stays so. */
+	/* Encodes bytes that have a meaning in a URL, but not '%', so that
+	 * encoded bytes stay as they are. */
 	(void)buf_printf(&url, "%s://%s/", op->node->host, op->node->name);
 	for (const char *p = op->name; *p; p++) {
 		int r;
@@ -412,7 +405,7 @@ static void run_url(struct fs_op *op)
 	registry_get_url(reg, url.data, NULL, on_url, op);
 }
 
-/* ---- All ---- */
+/* ---- All directories ---- */
 
 static void reply_static(struct fs *fs, fuse_req_t req, const char *name,
 			 const char *const names[],
@@ -491,7 +484,7 @@ static void lookup_sync(struct fs *fs, fuse_req_t req, struct node *dir,
 
 void fs_op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
-	static void (*const async[])(struct fs_op * op) = {
+	static void (*const async[])(struct fs_op *) = {
 		[NODE_REPO_BLOBS] = run_repo_blob,
 		[NODE_REPO_MANIFESTS] = run_manifest,
 		[NODE_REPO_TAGS] = run_tag,

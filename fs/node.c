@@ -1,9 +1,11 @@
-/* The inode table. */
+/* The inode table, and what stat(2) shows of a node. */
 #include <errno.h>
 #include <string.h>
 
 #include "base/cleanup.h"
 #include "fs/fs-private.h"
+
+#define LONG_S 86400.0
 
 static struct list *bucket(struct fs *fs, uint64_t ino)
 {
@@ -21,7 +23,7 @@ uint64_t blob_ino(const struct blob_key *key)
 			      (key->kind == BLOB_URL ? 1 : 0));
 }
 
-/* A hash of the identity; NUL cannot occur in the parts. */
+/* A hash of the identity. The parts cannot contain NUL. */
 static uint64_t identity_ino(enum node_type type, const char *host,
 			     const char *name, const char *sub,
 			     const struct digest *d)
@@ -89,8 +91,8 @@ static struct node *node_alloc(enum node_type type, const char *host,
 	return n;
 }
 
-/* Puts n into the table, or finds the one of that identity already there. In
- * the event that two identities hash alike the later one moves up. */
+/* Puts n into the table, or finds the node of its identity there. If two
+ * identities have the same hash, the later node gets the next free number. */
 static struct node *insert(struct fs *fs, struct node *n)
 {
 	struct node *old;
@@ -162,7 +164,7 @@ struct node *node_find(struct fs *fs, uint64_t ino)
 	return n;
 }
 
-/* fs.mu held; true: the caller frees it. */
+/* fs.mu is held. True: the caller frees n. */
 static bool drop_locked(struct node *n)
 {
 	if (n->uses || n->nlookup)
@@ -222,6 +224,56 @@ bool node_is_dir(const struct node *n)
 {
 	return n->type != NODE_STATUS && n->type != NODE_BLOB &&
 	       n->type != NODE_MANIFEST;
+}
+
+void node_stat(struct fs *fs, const struct node *n, struct stat *st)
+{
+	(void)fs;
+	memset(st, 0, sizeof(*st));
+	st->st_ino = n->ino;
+	st->st_blksize = CHUNK_SIZE;
+	if (node_is_dir(n)) {
+		st->st_mode = S_IFDIR | 0555;
+		st->st_nlink = 2;
+		return;
+	}
+	st->st_mode = S_IFREG | 0444;
+	st->st_nlink = 1;
+	if (n->blob) {
+		st->st_size = (off_t)blob_size(n->blob);
+		st->st_blocks =
+			(blkcnt_t)div_up_u64(blob_cached_bytes(n->blob), 512);
+	} else {
+		st->st_size = (off_t)n->len;
+		st->st_blocks = (blkcnt_t)div_up_u64(n->len, 512);
+	}
+}
+
+double node_attr_timeout(const struct node *n)
+{
+	/* st_blocks changes as chunks come and are evicted. */
+	if (n->blob)
+		return 1;
+	return n->type == NODE_STATUS ? 0 : LONG_S;
+}
+
+double node_entry_timeout(const struct fs *fs, const struct node *n)
+{
+	double fresh = (double)fs->cfg.tag_fresh_ms / 1000;
+
+	switch (n->type) {
+	case NODE_TAG:
+	case NODE_LAYERS:
+	case NODE_FILES:
+	case NODE_MANIFEST: /* may be named by a tag */
+	case NODE_URL_DIR:
+	/* Names in layers/, files/ and url/, and config.json, may come to name
+	 * another blob. */
+	case NODE_BLOB:
+		return fresh;
+	default:
+		return LONG_S;
+	}
 }
 
 int nodes_init(struct fs *fs)

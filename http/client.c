@@ -6,13 +6,13 @@
 #include <sys/un.h>
 
 #include "base/cleanup.h"
+#include "base/descriptors.h"
 #include "http/deadline.h"
 #include "http/head.h"
 #include "http/local.h"
 #include "http/proxies.h"
 #include "http/url.h"
 
-#define MAX_CONNECTIONS	      1024
 #define MAX_IDLE_CONNECTIONS  64
 #define MAX_HOST_CONNECTIONS  16
 #define FIRST_BYTE_TIMEOUT_MS 30000
@@ -20,25 +20,25 @@
 #define LOW_SPEED_SECONDS     20
 #define MAX_IDLE_HANDLES      4
 #define MAX_RETRY_AFTER_S     3600
-/* A daemon has one, its tests some more. */
+/* A daemon has one; its tests have a few. */
 #define MAX_IDENTITIES 8
 
 /* Life of an exchange: http_start() puts it on `todo`; the task hands it to
  * curl; curl's message, a deadline or a cancel ends it. curl's functions must
- * not be called from its callbacks, so whatever callers ask for in there is
- * only noted on `todo`, and the task does it. */
+ * not be called from curl's callbacks. So a request of the caller in a callback
+ * is only noted on `todo`, and the task carries it out. */
 struct http_exchange {
 	struct http_client *client;
 	struct list node; /* in client->active */
 	struct list todo; /* in client->todo, or empty */
 	struct http_callbacks cb;
 	void *arg;
-	CURL *easy; /* NULL once it has left curl */
+	CURL *easy; /* NULL once removed from curl */
 	struct curl_slist *headers;
 	struct head head;
-	struct head *trailers; /* NULL: there are none */
+	struct head *trailers; /* NULL if there are none */
 
-	bool added;    /* curl has it */
+	bool added;    /* curl has the handle */
 	bool canceled; /* no callback but done() from now on */
 	bool paused;
 	bool in_data;
@@ -62,12 +62,12 @@ struct http_client {
 	CURLM *multi;
 	char *user_agent;
 	uv_timer_t timer; /* curl's */
-	uv_timer_t sweep; /* deadlines of ours */
+	uv_timer_t sweep; /* for our deadlines */
 	struct loop_task task;
 	bool task_posted;
 	bool in_curl;
 	bool closing;
-	unsigned int refs; /* two timers, and the task while posted */
+	unsigned int refs; /* two timers, and the task while it is posted */
 	struct list active, todo;
 	struct list watches;
 	CURL *idle[MAX_IDLE_HANDLES];
@@ -125,8 +125,8 @@ static void read_messages(struct http_client *c)
 	const CURLMsg *m;
 	int left;
 
-	/* done() may free the client, whose memory lives until its handles
-	 * are closed. */
+	/* done() may free the client; its memory lives until its handles are
+	 * closed. */
 	while (!c->closing && (m = curl_multi_info_read(c->multi, &left))) {
 		struct http_exchange *x = NULL;
 		CURLcode code = m->data.result;
@@ -179,7 +179,7 @@ static void watch_close(struct watch *w)
 {
 	w->closing = true;
 	list_del(&w->node);
-	/* Takes the descriptor out of epoll at once; curl may close it. */
+	/* Removes the descriptor from epoll at once; curl may close it. */
 	uv_close((uv_handle_t *)&w->poll, on_watch_closed);
 }
 
@@ -192,18 +192,18 @@ static void on_poll(uv_poll_t *p, int status, int events)
 		flags |= CURL_CSELECT_IN;
 	if (events & UV_WRITABLE)
 		flags |= CURL_CSELECT_OUT;
-	/* Not CURL_CSELECT_ERR alone: curl would give up without reading what
-	 * came before the reset. */
+	/* With CURL_CSELECT_ERR alone curl would give up without reading the
+	 * bytes that came before the reset. */
 	if (status < 0)
 		flags = CURL_CSELECT_IN | CURL_CSELECT_OUT | CURL_CSELECT_ERR;
 	run_curl(w->client, w->fd, flags);
-	/* libuv stops watching on an error. */
+	/* libuv stops watching after an error. */
 	if (status < 0 && !w->closing)
 		(void)uv_poll_start(&w->poll, w->events, on_poll);
 }
 
-/* A socket that cannot be watched stalls until a deadline of ours passes; to
- * return an error from here would break every exchange of the client. */
+/* A socket that cannot be watched stalls until one of our deadlines passes. An
+ * error returned from here would break all exchanges of the client. */
 static int on_curl_socket(CURL *easy, curl_socket_t fd, int what, void *arg,
 			  void *assigned)
 {
@@ -279,14 +279,14 @@ static void on_sweep(uv_timer_t *t)
 	struct http_client *c = t->data;
 	struct http_exchange *x;
 
-	/* done() may do anything to the list: start again after each. */
+	/* done() may change the list in any way: start again after each. */
 	while (!c->closing && (x = find_overdue(c)))
 		end_exchange(x, -ETIMEDOUT);
 }
 
 /* --- curl's callbacks: c->in_curl is true in all of them ------------------ */
 
-/* curl knows two ways to stop: this and an error of its own. */
+/* Makes curl end the exchange. r is the reason, which curl cannot carry. */
 static size_t stop(struct http_exchange *x, int r)
 {
 	if (x->failure == 0)
@@ -294,7 +294,7 @@ static size_t stop(struct http_exchange *x, int r)
 	return CURL_WRITEFUNC_ERROR;
 }
 
-/* The connection stands and the request is about to be sent. */
+/* curl has a connection and is about to send the request. */
 static int on_curl_ready(void *arg, char *remote_ip, char *local_ip,
 			 int remote_port, int local_port)
 {
@@ -318,7 +318,7 @@ static int on_curl_ready(void *arg, char *remote_ip, char *local_ip,
 	return CURL_PREREQFUNC_OK;
 }
 
-/* Few look at them: one that is malformed is left out. */
+/* A malformed field is left out: few callers read trailers. */
 static void add_trailer(struct http_exchange *x, const char *line, size_t len)
 {
 	if (!x->trailers) {
@@ -392,8 +392,8 @@ static size_t on_curl_body(char *bytes, size_t one, size_t len, void *arg)
 
 /* --- The end of an exchange ----------------------------------------------- */
 
-/* Takes the exchange out of curl; its connection is closed unless the response
- * was read to its end. */
+/* Removes the exchange from curl, which closes its connection unless the
+ * response was read to its end. */
 static void detach(struct http_exchange *x)
 {
 	struct http_client *c = x->client;
@@ -404,7 +404,7 @@ static void detach(struct http_exchange *x)
 		return;
 	if (x->added)
 		(void)curl_multi_remove_handle(c->multi, easy);
-	curl_easy_reset(easy); /* it still points to x */
+	curl_easy_reset(easy); /* the options still point to x */
 	if (c->nidle < MAX_IDLE_HANDLES && !c->closing)
 		c->idle[c->nidle++] = easy;
 	else
@@ -447,7 +447,7 @@ static int explain(struct http_exchange *x, CURLcode code)
 	const char *why = x->errbuf[0] ? x->errbuf : curl_easy_strerror(code);
 	const char *ip = NULL;
 	long port = 0;
-	/* curl 7.88 says that of a header line of 100 KiB. */
+	/* curl 7.88 reports a header line of 100 KiB so. */
 	bool long_line = code == CURLE_OUT_OF_MEMORY && x->sent_ns > 0 &&
 			 !x->head.complete;
 
@@ -507,7 +507,7 @@ static void unpause(struct http_exchange *x)
 		curl_ended(x, code);
 }
 
-/* True when curl was given work that no timer or socket will wake it for. */
+/* True if curl was given work for which no timer or socket will wake it. */
 static bool do_todo(struct http_exchange *x)
 {
 	struct http_client *c = x->client;
@@ -524,7 +524,7 @@ static bool do_todo(struct http_exchange *x)
 	} else if (!x->added) {
 		if (curl_multi_add_handle(c->multi, x->easy) != CURLM_OK) {
 			(void)snprintf(x->why, sizeof(x->why),
-				       "curl could not start the exchange");
+				       "curl cannot start the exchange");
 			end_exchange(x, -EIO);
 			return false;
 		}
@@ -544,7 +544,7 @@ static void on_task(struct loop_task *t)
 	bool kick = false;
 
 	c->task_posted = false;
-	/* What callbacks add meanwhile waits for the next turn. */
+	/* Exchanges that callbacks add meanwhile wait for the next turn. */
 	list_init(&batch);
 	while (!list_empty(&c->todo)) {
 		struct list *n = c->todo.next;
@@ -578,8 +578,10 @@ static void init_curl(void)
 static int init_multi(struct http_client *c,
 		      const struct http_client_config *cfg)
 {
-	long n = cfg->max_connections ? (long)cfg->max_connections
-				      : MAX_CONNECTIONS;
+	uint32_t most = descriptors_share(DESCRIPTORS_CLIENT);
+	long n = cfg->max_connections
+			 ? (long)min_u64(cfg->max_connections, most)
+			 : (long)most;
 	long host = cfg->max_host_connections ? (long)cfg->max_host_connections
 					      : MAX_HOST_CONNECTIONS;
 
@@ -621,7 +623,7 @@ int http_client_new(struct loop *l, const struct http_client_config *cfg,
 		free(c->user_agent);
 		return r;
 	}
-	/* Cannot fail; from here on it ends by uv_close(). */
+	/* Cannot fail. From here on the timers end by uv_close(). */
 	(void)uv_timer_init(loop_uv(l), &c->timer);
 	(void)uv_timer_init(loop_uv(l), &c->sweep);
 	c->timer.data = c->sweep.data = c;
@@ -660,9 +662,10 @@ void http_client_free(struct http_client **cp)
 
 /* --- Exchanges ------------------------------------------------------------ */
 
-/* Of a member's files; NULL: curl is to read them. When new ones are no good it
- * stays what it was; our server, which reads the same, says so in the log (and
- * not here, where half of a renewal may be seen). */
+/* The loaded files of a member; NULL: curl is to read them. If changed files
+ * cannot be used, the old ones stay in use. That is logged by our server, which
+ * reads the same files, and not here, where a half-written renewal may be
+ * seen. */
 static const struct client_identity *identity_for(struct http_client *c,
 						  const struct http_request *rq)
 {
@@ -838,7 +841,8 @@ void http_cancel(struct http_exchange *x)
 	add_todo(x);
 }
 
-/* --- What is known about an exchange -------------------------------------- */
+/* --- Queries of an exchange
+ * ------------------------------------------------- */
 
 const char *http_header(struct http_exchange *x, const char *name, size_t i)
 {

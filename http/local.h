@@ -35,9 +35,9 @@ bool host_is_address(const char *host);
 bool host_in_network(const char *host, const char *network);
 bool network_valid(const char *network);
 
-/* Whether "host[:port]" or "[IPv6][:port]" is this host and nobody else can
- * listen there: "localhost", or a loopback address in full. "127.1" and
- * "127.example" are names. */
+/* True if "host[:port]" or "[IPv6][:port]" is this host, where no other host
+ * can listen: "localhost", or a loopback address in full. "127.1" and
+ * "127.example" count as names. */
 bool authority_is_loopback(const char *authority);
 
 #endif

@@ -1,22 +1,22 @@
-/* Blobs of repositories, made ready to be read. */
+/* Blobs of repositories, made ready for reading. */
 #include <string.h>
 
 #include "base/log.h"
 #include "registry/registry-private.h"
 
-struct blob_flight {
+struct blob_query {
 	struct query f;
 	struct store *store;
 	struct blob_key key;
-	uint64_t size; /* asked for upstream */
+	uint64_t size; /* the size that upstream or a member gave */
 	bool asked;
-	int r; /* of the job */
+	int r; /* result of the job */
 	struct blob *blob;
 };
 
-static struct blob_flight *of(struct query *f)
+static struct blob_query *of(struct query *f)
 {
-	return container_of(f, struct blob_flight, f);
+	return container_of(f, struct blob_query, f);
 }
 
 static void blob_release(struct query *f)
@@ -29,7 +29,7 @@ static void blob_answer(struct query *f, int r, void (*cb)(void), void *arg)
 	((blob_cb *)cb)(arg, r, r == 0 ? blob_ref(of(f)->blob) : NULL);
 }
 
-static void add_origin(struct blob_flight *bf)
+static void add_origin(struct blob_query *bf)
 {
 	CLEANUP(freep) char *origin = NULL;
 
@@ -38,13 +38,12 @@ static void add_origin(struct blob_flight *bf)
 		return;
 	}
 	if (blob_add_origin(bf->store, bf->blob, origin) < 0)
-		log_warn("a blob's origin could not be noted",
-			 LS("origin", origin));
+		log_warn("cannot note a blob's origin", LS("origin", origin));
 }
 
-/* Another size than that of what is cached: the cached one was believed
- * before, and the digest will tell. */
-static int make_blob(struct blob_flight *bf, uint64_t size)
+/* If the store has the blob with another size, and bytes of it, the store's
+ * size was trusted first, so it stays; the digest will decide. */
+static int make_blob(struct blob_query *bf, uint64_t size)
 {
 	int r = store_create(bf->store, &bf->key, size, &bf->blob);
 
@@ -53,10 +52,11 @@ static int make_blob(struct blob_flight *bf, uint64_t size)
 	return r;
 }
 
-/* What is in the store knows its size best; then a manifest's word. */
+/* A blob with cached bytes has the trusted size; else a manifest's descriptor
+ * has. */
 static void look_up(struct store_job *j)
 {
-	struct blob_flight *bf = of(container_of(j, struct query, job));
+	struct blob_query *bf = of(container_of(j, struct query, job));
 	struct blob *b = NULL;
 	uint64_t size;
 
@@ -77,7 +77,7 @@ static void look_up(struct store_job *j)
 
 static void create(struct store_job *j)
 {
-	struct blob_flight *bf = of(container_of(j, struct query, job));
+	struct blob_query *bf = of(container_of(j, struct query, job));
 
 	bf->r = make_blob(bf, bf->size);
 	if (bf->r == 0)
@@ -87,14 +87,14 @@ static void create(struct store_job *j)
 
 static void ready(struct query *f)
 {
-	struct blob_flight *bf = of(f);
+	struct blob_query *bf = of(f);
 
 	if (bf->r == 0)
 		add_origin(bf);
 	query_finish(f, bf->r);
 }
 
-/* The digest will tell whether it was right. */
+/* The size is a member's word; the digest will decide. */
 static void peers_answered(void *arg, int r, uint64_t size)
 {
 	struct query *f = arg;
@@ -163,7 +163,7 @@ static void ask_size(struct query *f)
 
 static void looked_up(struct query *f)
 {
-	struct blob_flight *bf = of(f);
+	struct blob_query *bf = of(f);
 
 	if (bf->r == -ENOENT && f->r->peers && query_host_is_down(f))
 		ask_peers(f);
@@ -179,7 +179,7 @@ static void blob_begin(struct query *f)
 }
 
 static const struct query_ops blob_ops = {
-	.size = sizeof(struct blob_flight),
+	.size = sizeof(struct blob_query),
 	.begin = blob_begin,
 	.answer = blob_answer,
 	.release = blob_release,

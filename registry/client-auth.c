@@ -17,8 +17,8 @@ static void auth_free(struct source_auth *base)
 	free(a);
 }
 
-/* One blank, and visible ASCII behind it. Without commas, for they join
- * several headers of one name. */
+/* Requires one blank, then visible ASCII without commas: a comma joins several
+ * headers of one name. */
 static bool is_passed_on(const char *value)
 {
 	size_t scheme = strcspn(value, " ");
@@ -34,7 +34,8 @@ static bool is_passed_on(const char *value)
 	return !*p;
 }
 
-/* Nobody who sees a tag can try out what it was made of. */
+/* The salt prevents that somebody who sees a tag tries out credentials against
+ * it. */
 static int set_id(struct client_auth *a)
 {
 	static uint8_t salt[32];

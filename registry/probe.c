@@ -1,4 +1,5 @@
-/* How large is it, which version is it, and are ranges served? */
+/* Probes: find a file's size and version, and whether its server serves
+ * ranges. */
 #include <string.h>
 #include <strings.h>
 
@@ -10,7 +11,7 @@ struct probe {
 	struct login *login;
 	char *url, *authorization;
 	bool need_ranges;
-	bool got; /* the GET is under way */
+	bool got; /* GET was sent, not HEAD */
 	uint64_t deadline_ms;
 	struct call *call;
 	probe_cb *cb;
@@ -64,7 +65,7 @@ static int get_head(struct call *c)
 					c->at.host);
 		p->res.size = total;
 		return CALL_ENOUGH;
-	case 416: /* of an empty file */
+	case 416: /* the answer for an empty file */
 		if (!v || strcasecmp(v, "bytes */0") != 0)
 			return call_why(c, -EBADMSG,
 					"%s: HTTP 416 for the "
@@ -75,7 +76,7 @@ static int get_head(struct call *c)
 	case 200:
 		if (c->content_length < 0)
 			return call_why(c, -EBADMSG,
-					"%s: does not tell the size",
+					"%s: the answer has no size",
 					c->at.host);
 		p->res.size = (uint64_t)c->content_length;
 		return CALL_ENOUGH;
@@ -122,7 +123,7 @@ static int send_probe(struct probe *p)
 			  &p->call);
 }
 
-/* A signature may cover GET only, and then HEAD is refused with 403. */
+/* A signature may cover GET only; HEAD is then refused with 403. */
 static bool head_tells_nothing(const struct probe *p, const struct call *c,
 			       int r, const char *ranges)
 {

@@ -16,7 +16,7 @@ struct proxy {
 
 struct proxy_ask {
 	struct proxy *p;
-	struct http_req *rq;	  /* NULL: gone */
+	struct http_req *rq;	  /* NULL: the client is gone */
 	struct client_auth *auth; /* NULL: none */
 };
 
@@ -55,7 +55,8 @@ static void on_gone(struct http_req *rq)
 static void refuse_target(struct http_req *rq)
 {
 	refuse(rq, 403, "DENIED",
-	       "a target on this host or link; --blobs-allow lets it");
+	       "the target is on this host or link, and --blobs-allow "
+	       "does not name it");
 }
 
 static void reply_failure(struct proxy_ask *a, int r)
@@ -73,14 +74,14 @@ static void reply_failure(struct proxy_ask *a, int r)
 		refuse(rq, 404, "BLOB_UNKNOWN", "upstream has no such file");
 		break;
 	case -EACCES:
-		refuse(rq, 403, "DENIED", "upstream refuses it");
+		refuse(rq, 403, "DENIED", "upstream refuses access");
 		break;
 	case -EPERM:
 		refuse_target(rq);
 		break;
 	case -EOPNOTSUPP:
 		refuse(rq, 502, "UNSUPPORTED",
-		       "upstream does not serve ranges of it");
+		       "upstream does not serve ranges of the file");
 		break;
 	default:
 		refuse(rq, 502, "UNAVAILABLE", "upstream cannot be reached");
@@ -96,7 +97,8 @@ static void serve(struct proxy_ask *a, struct blob *b)
 	char etag[DIGEST_HEX_SIZE];
 
 	how.auth = steal_ptr(&a->auth);
-	/* The key names the version as well as any tag of upstream's. */
+	/* The key contains the version, so it serves as ETag in place of
+	 * upstream's. */
 	if (blob_key(b)->kind == BLOB_URL)
 		how.etag = digest_hex(&blob_key(b)->id, etag);
 	count("200");
@@ -119,8 +121,8 @@ static void on_blob(void *arg, int r, struct blob *b)
 	free(a);
 }
 
-/* What stands behind the prefix, as an absolute URL: "https://host/…", or
- * "https:/host/…" as some clients' path cleaning leaves it. */
+/* Takes the absolute URL after the prefix: "https://host/…", or
+ * "https:/host/…", which some clients' path cleaning makes of it. */
 static int target_url(const char *target, struct buf *out)
 {
 	const char *s = target + strlen(PREFIX);
@@ -146,7 +148,7 @@ static int look_up(struct proxy *p, struct http_req *rq, const char *text,
 	struct proxy_ask *a = calloc(1, sizeof(*a));
 	int r = a ? 0 : -ENOMEM;
 
-	/* One that is not passed on is as good as none. */
+	/* A value that must not be passed on counts as none. */
 	if (r == 0 && value)
 		r = client_auth_new(url, value, &a->auth);
 	if (r < 0 && r != -EINVAL) {
@@ -171,7 +173,7 @@ bool proxy_handle(struct proxy *p, struct http_req *rq)
 		return false;
 	if (strcmp(http_req_method(rq), "GET") != 0 && !http_req_is_head(rq)) {
 		http_header_add(rq, "Allow", "GET, HEAD");
-		refuse(rq, 405, "UNSUPPORTED", "blobs are read");
+		refuse(rq, 405, "UNSUPPORTED", "only GET and HEAD are allowed");
 		return true;
 	}
 	if (target_url(http_req_target(rq), &text) < 0 ||

@@ -1,13 +1,14 @@
-/* The route that block drivers call: GET, HEAD /blobs/<absolute URL>, with
- * Range. It is the contract of overlaybd's p2pConfig, and Azure peerd's.
+/* The proxy: the route that block drivers call, GET or HEAD /blobs/<absolute
+ * URL>, with Range. It implements the contract of overlaybd's p2pConfig and of
+ * Azure peerd.
  *
- * The URL goes to the registries, which keys the content by the digest that it
- * finds in the path, else by the URL without its query and the version that
- * upstream names. The query (a signature, as a rule) stays in memory.
+ * The proxy passes the URL to registry_get_url(). The content's key is
+ * the digest that the path names, else the URL without its query and the
+ * version that upstream names. The query (usually a signature) stays in memory.
  *
- * A client's Authorization, Basic or Bearer, is sent to the URL's origin for
- * this client's sake, and nowhere else (registry/client-auth.h). 401 and 403 of
- * upstream's are the answer to it.
+ * A client's Authorization header, Basic or Bearer, goes to the URL's origin on
+ * behalf of this client, and nowhere else (registry/client-auth.h). The client
+ * gets upstream's refusal as a 401 or 403.
  *
  * Targets that the guard refuses are 403. Only http and https.
  *
@@ -22,7 +23,7 @@
 struct proxy;
 
 struct proxy_config {
-	const struct serve_config *serve; /* borrowed, like all of these */
+	const struct serve_config *serve; /* borrowed, like all pointers here */
 	struct registry *registry;
 	const struct guard *guard; /* the registry's */
 };
@@ -30,7 +31,8 @@ struct proxy_config {
 int proxy_new(const struct proxy_config *cfg, struct proxy **ret);
 void proxy_free(struct proxy **p);
 
-/* True if the path is the proxy's; the request is then taken over. */
+/* Returns false if the path is not the proxy's. Else takes over the request and
+ * returns true. */
 bool proxy_handle(struct proxy *p, struct http_req *rq);
 
 #endif

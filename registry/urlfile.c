@@ -16,44 +16,44 @@
 #define KV_KEY_MAX    480
 #define RECORD_FORMAT "1 %" PRIu64 " %64s %64s"
 
-/* A URL that was asked for lately: what it means until then. */
+/* The version of a URL that was asked for lately; valid until until_ms. */
 struct url_version {
-	struct name_node node; /* registry.versions, by url_flight.known_as */
+	struct name_node node; /* in registry.versions, by url_query.known_as */
 	char *origin;
 	struct blob_key key;
 	uint64_t until_ms;
 };
 
-struct url_flight {
+struct url_query {
 	struct query f;
 	struct store *store;
-	char *url;	/* whole; a secret */
-	char *known_as; /* the same, and " tag" if it was asked for with auth */
+	char *url;	/* with its query; secret */
+	char *known_as; /* url, with " tag" appended if there is auth */
 	struct source_auth *auth; /* NULL: none */
 	char *origin;		  /* without the query */
 	struct digest query_id;
 	struct blob_key key; /* of BLOB_SHA256: the URL names the digest */
 	uint64_t size;
-	char *etag; /* strong, or NULL */
+	char *etag; /* a strong one, or NULL */
 	bool versioned;
-	int r;	     /* of the job */
-	int probe_r; /* why upstream could not be asked */
+	int r;	     /* result of the job */
+	int probe_r; /* error to report if the store knows no version */
 	struct blob *blob;
 };
 
-static struct url_flight *of(struct query *f)
+static struct url_query *of(struct query *f)
 {
-	return container_of(f, struct url_flight, f);
+	return container_of(f, struct url_query, f);
 }
 
-static struct url_flight *of_job(struct store_job *j)
+static struct url_query *of_job(struct store_job *j)
 {
 	return of(container_of(j, struct query, job));
 }
 
-static void url_release_flight(struct query *f)
+static void url_query_release(struct query *f)
 {
-	struct url_flight *u = of(f);
+	struct url_query *u = of(f);
 
 	blob_unref(&u->blob);
 	free(u->url);
@@ -81,7 +81,7 @@ bool url_version_id(const char *origin, const char *etag, const char *modified,
 	memset(ret, 0, sizeof(*ret));
 	if (!h)
 		return false;
-	/* A weak ETag alone does not promise the same bytes. */
+	/* A weak ETag alone does not guarantee the same bytes. */
 	if (etag && strncmp(etag, "W/", 2) != 0)
 		modified = NULL;
 	sha256_update(h, origin, strlen(origin) + 1);
@@ -137,8 +137,9 @@ static bool is_signature(const char *p, size_t n)
 	return false;
 }
 
-/* What of a query names a thing and is no signature: two URLs that differ in
- * it are never taken for one another when the server cannot be asked. */
+/* Hashes those parameters of a query that name content and are no signature.
+ * URLs that differ in them are never confused when the server cannot be
+ * asked. */
 static int hash_query(const char *query, struct digest *ret)
 {
 	struct sha256 *h = sha256_new();
@@ -171,7 +172,7 @@ static struct url_version *version_find(struct registry *r, const char *name)
 	return tn ? name_table_entry(tn, struct url_version, node) : NULL;
 }
 
-static void version_set(struct url_flight *u, uint64_t fresh_ms)
+static void version_set(struct url_query *u, uint64_t fresh_ms)
 {
 	struct registry *r = u->f.r;
 	struct url_version *v = version_find(r, u->known_as);
@@ -232,8 +233,8 @@ struct url_secret *url_secret_find(struct registry *r,
 	return tn ? name_table_entry(tn, struct url_secret, node) : NULL;
 }
 
-/* The newest URL replaces the one before: its signature lives longest. */
-static void secret_set(struct url_flight *u)
+/* The newest URL replaces the older one: its signature is valid longest. */
+static void secret_set(struct url_query *u)
 {
 	CLEANUP(freep) char *k = route_key(&u->key, u->origin, NULL);
 	struct registry *r = u->f.r;
@@ -270,7 +271,7 @@ void urls_release(struct registry *r)
 
 /* ---- Jobs ---- */
 
-static void kv_key(const struct url_flight *u, char out[KV_KEY_MAX])
+static void kv_key(const struct url_query *u, char out[KV_KEY_MAX])
 {
 	char hex[DIGEST_HEX_SIZE];
 	struct digest d;
@@ -283,10 +284,10 @@ static void kv_key(const struct url_flight *u, char out[KV_KEY_MAX])
 	(void)snprintf(out, KV_KEY_MAX, "urlhash:%s", digest_hex(&d, hex));
 }
 
-/* By its digest it may be here whoever brought it. */
+/* A blob with a digest may be present already, whatever brought it. */
 static void find_digest(struct store_job *j)
 {
-	struct url_flight *u = of_job(j);
+	struct url_query *u = of_job(j);
 
 	u->r = store_get(u->store, &u->key, &u->blob);
 	if (u->r == 0 && !blob_cached_bytes(u->blob) &&
@@ -296,25 +297,26 @@ static void find_digest(struct store_job *j)
 	}
 }
 
-static void create_digest(struct url_flight *u)
+static void create_digest(struct url_query *u)
 {
 	u->r = store_create(u->store, &u->key, u->size, &u->blob);
-	/* Another size than that of what is cached: the digest will tell. */
+	/* The store has bytes of the blob with another size: the digest will
+	 * decide. */
 	if (u->r == -ESTALE)
 		u->r = store_get(u->store, &u->key, &u->blob);
 }
 
-/* A version that was asked for a moment ago. */
+/* Gets the blob of a version that was found a moment ago. */
 static void get_known(struct store_job *j)
 {
-	struct url_flight *u = of_job(j);
+	struct url_query *u = of_job(j);
 
 	u->r = store_get(u->store, &u->key, &u->blob);
 }
 
 static void create(struct store_job *j)
 {
-	struct url_flight *u = of_job(j);
+	struct url_query *u = of_job(j);
 	char key[KV_KEY_MAX], val[RECORD_MAX];
 	char id[DIGEST_HEX_SIZE], query[DIGEST_HEX_SIZE];
 	int n;
@@ -324,7 +326,8 @@ static void create(struct store_job *j)
 		return;
 	}
 	u->r = store_create(u->store, &u->key, u->size, &u->blob);
-	/* What is on disk can be had by anybody while upstream is away. */
+	/* A record on disk is used for any requester while upstream is away, so
+	 * a version found with a credential is not recorded. */
 	if (u->r < 0 || u->auth)
 		return;
 	kv_key(u, key);
@@ -337,7 +340,7 @@ static void create(struct store_job *j)
 static void find_last(struct store_job *j)
 {
 	CLEANUP(buf_release) struct buf val = BUF_INIT(RECORD_MAX);
-	struct url_flight *u = of_job(j);
+	struct url_query *u = of_job(j);
 	char id[DIGEST_HEX_SIZE], query[DIGEST_HEX_SIZE];
 	char key[KV_KEY_MAX];
 	struct digest query_id;
@@ -363,7 +366,7 @@ static void find_last(struct store_job *j)
 
 static void ready(struct query *f)
 {
-	struct url_flight *u = of(f);
+	struct url_query *u = of(f);
 
 	if (u->r < 0) {
 		query_finish(f, u->r);
@@ -377,7 +380,7 @@ static void ready(struct query *f)
 
 static void last_found(struct query *f)
 {
-	struct url_flight *u = of(f);
+	struct url_query *u = of(f);
 
 	if (u->r < 0) {
 		query_finish(f, u->probe_r);
@@ -385,8 +388,8 @@ static void last_found(struct query *f)
 	}
 	u->versioned = true;
 	secret_set(u);
-	/* As long as a "no" would last: nobody waits for a dead server again
-	 * and again. */
+	/* Valid as long as a "no": later requests do not wait for a dead server
+	 * again. */
 	version_set(u, f->r->negative_ms);
 	query_finish(f, 0);
 }
@@ -395,7 +398,7 @@ static void probed(void *arg, int r, const struct probe_result *res,
 		   bool unreachable, const char *why)
 {
 	struct query *f = arg;
-	struct url_flight *u = of(f);
+	struct url_query *u = of(f);
 
 	query_why(f, why);
 	f->probe = NULL;
@@ -425,7 +428,7 @@ static void probed(void *arg, int r, const struct probe_result *res,
 
 static void ask(struct query *f)
 {
-	const struct url_flight *u = of(f);
+	const struct url_query *u = of(f);
 	struct probe_spec spec = {
 		.url = u->url,
 		.authorization =
@@ -440,7 +443,7 @@ static void ask(struct query *f)
 
 static void known_got(struct query *f)
 {
-	struct url_flight *u = of(f);
+	struct url_query *u = of(f);
 
 	if (u->r == 0) {
 		query_finish(f, 0);
@@ -461,7 +464,7 @@ static void digest_found(struct query *f)
 
 static void url_begin(struct query *f)
 {
-	struct url_flight *u = of(f);
+	struct url_query *u = of(f);
 	struct url_version *v = version_find(f->r, u->known_as);
 
 	if (v && now_ms() < v->until_ms) {
@@ -475,13 +478,13 @@ static void url_begin(struct query *f)
 }
 
 static const struct query_ops url_ops = {
-	.size = sizeof(struct url_flight),
+	.size = sizeof(struct url_query),
 	.begin = url_begin,
 	.answer = url_answer,
-	.release = url_release_flight,
+	.release = url_query_release,
 };
 
-static int set_url(struct url_flight *u, const char *text)
+static int set_url(struct url_query *u, const char *text)
 {
 	CLEANUP(url_release) struct url url = {0};
 	CLEANUP(buf_release) struct buf whole = BUF_INIT(URL_MAX_BYTES + 64);

@@ -56,15 +56,15 @@ need()
 
 check_prerequisites()
 {
+	local said
 	missing=
 	need docker 'Debian: apt-get install docker.io'
 	need kind 'one binary: the Quick Start page of kind tells where'
 	need kubectl 'Debian: apt-get install kubernetes-client'
 	[[ ! $missing ]] || exit 1
 	if [[ $apply ]]; then
-		docker info >/dev/null 2>&1 ||
-			fail 'docker does not answer: is its daemon running, and' \
-				'may you use it (group docker)?'
+		said=$(docker info 2>&1 >/dev/null) ||
+			fail "docker cannot be used: $said"
 	fi
 }
 
@@ -90,8 +90,10 @@ look()
 
 has_cluster()
 {
+	local clusters
 	[[ $apply ]] || return 0
-	kind get clusters 2>/dev/null | grep -qx "$CLUSTER"
+	clusters=$(kind get clusters) || fail 'kind cannot list its clusters'
+	grep -qx "$CLUSTER" <<<"$clusters"
 }
 
 need_cluster()
@@ -101,8 +103,9 @@ need_cluster()
 
 need_image()
 {
-	[[ ! $apply ]] || docker image inspect "$1" >/dev/null 2>&1 ||
-		fail "there is no image $1: make build-image"
+	local said
+	[[ ! $apply ]] || said=$(docker image inspect "$1" 2>&1 >/dev/null) ||
+		fail "$said (make build-image makes peerd:dev)"
 }
 
 cluster_config()

@@ -6,14 +6,13 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/file.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/descriptors.h"
 
-#define MAX_FILES	  1000000u
 #define DEFAULT_COMMIT_MS 50
 #define EXTERNAL_GRACE_MS 30000
 #define DAMAGED_DIR	  "index.damaged"
@@ -336,22 +335,12 @@ static int load_all(struct store *s, struct error *err)
 
 /* ---- Open and close ---- */
 
-/* The other half is for connections, and for files that are being written. */
-static unsigned int max_files(void)
-{
-	struct rlimit lim;
-
-	if (getrlimit(RLIMIT_NOFILE, &lim) == -1)
-		return 512;
-	return (unsigned int)min_u64(lim.rlim_cur, MAX_FILES * 2) / 2;
-}
-
 static void init(struct store *s, const struct store_config *cfg)
 {
 	s->dirfd = s->lockfd = s->nullfd = -1;
 	s->external_grace_ms = cfg->external_grace_ms ? cfg->external_grace_ms
 						      : EXTERNAL_GRACE_MS;
-	s->max_files = max_files();
+	s->max_files = descriptors_share(DESCRIPTORS_BLOBS);
 	s->max_bytes = cfg->max_bytes;
 	s->min_free_bytes = cfg->min_free_bytes;
 	s->commit_interval_ms = cfg->commit_interval_ms

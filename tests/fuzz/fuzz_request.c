@@ -109,7 +109,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		check(head != NULL);
 		memcpy(head, bytes, len);
 		r = http_head_parse(head, len, 1024, &h);
-		check(r == 0 || http_status_phrase(r)[0] != 'U' || r == 417);
+		check(r == 0 || strcmp(http_status_phrase(r), "Unknown") != 0);
 		if (r == 0)
 			check_head(head, len, &h);
 		free(head);

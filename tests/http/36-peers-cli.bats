@@ -83,8 +83,8 @@ mode_of()
 		fails 2 '--days: "'$name'" is not' \
 			"$PEERD" keys issue --dir "$dir" --days $name node1
 	done
-	fails 2 'keys init, or keys issue NODE' "$PEERD" keys
-	fails 2 'keys init, or keys issue NODE' "$PEERD" keys renew
+	fails 2 'use keys init or keys issue NODE' "$PEERD" keys
+	fails 2 'use keys init or keys issue NODE' "$PEERD" keys renew
 	fails 2 'dir DIR is missing' "$PEERD" keys init
 	fails 2 'dir DIR is missing' "$PEERD" keys issue node1
 	fails 2 'takes no NODE' "$PEERD" keys init --dir "$dir" node1

@@ -167,6 +167,22 @@ static inline void reply_pieces(struct http_req *rq)
 	next_piece(rq, 0);
 }
 
+static inline void unwanted(struct http_req *rq, int r)
+{
+	(void)rq;
+	(void)r;
+	note("unwanted");
+}
+
+static inline void write_all(struct http_req *rq)
+{
+	parked = rq;
+	http_req_on_gone(rq, on_gone);
+	http_begin(rq, 200, (int64_t)FILE_SIZE);
+	http_write(rq, file_bytes, FILE_SIZE, unwanted);
+	note("parked");
+}
+
 static inline void reply_echo(struct http_req *rq)
 {
 	const char *h = http_req_header(rq, "x-many");
@@ -203,6 +219,8 @@ static inline void handler(void *arg, struct http_req *rq)
 		http_req_on_gone(rq, on_gone);
 		http_begin(rq, 200, 5);
 		note("parked");
+	} else if (strcmp(path, "/all") == 0) {
+		write_all(rq);
 	} else if (strcmp(path, "/abort") == 0) {
 		http_abort(rq);
 	} else if (strcmp(path, "/short") == 0) {
@@ -224,6 +242,16 @@ static inline void park_reply(void)
 static inline void park_write(void)
 {
 	http_write(parked, "hello", 5, sent_then_end);
+	parked = NULL;
+}
+
+static inline void take_back(void)
+{
+	size_t left = http_take_back(parked);
+
+	OK(left > 0 && left < FILE_SIZE);
+	EQ(http_take_back(parked), 0);
+	http_send_file(parked, file_fd, FILE_SIZE - left, left, sent_then_end);
 	parked = NULL;
 }
 

@@ -523,8 +523,8 @@ static void wrong_for_ever(uint64_t size, uint64_t wrong_at)
 	fetch_prefetch(rig.fetch, c.b, 0, size);
 	turns(&rig);
 	EQ(rig.fakes[0].starts, starts);
-	EQ(lines_with(log, "it is fetched again"), 1);
-	EQ(lines_with(log, "it is marked bad"), 1);
+	EQ(lines_with(log, "the blob is fetched again"), 1);
+	EQ(lines_with(log, "the blob is marked bad"), 1);
 	log_set_fd(t_log_fd);
 	/* Evicted, it gets another chance. */
 	c.wrong_times = 0;

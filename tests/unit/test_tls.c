@@ -722,17 +722,26 @@ static void test_no_resumption(void)
 
 static void test_too_many_connections(void)
 {
-	struct http_server_config cfg = {.max_connections = 1};
+	struct http_server_config cfg = {.max_connections = 1,
+					 .probe = "/name"};
 	struct raw r, r2;
+	char byte;
 
 	start_tls(cfg, "a");
 	r = raw_open(&node_b);
 	EQ(raw_ask(&r, GET("/name")), 200);
-	r2 = raw_new(&node_b, 0);
-	OK(SSL_connect(r2.ssl) <= 0);
-	EQ(raw_ask(&r, GET("/name")), 200);
+	/* It waits, and so it goes. */
+	r2 = raw_open(&node_b);
+	EQ(raw_ask(&r2, GET("/name")), 200);
+	EQ(raw_take(&r, &byte, 1), 0);
+	raw_close(&r);
+	raw_put(&r2, GET("/big"));
+	EQ(raw_take(&r2, &byte, 1), 1);
+	r = raw_new(&node_b, 0);
+	OK(SSL_connect(r.ssl) <= 0);
 	raw_close(&r2);
 	raw_close(&r);
+	EVENTS("EPIPE gone ");
 	stop_tls();
 }
 
@@ -757,12 +766,12 @@ static void test_refused_clients(void)
 
 	log_begin();
 	start_tls((struct http_server_config){0}, "a");
-	refused_client("stranger", "certificate", "of another CA");
+	refused_client("stranger", "certificate", "another CA issued it");
 	refused_client("impostor", "certificate", "signature");
 	refused_client("expired", "certificate", "expired");
 	refused_client("early", "certificate", "not valid yet");
 	refused_client("server-only", "certificate", "not for this use");
-	refused_client("", "no_certificate", "wants a certificate");
+	refused_client("", "no_certificate", "requires a certificate");
 	EQ(get_alone(&s, peer_request("client-only"), "/name"), 0);
 	EQ(log_lines("TLS handshake failed"), 1);
 	EQ(log_lines("\"level\":\"warn\""), 1);
@@ -788,7 +797,7 @@ static void refused_server(const char *name, const char *why)
 static void test_refused_servers(void)
 {
 	log_begin();
-	refused_server("stranger", "certificate is of another CA");
+	refused_server("stranger", "another CA issued the");
 	refused_server("impostor", "signature");
 	refused_server("expired", "certificate has expired");
 	refused_server("early", "certificate is not valid yet");
@@ -1056,14 +1065,14 @@ static void test_reload_keeps_old(void)
 	save_key(file("it.key"), &node_b, NULL);
 	EQ(reload(), -EKEYREJECTED);
 	EQ(reload(), 0);
-	EQ(log_lines("no good"), 1);
+	EQ(log_lines("cannot use the new certificates"), 1);
 	EQ(log_lines("it.key"), 1);
 	damage("it.key", "nothing\n");
 	EQ(reload(), -EBADMSG);
 	EQ(unlink(file("it.key")), 0);
 	EQ(reload(), -ENOENT);
 	EQ(reload(), 0);
-	EQ(log_lines("no good"), 3);
+	EQ(log_lines("cannot use the new certificates"), 3);
 	r = raw_open(&node_b);
 	OK(raw_cert_is(&r, &node_a));
 	EQ(raw_ask(&r, GET("/name")), 200);
@@ -1238,7 +1247,8 @@ static void test_bad_files(void)
 	/* In each other's place. */
 	EQ(try_files("ca.crt", "a.key", "a.crt", "a.key"), -EBADMSG);
 	EQ(try_files("ca.crt", "a.crt", "a.crt", "private key"), -EBADMSG);
-	EQ(try_files("a.crt", "a.crt", "a.key", "not a CA's"), -EBADMSG);
+	EQ(try_files("a.crt", "a.crt", "a.key", "not a CA certificate"),
+	   -EBADMSG);
 	save_key(file("locked"), &node_a, "secret");
 	EQ(try_files("ca.crt", "a.crt", "locked", "passphrase"), -EBADMSG);
 	memset(large, '\n', 2 << 20);

@@ -544,7 +544,7 @@ static void no_route(struct http_req *rq)
 
 void api_handle_metrics(void *arg, struct http_req *rq)
 {
-	if (!handle_common(arg, rq, is_get(rq)))
+	if (doors_open(arg, rq) && !handle_common(arg, rq, is_get(rq)))
 		no_route(rq);
 }
 
@@ -553,6 +553,8 @@ void api_handle_public(void *arg, struct http_req *rq)
 	struct daemon *d = arg;
 	const char *path = http_req_path(rq);
 
+	if (!doors_open_to(d, rq) || !doors_open(d, rq))
+		return;
 	if (mirror_handle(d->mirror, rq) || proxy_handle(d->proxy, rq) ||
 	    handle_common(d, rq, is_get(rq)))
 		return;

@@ -6,7 +6,6 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
-#include "base/ref.h"
 #include "daemon/cluster.h"
 #include "http/local.h"
 #include "p2p/placement.h"
@@ -103,20 +102,11 @@ static void on_request(void *arg, struct http_req *rq)
 	peers_handle(d->peers, rq);
 }
 
-/* Decides which hosts this node fetches from on behalf of a member: only the
- * registries in --hosts; if there are none, those in --plain-http and any host
- * that is not this host or on its link. */
 static bool may_fetch(void *arg, const char *host)
 {
 	const struct daemon *d = arg;
-	const struct config *c = d->cfg;
 
-	if (c->hosts.n > 0)
-		return ref_host_listed(&c->hosts, host);
-	for (size_t i = 0; i < c->plain_http.n; i++)
-		if (strcmp(c->plain_http.v[i], host) == 0)
-			return true;
-	return !host_looks_local(host);
+	return guard_member_may(&d->guard, host);
 }
 
 static void observe(void *arg, enum peers_observed what, const char *addr,

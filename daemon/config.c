@@ -92,7 +92,16 @@ const struct option config_options[] = {
 		 "that the runtime asks the registry itself"},
 	{.name = "blobs-allow", .type = OPT_LIST, .offset = F(blobs_allow),
 	 .value_name = "HOST[:PORT]", .section = "HTTP",
-	 .help = "targets on this host or link that /blobs/ may fetch from"},
+	 .help = "targets on this host or link that /blobs/, the mount's url/ "
+		 "and redirects may lead to"},
+	{.name = "http-names", .type = OPT_LIST, .offset = F(http_names),
+	 .value_name = "NAME", .section = "HTTP",
+	 .help = "further names by which clients call this host; requests for "
+		 "others are refused (421)"},
+	{.name = "http-allow", .type = OPT_LIST, .offset = F(http_allow),
+	 .value_name = "NETWORK", .section = "HTTP",
+	 .help = "addresses and networks that may ask on --http-addr, besides "
+		 "this host; all when none is named"},
 
 	{.name = "containerd-content-path", .type = OPT_STRING,
 	 .offset = F(containerd_content_path), .value_name = "DIR",

@@ -35,6 +35,8 @@ struct config {
 	struct string_list mirrors;
 	char *hosts_config_path;
 	struct string_list blobs_allow;
+	struct string_list http_names;
+	struct string_list http_allow;
 	char *containerd_content_path;
 	char *containerd_sock;
 	uint64_t mirror_timeout_ms;

@@ -17,6 +17,7 @@
 #include "http/tls.h"
 #include "mount/session.h"
 #include "p2p/peers.h"
+#include "registry/guard.h"
 #include "registry/mirror.h"
 #include "registry/proxy.h"
 #include "registry/registry.h"
@@ -24,6 +25,7 @@
 
 struct daemon {
 	const struct config *cfg;
+	struct guard guard;
 	struct loop *loop;
 	struct store *store;
 	struct http_client *client;
@@ -67,6 +69,17 @@ void api_handle(void *arg, struct http_req *rq);
 void api_handle_public(void *arg, struct http_req *rq);
 void api_handle_metrics(void *arg, struct http_req *rq);
 int api_status(void *arg, struct buf *out);
+
+/* doors.c: who may ask. False: the request was answered. open: no web page has
+ * made it. open_to: the client's address is allowed. check: -EINVAL for options
+ * that cannot be. */
+bool doors_open(struct daemon *d, struct http_req *rq);
+bool doors_open_to(struct daemon *d, struct http_req *rq);
+int doors_check(const struct config *cfg, struct error *err);
+
+/* paths.c: -EINVAL when the cache is in others' hands, or is the mount, or a
+ * file that the daemon needs is in the mount. */
+int paths_check(const struct config *cfg, struct error *err);
 
 /* stats.c: metrics of the whole daemon. Call stats_init() before the first
  * request and stats_collect() before metrics_write(). stats_request() is the

@@ -221,7 +221,7 @@ static int open_upstream(struct daemon *d, struct error *err)
 		.meta_timeout_ms = d->cfg->metadata_timeout_ms,
 		.tag_fresh_ms = d->cfg->tag_fresh_ms,
 		.negative_ms = d->cfg->negative_ms,
-		.url_guard = &d->cfg->blobs_allow,
+		.guard = &d->guard,
 		.node = d->node,
 	};
 	struct fetch_config fc = {
@@ -315,7 +315,7 @@ static int open_mirror(struct daemon *d, struct error *err)
 	struct proxy_config pc = {
 		.serve = &d->serve,
 		.registry = d->registry,
-		.allow = &d->cfg->blobs_allow,
+		.guard = &d->guard,
 	};
 	int r;
 
@@ -468,12 +468,19 @@ int daemon_run(const struct config *cfg)
 	int r;
 
 	(void)snprintf(d.node, sizeof(d.node), "%s", cfg->node_name);
+	d.guard = (struct guard){.allow = &cfg->blobs_allow,
+				 .hosts = &cfg->hosts,
+				 .plain_http = &cfg->plain_http};
 	d.unmounted.run = on_unmounted;
 	(void)pthread_mutex_init(&d.events_mu, NULL);
 	r = descriptors_raise();
 	if (r < 0)
 		log_warn("cannot raise the limit of open files", LE(r));
 	r = cluster_check(cfg, &err);
+	if (r == 0)
+		r = doors_check(cfg, &err);
+	if (r == 0)
+		r = paths_check(cfg, &err);
 	if (r < 0) {
 		log_error("cannot start", LS("why", err.text));
 		return 2;

@@ -89,8 +89,8 @@ struct fs {
 	bool evicting; /* guarded by: mu */
 	struct loop_task evict_task;
 	struct loop_job evict_job;
-	uint64_t next_dir; /* guarded by: mu */
-	struct list dirs;  /* guarded by: mu; open directories */
+	uint64_t next_dir;  /* guarded by: mu */
+	struct list dirs;   /* guarded by: mu; open directories */
 	struct list invals; /* struct inval; loop thread */
 	struct metric_series *m_ops[8];
 	struct metric_series *m_hit_bytes, *m_read_bytes;

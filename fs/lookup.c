@@ -417,7 +417,7 @@ static void run_url(struct fs_op *op)
 			return;
 		}
 	}
-	registry_get_url(reg, url.data, on_url, op);
+	registry_get_url(reg, url.data, NULL, on_url, op);
 }
 
 /* ---- All directories ---- */

@@ -22,6 +22,8 @@ int fs_errno(int r)
 		return -r;
 	case ECANCELED:
 		return EINTR;
+	case EPERM: /* an address that the guard refuses */
+		return EACCES;
 	default:
 		return EIO;
 	}

@@ -19,18 +19,21 @@ struct client_identity {
 			  set_identity() */
 };
 
-/* Sets all options that depend on the request alone; copies rq. identity may be
- * NULL; it must live as long as easy is in use. *headers is NULL at first; the
- * caller frees it after it has reset easy, on errors as well. -EINVAL,
- * -ENOMEM. */
-int client_set_up(CURL *easy, const struct http_request *rq,
-		  const struct client_identity *identity,
-		  const char *user_agent, struct curl_slist **headers);
+/* Which addresses an exchange must not connect to. */
+struct client_guard {
+	enum addr_scope refuse; /* 0: none */
+	bool refused;		/* one was; another may have been tried */
+};
 
-/* Makes easy refuse to connect to addresses of this host or link, and set
- * *refused, which must live as long as easy is in use. After
- * client_set_up(). */
-int client_refuse_local(CURL *easy, bool *refused);
+/* Sets everything that depends on the request alone; rq is copied. identity may
+ * be NULL, and lives as long as easy is in use. So does guard, which is asked
+ * for each connection; NULL: none, for requests through a proxy. proxy: "" for
+ * none. On 0 the caller frees *headers (NULL at first) after easy was reset.
+ * -EINVAL or -ENOMEM; *headers may then hold some, too. */
+int client_set_up(CURL *easy, const struct http_request *rq,
+		  const struct client_identity *identity, const char *proxy,
+		  struct client_guard *guard, const char *user_agent,
+		  struct curl_slist **headers);
 
 /* Translates curl's result into the r of http_callbacks.done. easy must not
  * have been reset; errbuf is its CURLOPT_ERRORBUFFER. */

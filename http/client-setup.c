@@ -163,34 +163,20 @@ static CURLcode on_curl_ssl_ctx(CURL *easy, void *ssl_ctx, void *arg)
 	return CURLE_OK;
 }
 
-/* Sets SOCK_CLOEXEC, which curl 7.88 does not. */
+/* The name has been looked up, and this is where the connection goes: nobody
+ * can put another address in its place. curl 7.88 does not close its sockets on
+ * exec. */
 static curl_socket_t on_curl_open(void *arg, curlsocktype purpose,
 				  struct curl_sockaddr *a)
 {
-	(void)arg;
+	struct client_guard *guard = arg;
+
 	(void)purpose;
-	return socket(a->family, a->socktype | SOCK_CLOEXEC, a->protocol);
-}
-
-static curl_socket_t on_curl_open_checked(void *arg, curlsocktype purpose,
-					  struct curl_sockaddr *a)
-{
-	bool *refused = arg;
-
-	if (addr_is_local(&a->addr)) {
-		*refused = true;
+	if (guard && guard->refuse && addr_scope(&a->addr) >= guard->refuse) {
+		guard->refused = true;
 		return CURL_SOCKET_BAD;
 	}
-	return on_curl_open(NULL, purpose, a);
-}
-
-int client_refuse_local(CURL *easy, bool *refused)
-{
-	CURLcode code = CURLE_OK;
-
-	SET(CURLOPT_OPENSOCKETFUNCTION, on_curl_open_checked);
-	SET(CURLOPT_OPENSOCKETDATA, refused);
-	return code == CURLE_OK ? 0 : -EINVAL;
+	return socket(a->family, a->socktype | SOCK_CLOEXEC, a->protocol);
 }
 
 static CURLcode on_curl_identity(CURL *easy, void *ssl_ctx, void *identity)
@@ -283,7 +269,8 @@ static CURLcode set_tls(CURL *easy, const struct http_request *rq,
 	return code == CURLE_OK ? set_own_files(easy, rq) : code;
 }
 
-static CURLcode set_connection(CURL *easy, const struct http_request *rq)
+static CURLcode set_connection(CURL *easy, const struct http_request *rq,
+			       const char *proxy, struct client_guard *guard)
 {
 	CURLcode code = CURLE_OK;
 
@@ -304,6 +291,7 @@ static CURLcode set_connection(CURL *easy, const struct http_request *rq)
 	/* Otherwise cancelling waits for the resolver's thread. */
 	SET(CURLOPT_QUICK_EXIT, 1L);
 	SET(CURLOPT_OPENSOCKETFUNCTION, on_curl_open);
+	SET(CURLOPT_OPENSOCKETDATA, guard);
 	SET(CURLOPT_TCP_KEEPALIVE, 1L);
 	/* curl 7.88 refuses this on a handle whose last transfer did not
 	 * get past name resolution. It then has the right size from before. */
@@ -311,14 +299,15 @@ static CURLcode set_connection(CURL *easy, const struct http_request *rq)
 	SET(CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
 	if (rq->unix_socket)
 		SET(CURLOPT_UNIX_SOCKET_PATH, rq->unix_socket);
-	if (rq->unix_socket || rq->peer)
-		SET(CURLOPT_PROXY, "");
+	SET(CURLOPT_PROXY, proxy);
+	SET(CURLOPT_NOPROXY, ""); /* that was looked at */
 	return code;
 }
 
 int client_set_up(CURL *easy, const struct http_request *rq,
-		  const struct client_identity *identity,
-		  const char *user_agent, struct curl_slist **headers)
+		  const struct client_identity *identity, const char *proxy,
+		  struct client_guard *guard, const char *user_agent,
+		  struct curl_slist **headers)
 {
 	CLEANUP(url_release) struct url u = {0};
 	CLEANUP(buf_release) struct buf url = BUF_INIT(URL_MAX_BYTES);
@@ -336,7 +325,7 @@ int client_set_up(CURL *easy, const struct http_request *rq,
 	if (code == CURLE_OK)
 		code = set_tls(easy, rq, identity);
 	if (code == CURLE_OK)
-		code = set_connection(easy, rq);
+		code = set_connection(easy, rq, proxy, guard);
 	SET(CURLOPT_URL, url.data);
 	SET(CURLOPT_PATH_AS_IS, 1L);
 	SET(CURLOPT_HTTPHEADER, *headers);

@@ -10,6 +10,8 @@
 #include "http/deadline.h"
 #include "http/head.h"
 #include "http/local.h"
+#include "http/proxies.h"
+#include "http/url.h"
 
 #define MAX_IDLE_CONNECTIONS  64
 #define MAX_HOST_CONNECTIONS  16
@@ -42,11 +44,10 @@ struct http_exchange {
 	bool in_data;
 	bool resume; /* http_resume() was called */
 	bool ended;  /* done() is being called */
-	bool refuse_local;
-	bool refused_local; /* one address was refused; curl may have tried
-			       another */
-	int failure; /* the error with which our callback stopped it; 0 if none
-			did */
+	bool proxied;
+	struct client_guard guard;
+	struct lookup *lookup; /* NULL: none under way */
+	int failure; /* why a callback of ours stopped it, 0 if none did */
 
 	struct deadline deadline;
 	uint64_t start_ns, sent_ns, first_byte_ns; /* 0: not reached */
@@ -74,7 +75,14 @@ struct http_client {
 	unsigned int nidentities;
 };
 
-/* A socket of curl that the loop watches. */
+/* The name of a server that a proxy is to be asked for. Outlives its exchange
+ * until libuv calls back. */
+struct lookup {
+	uv_getaddrinfo_t req;
+	struct http_exchange *x; /* NULL: it has ended */
+};
+
+/* A socket of curl's. */
 struct watch {
 	uv_poll_t poll;
 	struct list node;
@@ -285,10 +293,10 @@ static int on_curl_ready(void *arg, char *remote_ip, char *local_ip,
 
 	(void)local_ip;
 	(void)local_port;
-	/* A connection from an earlier request, which was allowed to go
-	 * there. */
-	if (x->refuse_local && host_looks_local(remote_ip)) {
-		x->refused_local = true;
+	/* A connection of before, made for somebody who may. */
+	if (x->guard.refuse && !x->proxied &&
+	    host_scope(remote_ip) >= x->guard.refuse) {
+		x->guard.refused = true;
 		return CURL_PREREQFUNC_ABORT;
 	}
 	x->sent_ns = uv_hrtime();
@@ -398,6 +406,8 @@ static void detach(struct http_exchange *x)
 static void free_exchange(struct http_exchange *x)
 {
 	detach(x);
+	if (x->lookup)
+		x->lookup->x = NULL;
 	list_del(&x->node);
 	list_del(&x->todo);
 	head_release(&x->head);
@@ -418,8 +428,9 @@ static void end_exchange(struct http_exchange *x, int r)
 	free_exchange(x);
 }
 
-/* Sets x->why and returns the error. x->easy must still exist: curl is asked
- * for details. */
+static const char guard_why[] = "an address of this host or link";
+
+/* With x->easy still there: it knows more. */
 static int explain(struct http_exchange *x, CURLcode code)
 {
 	int r = x->failure < 0 ? x->failure
@@ -431,9 +442,9 @@ static int explain(struct http_exchange *x, CURLcode code)
 	bool long_line = code == CURLE_OUT_OF_MEMORY && x->sent_ns > 0 &&
 			 !x->head.complete;
 
-	if (r < 0 && x->refused_local && x->sent_ns == 0) {
+	if (r < 0 && x->guard.refused && x->sent_ns == 0) {
 		r = -EPERM;
-		why = "the address is of this host or link";
+		why = guard_why;
 	} else if (r == 0 && !x->head.complete) {
 		r = -EPROTO;
 		why = "no response head";
@@ -496,6 +507,11 @@ static bool do_todo(struct http_exchange *x)
 	if (x->canceled) {
 		(void)snprintf(x->why, sizeof(x->why), "canceled");
 		end_exchange(x, -ECANCELED);
+	} else if (x->lookup) {
+		return false; /* begins when that has come back */
+	} else if (x->guard.refused && !x->added) {
+		(void)snprintf(x->why, sizeof(x->why), "%s", guard_why);
+		end_exchange(x, -EPERM);
 	} else if (!x->added) {
 		if (curl_multi_add_handle(c->multi, x->easy) != CURLM_OK) {
 			(void)snprintf(x->why, sizeof(x->why),
@@ -663,6 +679,41 @@ static const struct client_identity *identity_for(struct http_client *c,
 	return id;
 }
 
+static void on_looked_up(uv_getaddrinfo_t *req, int status,
+			 struct addrinfo *list)
+{
+	struct lookup *l = container_of(req, struct lookup, req);
+	struct http_exchange *x = l->x;
+
+	(void)status; /* without a list the proxy may know better */
+	for (const struct addrinfo *a = list; x && a; a = a->ai_next)
+		if (addr_scope(a->ai_addr) >= x->guard.refuse)
+			x->guard.refused = true;
+	uv_freeaddrinfo(list);
+	free(l);
+	if (!x)
+		return;
+	x->lookup = NULL;
+	add_todo(x);
+}
+
+static int look_up(struct http_exchange *x, const char *host)
+{
+	struct addrinfo hints = {.ai_socktype = SOCK_STREAM};
+	struct lookup *l = calloc(1, sizeof(*l));
+
+	if (!l)
+		return -ENOMEM;
+	l->x = x;
+	if (uv_getaddrinfo(loop_uv(x->client->loop), &l->req, on_looked_up,
+			   host, NULL, &hints) < 0) {
+		free(l);
+		return -ENOMEM;
+	}
+	x->lookup = l;
+	return 0;
+}
+
 static void set_deadline(struct http_exchange *x, const struct http_request *rq)
 {
 	struct deadline *d = &x->deadline;
@@ -699,6 +750,29 @@ static int set_callbacks(struct http_exchange *x)
 	return code == CURLE_OK ? 0 : -EINVAL;
 }
 
+/* Everything that is known before curl begins. */
+static int prepare(struct http_exchange *x, const struct http_request *rq)
+{
+	CLEANUP(url_release) struct url u = {0};
+	struct http_client *c = x->client;
+	const char *proxy = NULL;
+	int r = url_parse(rq->url, &u);
+
+	if (r < 0)
+		return r;
+	if (!rq->unix_socket && !rq->peer)
+		proxy = proxy_for(&u);
+	x->proxied = proxy != NULL;
+	x->guard.refuse = rq->refuse;
+	r = client_set_up(x->easy, rq, identity_for(c, rq), proxy ? proxy : "",
+			  proxy ? NULL : &x->guard, c->user_agent, &x->headers);
+	if (r == 0)
+		r = set_callbacks(x);
+	if (r == 0 && proxy && rq->refuse)
+		r = look_up(x, u.host);
+	return r;
+}
+
 int http_start(struct http_client *c, const struct http_request *rq,
 	       const struct http_callbacks *cb, void *arg,
 	       struct http_exchange **ret)
@@ -720,14 +794,7 @@ int http_start(struct http_client *c, const struct http_request *rq,
 	x->arg = arg;
 	x->start_ns = uv_hrtime();
 	x->easy = c->nidle > 0 ? c->idle[--c->nidle] : curl_easy_init();
-	r = x->easy ? client_set_up(x->easy, rq, identity_for(c, rq),
-				    c->user_agent, &x->headers)
-		    : -ENOMEM;
-	if (r == 0)
-		r = set_callbacks(x);
-	x->refuse_local = rq->refuse_local;
-	if (r == 0 && rq->refuse_local)
-		r = client_refuse_local(x->easy, &x->refused_local);
+	r = x->easy ? prepare(x, rq) : -ENOMEM;
 	if (r < 0) {
 		free_exchange(x);
 		return r;

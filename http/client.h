@@ -16,6 +16,7 @@
 
 #include "base/loop.h"
 #include "base/util.h"
+#include "http/local.h"
 #include "http/tls.h"
 
 struct http_client;
@@ -59,11 +60,13 @@ struct http_request {
 	 * used again. Changed files that cannot be used leave the old ones in
 	 * use. */
 	bool peer;
-	/* Fail with -EPERM instead of connecting to an address of this host or
-	 * link (http/local.h), whatever name resolved to it; also on a
-	 * connection that is used again. With a proxy the check is of the
-	 * proxy's address. */
-	bool refuse_local;
+	/* done(-EPERM) instead of asking an address that is so near, or nearer
+	 * (http/local.h), whatever name led there, on new connections and on
+	 * those used again; 0: none is refused. A proxy may be anywhere. It
+	 * looks names up for itself, so the name is looked up here before, and
+	 * is refused if one of its addresses is. A name that is not known here
+	 * is left to the proxy. */
+	enum addr_scope refuse;
 
 	/* Time spent waiting for one of max_host_connections counts only in
 	 * total_timeout_ms. */
@@ -97,24 +100,17 @@ struct http_callbacks {
 	 * the exchange with that error. NULL: the body is discarded. */
 	int (*data)(void *arg, struct http_exchange *x, const void *bytes,
 		    size_t len);
-	/* Called exactly once, never from inside http_start(); x is freed when
-	 * it returns. r is one of:
-	 *
-	 * - 0: the response arrived whole, whatever its status; the body had
-	 *   the length that the head promised.
-	 * - -ECANCELED: http_cancel() or http_client_free() was called.
-	 * - -ENOENT: host not found.
-	 * - -ECONNREFUSED, -EHOSTUNREACH: no connection.
-	 * - -ETIMEDOUT: connect, first byte, stall or total.
-	 * - -ECONNRESET: closed early, or reset.
-	 * - -EPROTO: not HTTP, or the header is too large.
-	 * - -EKEYREJECTED: TLS; we refused their certificate, or they refused
-	 *   ours or the lack of one. `why` tells which, and the reason.
-	 * - -EPERM: see refuse_local.
-	 * - -EIO: others, e.g. a certificate of ours that cannot be read.
-	 * - the error that a callback returned.
-	 *
-	 * `why` is a sentence without the URL's query. */
+	/* Exactly once, never from inside http_start(); x is freed after it.
+	 * r: 0 when the response arrived whole (whatever its status; the body
+	 * had the length its head promised), -ECANCELED after http_cancel(),
+	 * -ENOENT host not found, -ECONNREFUSED, -EHOSTUNREACH, -ETIMEDOUT
+	 * (connect, first byte, stall or total), -ECONNRESET (closed early or
+	 * reset), -EPROTO (not HTTP, header too large), -EKEYREJECTED (TLS:
+	 * their certificate is not trusted, or they refused ours or the lack of
+	 * it; `why` tells which, and what is wrong with it), -EPERM (see
+	 * refuse), -EIO others (among them a certificate of ours that
+	 * cannot be read), or what a callback returned. `why` is a sentence
+	 * without the URL's query. */
 	void (*done)(void *arg, struct http_exchange *x, int r,
 		     const char *why);
 };

@@ -384,7 +384,7 @@ static void look_up(struct loop_job *j)
 
 	s->r = store_get(store, &s->key, &s->blob);
 	if (s->r == -ENOENT && s->fetch && s->origin)
-		s->r = store_create(store, &s->key, s->size, &s->blob);
+		s->r = store_create_unsure(store, &s->key, s->size, &s->blob);
 	if (s->r == 0 && s->size && blob_size(s->blob) != s->size) {
 		blob_unref(&s->blob);
 		s->r = -ESTALE;

@@ -80,6 +80,7 @@ static void call_free(struct call *c)
 	free(c->accept);
 	free(c->if_match);
 	free(c->content_type);
+	free(c->registry);
 	free(c->send_body);
 	free(c->sent_auth);
 	buf_release(&c->body);
@@ -475,8 +476,8 @@ static int send_request(struct call *c)
 		.headers = h,
 		.body = c->send_body,
 		.body_len = c->send_len,
-		.refuse_local = c->guard &&
-				!guard_allows(c->guard, c->at.host, c->at.port),
+		.refuse = guard_refuse(c->r->guard, c->registry, c->at.host,
+				       c->at.port),
 		.has_range = c->has_range,
 		.range_off = c->range_off,
 		.range_len = c->range_len,
@@ -489,6 +490,10 @@ static int send_request(struct call *c)
 	int r;
 
 	r = build_url(c, &url, &authority);
+	if (r == 0 && guard_refuses_name(c->r->guard, c->registry, c->at.host,
+					 c->at.port))
+		r = call_why(c, -EPERM, "%s: an address of this host or link",
+			     c->at.host);
 	if (r < 0)
 		return r;
 	rq.url = url.data;
@@ -583,7 +588,6 @@ static int copy_spec(struct call *c, const struct call_spec *s)
 	c->range_len = s->range_len;
 	c->deadline_ms = s->deadline_ms;
 	c->retry = s->retry;
-	c->guard = s->guard;
 	if (s->body) {
 		c->send_body = malloc(s->body_len + 1);
 		if (!c->send_body)
@@ -596,7 +600,8 @@ static int copy_spec(struct call *c, const struct call_spec *s)
 	    dup_or_null(s->authorization, &c->authorization) < 0 ||
 	    dup_or_null(s->accept, &c->accept) < 0 ||
 	    dup_or_null(s->if_match, &c->if_match) < 0 ||
-	    dup_or_null(s->content_type, &c->content_type) < 0)
+	    dup_or_null(s->content_type, &c->content_type) < 0 ||
+	    dup_or_null(s->registry, &c->registry) < 0)
 		return -ENOMEM;
 	return url_parse(s->url, &c->at);
 }

@@ -74,7 +74,7 @@ static int fill(struct client_auth *a, const struct url *url, const char *value)
 }
 
 int client_auth_new(const struct url *url, const char *value,
-		    const struct string_list *guard, struct client_auth **ret)
+		    struct client_auth **ret)
 {
 	struct client_auth *a;
 	int r;
@@ -87,7 +87,6 @@ int client_auth_new(const struct url *url, const char *value,
 	a->base.refs = 1;
 	a->base.until_ms = UINT64_MAX;
 	a->base.free = auth_free;
-	a->guard = guard;
 	r = fill(a, url, value);
 	if (r < 0)
 		auth_free(&a->base);

@@ -35,25 +35,22 @@
 
 struct client_auth {
 	struct source_auth base;
-	char *value;  /* the header's value; secret */
-	char *url;    /* with its query; as secret as the query */
-	char *origin; /* without the query, in the form of blob_add_origin() */
-	const struct string_list *guard; /* of struct call_spec; borrowed */
-	/* base.id in hex: equal for equal value and URL, while the process
-	 * lives. */
+	char *value;  /* of the header; secret */
+	char *url;    /* whole; as secret as its query */
+	char *origin; /* without the query, as blob_add_origin() has it */
+	/* Of base.id: the same for the same value and URL, until the process
+	 * ends. */
 	char tag[DIGEST_HEX_SIZE];
 };
 
-/* Creates the credential; copies url and value. guard is borrowed while the
- * process lives. On 0 the caller owns a reference, which client_auth_end()
- * gives back. -EINVAL: the value must not be passed on, because it is
- * malformed, or neither Basic nor Bearer (other schemes authenticate a whole
- * connection, which later serves other clients, or sign the request's own URL).
- * -EIO: no random bytes. -ENOMEM. */
+/* value is copied. On 0 the caller owns a reference,
+ * which client_auth_end() gives back. -EINVAL: not to be passed on, since it is
+ * neither Basic nor Bearer (others log in a whole connection, which is used for
+ * other clients afterwards, or sign the request's own URL), or is malformed.
+ * -ENOMEM. */
 int client_auth_new(const struct url *url, const char *value,
-		    const struct string_list *guard, struct client_auth **ret);
-/* Tells that the client's request has ended; starts the
- * CLIENT_AUTH_LINGER_MS. */
+		    struct client_auth **ret);
+/* The request that it came with is over. */
 void client_auth_over(struct client_auth *a);
 /* The same, and drops the reference. Sets *a to NULL; NULL is allowed. */
 void client_auth_end(struct client_auth **a);

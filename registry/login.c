@@ -414,6 +414,7 @@ static int fetch_token(struct login *s, const struct auth_creds *creds)
 	CLEANUP(buf_release) struct buf body = BUF_INIT(64 << 10);
 	CLEANUP(freep) char *basic = NULL;
 	struct call_spec spec = {
+		.registry = s->host->name,
 		.max_body = TOKEN_ANSWER_MAX,
 		.retry = true,
 		.deadline_ms = now_ms() + s->r->meta_timeout_ms,

@@ -373,6 +373,7 @@ static int send_call(struct query *f, const char *method, const char *ref,
 		.accept = manifest_accept,
 		.max_body = MANIFEST_MAX_BYTES,
 		.deadline_ms = now_ms() + f->r->meta_timeout_ms,
+		.registry = f->host,
 		.retry = true,
 	};
 	int r;

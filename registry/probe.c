@@ -10,7 +10,6 @@ struct probe {
 	struct registry *r;
 	struct login *login;
 	char *url, *authorization;
-	const struct string_list *guard;
 	bool said_empty; /* HEAD did */
 	bool need_ranges;
 	bool got; /* GET was sent, not HEAD */
@@ -114,7 +113,7 @@ static int send_probe(struct probe *p)
 		.url = p->url,
 		.login = p->login,
 		.authorization = p->authorization,
-		.guard = p->guard,
+		.registry = p->login ? p->login->host->name : NULL,
 		.has_range = p->got,
 		.range_len = p->got ? 1 : 0,
 		.deadline_ms = p->deadline_ms,
@@ -170,7 +169,6 @@ int probe_start(struct registry *r, const struct probe_spec *spec, probe_cb *cb,
 	if (!p)
 		return -ENOMEM;
 	p->r = r;
-	p->guard = spec->guard;
 	p->need_ranges = spec->need_ranges;
 	p->cb = cb;
 	p->arg = arg;

@@ -6,9 +6,7 @@
 
 #include "base/cleanup.h"
 #include "base/metrics.h"
-#include "http/local.h"
 #include "http/url.h"
-#include "registry/guard.h"
 
 #define PREFIX "/blobs/"
 
@@ -42,14 +40,6 @@ static void refuse(struct http_req *rq, int status, const char *code,
 	(void)snprintf(s, sizeof(s), "%d", status);
 	count(s);
 	http_reply_error(rq, status, code, "%s", why);
-}
-
-/* ---- Targets ---- */
-
-bool proxy_target_ok(const struct string_list *allow, const char *host,
-		     uint16_t port)
-{
-	return guard_allows(allow, host, port) || !host_looks_local(host);
 }
 
 /* ---- Requests ---- */
@@ -160,7 +150,7 @@ static int look_up(struct proxy *p, struct http_req *rq, const char *text,
 
 	/* A value that must not be passed on counts as none. */
 	if (r == 0 && value)
-		r = client_auth_new(url, value, p->cfg.allow, &a->auth);
+		r = client_auth_new(url, value, &a->auth);
 	if (r < 0 && r != -EINVAL) {
 		free(a);
 		return r;
@@ -169,8 +159,8 @@ static int look_up(struct proxy *p, struct http_req *rq, const char *text,
 	a->rq = rq;
 	http_req_set_data(rq, a);
 	http_req_on_gone(rq, on_gone);
-	registry_get_url_guarded(p->cfg.registry, text, p->cfg.allow,
-				 a->auth ? &a->auth->base : NULL, on_blob, a);
+	registry_get_url(p->cfg.registry, text, a->auth ? &a->auth->base : NULL,
+			 on_blob, a);
 	return 0;
 }
 
@@ -192,7 +182,7 @@ bool proxy_handle(struct proxy *p, struct http_req *rq)
 		       "not an absolute http or https URL");
 		return true;
 	}
-	if (!proxy_target_ok(p->cfg.allow, url.host, url.port)) {
+	if (guard_refuses_name(p->cfg.guard, NULL, url.host, url.port)) {
 		refuse_target(rq);
 		return true;
 	}

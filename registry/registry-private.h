@@ -46,8 +46,8 @@ struct registry {
 	char *certs_dir;     /* NULL: none */
 	struct string_list plain_http;
 	uint64_t meta_timeout_ms, tag_fresh_ms, negative_ms;
-	const struct string_list *url_guard; /* NULL: none */
-	struct other_nodes *peers;	     /* NULL: none */
+	const struct guard *guard; /* NULL: none */
+	struct other_nodes *peers; /* NULL: none */
 	const char *node;
 
 	struct ticker *ticker;
@@ -163,12 +163,12 @@ struct call_spec {
 	bool has_range;
 	uint64_t range_off, range_len;
 	uint64_t deadline_ms;
-	size_t max_body; /* limit of the body that call.body collects; 0: the
-			    body goes to ops.data */
-	/* Not NULL: hosts on this host or link are refused (-EPERM), also after
-	 * a redirect, unless the list names them. Borrowed. */
-	const struct string_list *guard;
-	bool retry; /* repeat after a pause: connection errors, 429, 5xx */
+	size_t max_body; /* collected in call.body; 0: for ops.data */
+	/* "host[:port]" that a reader has named (registry/guard.h); NULL:
+	 * none. An address that the guard refuses is -EPERM, wherever a
+	 * redirect leads. */
+	const char *registry;
+	bool retry; /* with pauses: connection errors, 429, 5xx */
 };
 
 /* Result of head() and data(): the call has all it wants and ends with 0. */
@@ -196,11 +196,11 @@ struct call {
 	struct login *login;
 
 	char *method, *start, *authorization, *accept, *if_match, *content_type;
+	char *registry;
 	void *send_body;
 	size_t send_len, max_body;
 	bool has_range, retry;
 	uint64_t range_off, range_len, deadline_ms;
-	const struct string_list *guard;
 
 	struct url at; /* current URL, after redirects */
 	bool crossed;  /* `at` left the origin of `start` */
@@ -262,9 +262,8 @@ typedef void probe_cb(void *arg, int r, const struct probe_result *res,
  * Result -EOPNOTSUPP: ranges are not served. */
 struct probe_spec {
 	const char *url;
-	struct login *login; /* these three as in struct call_spec */
+	struct login *login; /* these two as in struct call_spec */
 	const char *authorization;
-	const struct string_list *guard;
 	bool need_ranges;
 };
 
@@ -369,11 +368,10 @@ void requests_release(struct registry *r);
 
 /* What fetches of a URL need besides the origin; in memory only. */
 struct url_secret {
-	struct name_node node; /* registry.urls, by route_key() without tag */
-	char *url;	       /* with the query; secret */
+	struct name_node node; /* registry.urls, by route key */
+	char *url;	       /* with the query */
 	char *etag;	       /* a strong one, or NULL */
-	const struct string_list *guard; /* of struct call_spec */
-	bool unversioned; /* the server gives neither ETag nor date */
+	bool unversioned;      /* the server gives no ETag and no date */
 };
 
 /* The key of struct url_secret, "kind:hex origin"; for routes, a space and tag

@@ -172,7 +172,7 @@ static int copy_config(struct registry *r, const struct registry_config *cfg)
 	r->meta_timeout_ms = cfg->meta_timeout_ms;
 	r->tag_fresh_ms = cfg->tag_fresh_ms;
 	r->negative_ms = cfg->negative_ms;
-	r->url_guard = cfg->url_guard;
+	r->guard = cfg->guard;
 	r->peers = cfg->peers;
 	if (cfg->docker_config) {
 		r->docker_config = strdup(cfg->docker_config);

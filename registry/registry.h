@@ -30,6 +30,7 @@
 #include "registry/other-nodes.h"
 #include "store/store.h"
 
+struct guard;
 struct registry;
 
 struct registry_config {
@@ -50,11 +51,9 @@ struct registry_config {
 	/* Asked when upstream cannot be reached, and told of new manifests;
 	 * NULL = there are no other nodes. Borrowed until registry_free(). */
 	struct other_nodes *peers;
-	/* Guards URLs whose requester is not known any more (evicted, or from
-	 * before a restart): such a URL, and its redirects, may lead to this
-	 * host or link only if the list names the host. NULL = no guard.
-	 * Borrowed until registry_free(). */
-	const struct string_list *url_guard;
+	/* Which addresses may be connected to (registry/guard.h); NULL = all,
+	 * for tests. Borrowed until registry_free(). */
+	const struct guard *guard;
 	const char *node; /* this node's name, for metrics; NULL = "". Borrowed
 			     until registry_free() */
 };
@@ -110,30 +109,24 @@ void registry_list_tags(struct registry *r, const char *host, const char *name,
 void registry_get_blob(struct registry *r, const char *host, const char *name,
 		       const struct digest *d, blob_cb *cb, void *arg);
 
-/* Gets a plain HTTP(S) file as a blob. If the URL's path names a digest
- * (registry/urldigest.h), this digest is the key, the content is checked
- * against it, and no version is needed. Else the blob is of kind BLOB_URL. Its
- * key is made of the URL without query, the ETag (or Last-Modified) and the
- * length; one HEAD tells these (or GET of one byte, where HEAD is refused).
- * -EOPNOTSUPP: the server does not serve ranges. `url` may carry a query (a
- * signature): it is kept in memory for later fetches of this process, never
- * stored. The version counts as known for tag_fresh_ms. When upstream cannot be
- * reached, the last known version is served if there is one. */
-void registry_get_url(struct registry *r, const char *url, blob_cb *cb,
-		      void *arg);
-
-/* The same for a client of the HTTP listener. -EPERM: the URL, or a redirect,
- * leads to an address of this host or link, and guard (registry/guard.h) does
- * not name the host of that hop. The guard also applies when ranges are fetched
- * later; it is borrowed until registry_free().
+/* A plain HTTP(S) file as a blob. If its path names a digest
+ * (registry/urldigest.h), that is its key, it is checked against it, and needs
+ * no version. Else it is of kind BLOB_URL. Its key is made of the URL
+ * without query, the ETag (or Last-Modified) and the length, which one HEAD
+ * (or GET of one byte, where HEAD is refused) tells; a server that does not
+ * serve ranges gives -EOPNOTSUPP. `url` may carry a query (a signature): it is
+ * kept in memory for the fetches of this process, never stored. The version
+ * stays known for tag_fresh_ms; when upstream cannot be reached, the last
+ * known version is served if there is one. An address that the guard refuses is
+ * -EPERM, whatever name or redirect leads there, now and when ranges are
+ * fetched.
  *
  * auth (registry/client-auth.h; NULL: none; referenced) is sent to the URL's
- * origin; -EKEYEXPIRED if the origin answers 401 to it. A version found with
- * auth is known only to requests with the same auth, and is not served when
- * upstream cannot be reached. */
-void registry_get_url_guarded(struct registry *r, const char *url,
-			      const struct string_list *guard,
-			      struct source_auth *auth, blob_cb *cb, void *arg);
+ * origin; -EKEYEXPIRED when that answers 401 to it. A version that was found
+ * out with it is known to those who come with the same only, and is not served
+ * when upstream cannot be reached. */
+void registry_get_url(struct registry *r, const char *url,
+		      struct source_auth *auth, blob_cb *cb, void *arg);
 
 /* The source that fetches ranges of blobs from their origins. Tries a blob's
  * origins, newest first. A redirect's target is remembered per blob and origin

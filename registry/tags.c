@@ -203,6 +203,7 @@ static void get_page(struct query *f, const char *url)
 		.accept = "application/json",
 		.max_body = TAGS_MAX_BYTES,
 		.deadline_ms = now_ms() + f->r->meta_timeout_ms,
+		.registry = f->host,
 		.retry = true,
 	};
 	int r;

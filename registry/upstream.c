@@ -458,6 +458,7 @@ static int send_range(struct request *u)
 	const char *origin = origin_now(u);
 	CLEANUP(login_unref) struct login *s = NULL;
 	CLEANUP(freep) char *url = NULL;
+	CLEANUP(freep) char *registry = NULL;
 	const struct client_auth *auth = auth_here(u);
 	struct url_secret *secret =
 		url_secret_find(u->r, blob_key(u->rq->blob), origin);
@@ -467,16 +468,19 @@ static int send_range(struct request *u)
 		.range_len = still_wanted(u),
 		.deadline_ms = u->rq->deadline_ms,
 		.if_match = secret ? secret->etag : NULL,
-		.guard = auth	  ? auth->guard
-			 : secret ? secret->guard
-				  : NULL,
 	};
 	bool in_registry =
 		strncmp(origin, REGISTRY_PREFIX, strlen(REGISTRY_PREFIX)) == 0;
 	int r;
 
-	if (!auth && !secret && !in_registry)
-		spec.guard = u->r->url_guard;
+	if (in_registry) {
+		const char *host = origin + strlen(REGISTRY_PREFIX);
+
+		registry = strndup(host, strcspn(host, "/"));
+		if (!registry)
+			return -ENOMEM;
+		spec.registry = registry;
+	}
 	free(u->target);
 	u->target = NULL;
 	u->accepted = u->cut = false;

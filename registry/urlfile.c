@@ -22,7 +22,6 @@ struct url_version {
 	char *origin;
 	struct blob_key key;
 	uint64_t until_ms;
-	bool guarded; /* the query that found it had a guard */
 };
 
 struct url_query {
@@ -34,8 +33,7 @@ struct url_query {
 	struct source_auth *auth; /* NULL: none */
 	char *origin;		  /* without the query */
 	struct digest query_id;
-	bool has_secret; /* a signature, or auth: not everybody's */
-	const struct string_list *guard;
+	bool has_secret;     /* a signature, or auth: not everybody's */
 	struct blob_key key; /* kind BLOB_SHA256: the URL names the digest */
 	uint64_t size;
 	char *etag; /* a strong one, or NULL */
@@ -206,7 +204,6 @@ static void version_set(struct url_query *u, uint64_t fresh_ms)
 		}
 	}
 	v->key = u->key;
-	v->guarded = u->guard != NULL;
 	v->until_ms = now_ms() + fresh_ms;
 }
 
@@ -273,7 +270,6 @@ static void secret_set(struct url_query *u)
 		return;
 	s->url = strdup(u->url);
 	s->etag = u->etag ? strdup(u->etag) : NULL;
-	s->guard = u->guard;
 	s->unversioned = !u->versioned;
 	if (!s->url || name_table_add(&r->urls, &s->node, k) < 0) {
 		free(s->url);
@@ -472,7 +468,6 @@ static void ask(struct query *f)
 		.url = u->url,
 		.authorization =
 			u->auth ? client_auth_of(u->auth)->value : NULL,
-		.guard = u->guard,
 		.need_ranges = true,
 	};
 	int r = probe_start(f->r, &spec, probed, f, &f->probe);
@@ -506,7 +501,7 @@ static void url_begin(struct query *f)
 	struct url_query *u = of(f);
 	struct url_version *v = version_find(f->r, u->known_as);
 
-	if (v && now_ms() < v->until_ms && (v->guarded || !u->guard)) {
+	if (v && now_ms() < v->until_ms) {
 		u->key = v->key;
 		query_job(f, get_known, known_got);
 	} else if (u->key.kind == BLOB_SHA256) {
@@ -551,17 +546,15 @@ static int set_url(struct url_query *u, const char *text)
 	return 0;
 }
 
-void registry_get_url_guarded(struct registry *r, const char *url,
-			      const struct string_list *guard,
-			      struct source_auth *auth, blob_cb *cb, void *arg)
+void registry_get_url(struct registry *r, const char *url,
+		      struct source_auth *auth, blob_cb *cb, void *arg)
 {
 	struct query *f;
 	bool is_new;
 	char *key;
 	int e;
 
-	if (asprintf(&key, "%s %s%s%s", guard ? "guarded" : "url", url,
-		     auth ? " " : "",
+	if (asprintf(&key, "url %s%s%s", url, auth ? " " : "",
 		     auth ? client_auth_of(auth)->tag : "") < 0)
 		key = NULL;
 	f = query_join(r, &url_ops, key, (void (*)(void))cb, arg, &is_new);
@@ -569,16 +562,9 @@ void registry_get_url_guarded(struct registry *r, const char *url,
 		return;
 	of(f)->store = r->store;
 	of(f)->negative_ms = r->negative_ms;
-	of(f)->guard = guard;
 	of(f)->auth = source_auth_ref(auth);
 	of(f)->key.kind = BLOB_URL;
 	e = set_url(of(f), url);
 	if (e < 0)
 		query_abort(f, e);
-}
-
-void registry_get_url(struct registry *r, const char *url, blob_cb *cb,
-		      void *arg)
-{
-	registry_get_url_guarded(r, url, NULL, NULL, cb, arg);
 }

@@ -53,8 +53,8 @@ enum blob_kind {
 /* A claim: a place (a registry, or a URL) says that a digest stands for `size`
  * bytes. Bytes that are not verified belong to the claim of the place that they
  * came from, and only readers whose own name leads to that place see them. A
- * digest may have several claims. Each is a blob of its own until one of them is
- * verified; from then on every reader gets that blob (see blob_proven()). */
+ * digest may have several claims. Each is a blob of its own until one of them
+ * is verified; from then on every reader gets that blob (see blob_proven()). */
 #define BLOB_PLACE_BYTES 16
 struct blob_claim {
 	uint8_t place[BLOB_PLACE_BYTES]; /* all zero: nobody's claim */

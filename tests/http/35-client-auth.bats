@@ -200,8 +200,10 @@ nowhere()
 	with_token curl -sf -m "$PATIENCE" -o "$BATS_TEST_TMPDIR/all" \
 		"http://$HTTP/blobs/$URL"
 	wait_for "$PATIENCE" eval 'peerd ls | grep -q "verified"'
+	# Once the "no" from before is forgotten.
+	wait_for "$PATIENCE" reads "$URL" 50 1000
 	mark=$(reg_mark)
-	reads "$URL" 50 1000
+	reads "$URL" 500 1000
 	equal "$(log_since "$mark" | wc -l)" 0
 	nowhere "$TOKEN"
 }

@@ -339,3 +339,50 @@ refused()
 	exec {fd}<&-
 	cmp "$(blob_path some/data "$DIGEST")" "$FILE"
 }
+
+@test "a cache in the hands of others is refused" {
+	need_root
+	local place=$BATS_TEST_TMPDIR/theirs
+	mkdir "$place"
+	for mode in 0777 1777 0775 0757 2770; do
+		chmod "$mode" "$place"
+		refused 'cache-dir others' run --cache-dir "$place"
+	done
+	chmod 0700 "$place"
+	chown 65534 "$place"
+	refused 'cache-dir 65534' run --cache-dir "$place"
+	equal "$(find "$place" -mindepth 1 | wc -l)" 0 'files in it'
+}
+
+@test "a mount in the cache, or the other way round, is refused" {
+	local place=$BATS_TEST_TMPDIR/d
+	mkdir -p "$place/m" "$place/c"
+	ln -s "$place/c" "$place/link"
+	for mount in "$place/c" "$place/c/" "$place/c/m" "$place/c/not/yet" \
+		"$place/link" "$place/link/m" "$place/m/../c"; do
+		refused 'cache' run --cache-dir "$place/c" --mount "$mount"
+	done
+	refused 'cache-dir mount' run --cache-dir "$place/m/c" --mount "$place/m"
+	refused 'cache-dir mount' run --cache-dir "$place/link" --mount "$place"
+	equal "$(find "$place/c" -mindepth 1 | wc -l)" 0 'files in the cache'
+}
+
+@test "what the daemon reads must not be in its own mount" {
+	local place=$BATS_TEST_TMPDIR/d option
+	mkdir -p "$place/m"
+	ln -s "$place/m" "$place/link"
+	echo '{}' >"$place/m/file"
+	for option in registry-config certs-dir tls-ca tls-cert tls-key \
+		config containerd-sock containerd-content-path \
+		containerd-hosts-config-path; do
+		# Whose keys those are does not matter here.
+		refused "$option mount" run --cache-dir "$place/c" \
+			--mount "$place/m" --insecure-peers \
+			--tls-ca "$place/x" --tls-cert "$place/x" \
+			--tls-key "$place/x" --"$option" "$place/link/file"
+	done
+	# A name that only begins in the same way is another place.
+	# shellcheck disable=SC2034
+	CACHE=$place/mc MNT=$place/m
+	start_peerd
+}

@@ -270,7 +270,7 @@ static inline int rig_url(struct reg_rig *g, const char *url, struct blob **ret)
 	struct got_blob w = {.g = g};
 
 	rig_begin(g);
-	registry_get_url(g->registry, url, on_blob, &w);
+	registry_get_url(g->registry, url, NULL, on_blob, &w);
 	rig_wait(g);
 	EQ(w.calls, 1);
 	*ret = w.b;

@@ -1,5 +1,6 @@
 /* Credentials of clients: which ones are passed on, to which servers, and which
  * readers may use the results. */
+#include "registry/guard.h"
 #include "registry/client-auth.h"
 #include "tests/unit/registry-liar.h"
 
@@ -8,7 +9,8 @@
 
 /* ---- Which credentials are passed on ---- */
 
-static struct string_list guard; /* URLs that the rig's clients may use */
+static struct string_list allowed; /* what the rig's clients may ask for */
+static const struct guard guard = {.allow = &allowed};
 
 static struct client_auth *auth_new(const char *url, const char *value)
 {
@@ -17,7 +19,7 @@ static struct client_auth *auth_new(const char *url, const char *value)
 
 	if (url_parse(url, &u) < 0)
 		BAIL("url_parse");
-	EQ(client_auth_new(&u, value, &guard, &a), 0);
+	EQ(client_auth_new(&u, value, &a), 0);
 	return a;
 }
 
@@ -49,11 +51,11 @@ static void test_values(void)
 
 	EQ(url_parse("https://h/x", &u), 0);
 	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
-		EQ(client_auth_new(&u, bad[i], NULL, &a), -EINVAL);
+		EQ(client_auth_new(&u, bad[i], &a), -EINVAL);
 		OK(!a);
 	}
 	for (size_t i = 0; i < ARRAY_SIZE(good); i++) {
-		EQ(client_auth_new(&u, good[i], NULL, &a), 0);
+		EQ(client_auth_new(&u, good[i], &a), 0);
 		STREQ(a->value, good[i]);
 		client_auth_end(&a);
 		OK(!a);
@@ -61,9 +63,9 @@ static void test_values(void)
 	memset(long_one, 'x', CLIENT_AUTH_MAX_BYTES + 1);
 	long_one[CLIENT_AUTH_MAX_BYTES + 1] = '\0';
 	memcpy(long_one, "Bearer ", 7);
-	EQ(client_auth_new(&u, long_one, NULL, &a), -EINVAL);
+	EQ(client_auth_new(&u, long_one, &a), -EINVAL);
 	long_one[CLIENT_AUTH_MAX_BYTES] = '\0';
-	EQ(client_auth_new(&u, long_one, NULL, &a), 0);
+	EQ(client_auth_new(&u, long_one, &a), 0);
 	client_auth_end(&a);
 	client_auth_end(&a);
 }
@@ -116,12 +118,11 @@ static int ask(struct reg_rig *g, const struct liar *l, const char *rest,
 
 	*ret_auth = NULL;
 	if (url_parse(url, &u) < 0 ||
-	    (value && client_auth_new(&u, value, &guard, ret_auth) < 0))
+	    (value && client_auth_new(&u, value, ret_auth) < 0))
 		BAIL("client_auth_new");
 	rig_begin(g);
-	registry_get_url_guarded(g->registry, url, &guard,
-				 *ret_auth ? &(*ret_auth)->base : NULL, on_blob,
-				 &w);
+	registry_get_url(g->registry, url,
+			 *ret_auth ? &(*ret_auth)->base : NULL, on_blob, &w);
 	rig_wait(g);
 	EQ(w.calls, 1);
 	*ret = w.b;
@@ -188,7 +189,7 @@ static void open_all(struct reg_rig *g, struct liar *l, struct liar *other)
 	liar_start(l, answer_private);
 	liar_start(other, answer_public);
 	l->other = other;
-	EQ(string_list_add(&guard, "127.0.0.1"), 0);
+	EQ(string_list_add(&allowed, "127.0.0.1"), 0);
 	rig_open(g);
 }
 
@@ -197,7 +198,7 @@ static void close_all(struct reg_rig *g, struct liar *l, struct liar *other)
 	rig_close(g);
 	liar_stop(l);
 	liar_stop(other);
-	string_list_release(&guard);
+	string_list_release(&allowed);
 }
 
 static void test_sent(void)
@@ -353,7 +354,7 @@ static void test_unreachable(void)
 		blob_unref(&b);
 	}
 	rig_close(&g);
-	string_list_release(&guard);
+	string_list_release(&allowed);
 	for (int i = 0; i < l.n; i++)
 		free(l.reqs[i]);
 	for (int i = 0; i < other.n; i++)
@@ -367,7 +368,7 @@ static void test_at_once(void)
 	static const int want[] = {-EACCES, 0, -EKEYEXPIRED, 0};
 	struct got_blob w[ARRAY_SIZE(values)];
 	struct client_auth *auth[ARRAY_SIZE(values)] = {NULL};
-	struct reg_rig g = {0};
+	struct reg_rig g = {.cfg = {.guard = &guard}};
 	struct liar l, other;
 
 	open_all(&g, &l, &other);
@@ -376,9 +377,9 @@ static void test_at_once(void)
 		if (values[i])
 			auth[i] = auth_new(url_of(&l, "f"), values[i]);
 		rig_begin(&g);
-		registry_get_url_guarded(g.registry, url_of(&l, "f"), &guard,
-					 auth[i] ? &auth[i]->base : NULL,
-					 on_blob, &w[i]);
+		registry_get_url(g.registry, url_of(&l, "f"),
+				 auth[i] ? &auth[i]->base : NULL, on_blob,
+				 &w[i]);
 	}
 	rig_wait(&g);
 	for (size_t i = 0; i < ARRAY_SIZE(values); i++) {

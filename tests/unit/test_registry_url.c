@@ -1,5 +1,6 @@
 /* Plain files as blobs: versions, signatures, redirects, servers without
  * ranges; and no secret reaches the log or the store. */
+#include "registry/guard.h"
 #include "tests/unit/registry-liar.h"
 
 /* The headers that name a version are in l->data. */
@@ -268,9 +269,9 @@ static void test_redirected(void)
 /* After a restart it is not known which credential found it. */
 static void test_forgotten(void)
 {
-	struct string_list nobody = {0};
+	static const struct guard guard;
 	struct blob_key key = {.kind = BLOB_URL};
-	struct reg_rig g = {.cfg = {.url_guard = &nobody}};
+	struct reg_rig g = {.cfg = {.guard = &guard}};
 	struct blob *b;
 	struct liar l;
 

@@ -7,9 +7,12 @@
 #   make bench-swarm       many nodes in a lab, beside BitTorrent; as root
 #   make sim               the same in a simulation, up to 10,000 nodes
 #   make fuzz              the fuzz targets, FUZZ_SECONDS each (clang)
-#   make lint              clang-tidy, cppcheck, shellcheck, floors, headers
+#   make lint              clang-tidy, cppcheck, shellcheck, floors, headers,
+#                          documents, format
 #   make format            clang-format on every C file
+#   make check-format      fails where make format would change something
 #   make check-floors      no file includes a sibling or a higher floor
+#   make check-docs        files that documents and comments name exist
 #   make check-headers     every header compiles alone
 #   make install           into $(DESTDIR)$(PREFIX)
 #   make deb               a Debian package, into bin/
@@ -29,9 +32,10 @@
 #   BUILD=build            where objects go, BIN=bin where results go
 #   V=1                    show the commands
 #
-# Flags that change rebuild what they affect.
+# Changed flags rebuild the files that they affect.
 
-VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo 0.1.0)
+VERSION  ?= $(shell test -e .git && git describe --tags --always --dirty \
+	2>/dev/null || echo 0.1.0)
 CC       ?= cc
 BUILD    ?= build
 BIN      ?= bin
@@ -47,9 +51,12 @@ UNIT     := $(wildcard tests/unit/test_*.c)
 FUZZ     := $(wildcard tests/fuzz/fuzz_*.c)
 HELPERS  := $(wildcard tests/lib/*.c) $(wildcard tests/bench/*.c)
 
-PKGS     := fuse3 libcurl openssl libuv jansson
-PKGFLAGS := $(shell pkg-config --cflags $(PKGS))
-LIBS     := $(shell pkg-config --libs $(PKGS)) -llmdb -lhttp_parser -lprotobuf-c -lresolv \
+# llhttp is a library on Debian 13; Debian 12 has its sources (node-llhttp).
+LLHTTP   := $(shell pkg-config --exists libllhttp || echo api http llhttp)
+PKGS     := fuse3 libcurl openssl libuv jansson $(if $(LLHTTP),,libllhttp)
+PKGFLAGS := $(shell pkg-config --cflags $(PKGS)) \
+	$(if $(LLHTTP),-isystem /usr/share/include/llhttp -DLLHTTP_STRICT_MODE=1)
+LIBS     := $(shell pkg-config --libs $(PKGS)) -llmdb -lprotobuf-c -lresolv \
 	-lpthread -lm
 
 CFLAGS   ?= -O2 -g
@@ -81,7 +88,8 @@ say = @printf '  %-4s %s\n' $(1) $(2)
 endif
 
 PROTO   := $(wildcard containerd/*.proto)
-OBJ     := $(SRC:%.c=$(BUILD)/%.o) $(PROTO:%.proto=$(BUILD)/%.pb-c.o)
+OBJ     := $(SRC:%.c=$(BUILD)/%.o) $(PROTO:%.proto=$(BUILD)/%.pb-c.o) \
+	$(LLHTTP:%=$(BUILD)/llhttp/%.o)
 MAINOBJ := $(MAINSRC:%.c=$(BUILD)/%.o)
 LIB     := $(BUILD)/libpeerd.a
 WORKBIN := $(BIN)/peerd-random
@@ -92,14 +100,14 @@ FUZZBIN := $(FUZZ:tests/fuzz/%.c=$(BUILD)/tests/fuzz/%)
 .PHONY: deb build-image kind-create kind-deploy kind-delete ci-kind-random \
 	ci-kind-ctr ci-lab-random ci-lab-ctr
 .PHONY: all help check check-unit bench bench-swarm sim fuzz fuzz-run unit lint format check-floors \
-	check-headers install clean helpers FORCE tidy cppcheck shellcheck
+	check-docs check-format check-headers install clean helpers FORCE tidy cppcheck shellcheck
 
 all: $(BIN)/peerd $(BIN)/peerd.service $(BIN)/swagger.yml
 
 help:
 	@sed -n '3,/^$$/s/^# \{0,1\}//p' Makefile
 
-# The compile command is kept in a file; when it changes, all is rebuilt.
+# The compile command is kept in a file; a change of it rebuilds everything.
 FLAGS := $(CC) $(BASEFLAGS) $(CFLAGS) $(LDFLAGS)
 $(BUILD)/flags: FORCE
 	@mkdir -p $(@D)
@@ -122,6 +130,11 @@ $(BUILD)/%.pb-c.o: $(BUILD)/%.pb-c.c $(BUILD)/flags
 $(BUILD)/containerd/containerd-msg.o: | $(PROTO:%.proto=$(BUILD)/%.pb-c.h)
 .SECONDARY: $(PROTO:%.proto=$(BUILD)/%.pb-c.c)
 
+$(BUILD)/llhttp/%.o: /usr/share/llhttp/%.c $(BUILD)/flags
+	$(call say,CC,$<)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(BASEFLAGS) -w $(CFLAGS) -MMD -MP -c -o $@ $<
+
 $(LIB): $(OBJ)
 	$(call say,AR,$@)
 	$(Q)rm -f $@ && ar rcs $@ $^
@@ -131,8 +144,8 @@ $(BIN)/peerd: $(MAINOBJ) $(LIB)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
 
-# The workload that compares peerd with upstream; of the floors it needs base
-# and http only.
+# The workload that compares peerd with upstream; it needs only the floors base
+# and http.
 $(BIN)/peerd-random: $(BUILD)/deploy/workload/random.o $(LIB)
 	$(call say,LD,$@)
 	@mkdir -p $(@D)
@@ -161,7 +174,8 @@ check-unit: $(UNITBIN)
 check: all helpers check-unit
 	tests/run
 
-# The real placement code, with as many nodes as wanted; see tests/sim/swarm.c.
+# Simulates the real placement code with any number of nodes; see
+# tests/sim/swarm.c.
 SIMOBJ := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/sim/*.c))
 $(BUILD)/tests/sim/swarm: $(SIMOBJ) $(BUILD)/p2p/placement.o
 	$(call say,LD,$@)
@@ -176,8 +190,8 @@ bench: all helpers
 	tests/bench/run
 	tests/bench/http
 
-# Fuzz targets have objects of their own, in $(BUILD)/fuzz; each has a seed
-# corpus in tests/fuzz/corpus/NAME. New finds stay in build/.
+# Fuzz targets have their own objects in $(BUILD)/fuzz; each has a seed corpus in
+# tests/fuzz/corpus/NAME. New inputs stay in $(BUILD).
 fuzz:
 	+$(Q)$(MAKE) --no-print-directory BUILD=$(BUILD)/fuzz CC=clang \
 		SANITIZE=fuzzer-no-link,address,undefined CFLAGS="-O1 -g" \
@@ -193,10 +207,13 @@ fuzz-run: $(FUZZBIN)
 			-artifact_prefix=$(BUILD)/corpus/$$n- -rss_limit_mb=2048 \
 			$(BUILD)/corpus/$$n tests/fuzz/corpus/$$n; done
 
-lint: check-floors check-headers tidy cppcheck shellcheck
+lint: check-floors check-docs check-format check-headers tidy cppcheck shellcheck
 
 check-floors:
 	scripts/check-floors
+
+check-docs:
+	scripts/check-docs
 
 check-headers: $(HEADERS:%.h=$(BUILD)/headers/%.ok)
 $(BUILD)/headers/%.ok: %.h $(BUILD)/flags
@@ -205,8 +222,8 @@ $(BUILD)/headers/%.ok: %.h $(BUILD)/flags
 		-fsyntax-only -MMD -MP -MF $(@:.ok=.d) -MT $@ -
 	@touch $@
 
-# What passed is not looked at again until it, a header of it, or what is asked
-# of it changes.
+# A file that passed is checked again only if the file, one of its headers or the
+# checks change.
 TIDYOK  := $(SRC:%.c=$(BUILD)/tidy/%.ok) $(MAINSRC:%.c=$(BUILD)/tidy/%.ok)
 tidy: $(TIDYOK)
 $(BUILD)/tidy/%.ok: %.c .clang-tidy Makefile | $(PROTO:%.proto=$(BUILD)/%.pb-c.h)
@@ -227,21 +244,25 @@ cppcheck:
 		-I. $(SRC) $(MAINSRC)
 
 shellcheck:
-	@git ls-files -co --exclude-standard | xargs -d '\n' grep -lE \
-		'^#!.*(bash|bats|/sh)\b' -- 2>/dev/null | xargs shellcheck -x
+	@grep -rlIE '^#!.*(bash|bats|/sh)\b' .ci deploy scripts tests | \
+		xargs shellcheck -x
+
+FORMATTED := $(SRC) $(MAINSRC) $(HEADERS) $(UNIT) $(FUZZ) $(HELPERS)
 
 format:
-	clang-format -i $(SRC) $(MAINSRC) $(HEADERS) $(UNIT) $(FUZZ) $(HELPERS)
+	clang-format -i $(FORMATTED)
+
+check-format:
+	clang-format --dry-run -Werror $(FORMATTED)
 
 install: all
 	install -D -m 755 $(BIN)/peerd $(DESTDIR)$(PREFIX)/bin/peerd
 	install -D -m 644 docs/peerd.8 $(DESTDIR)$(PREFIX)/share/man/man8/peerd.8
 	install -D -m 644 docs/swagger.yml $(DESTDIR)$(PREFIX)/share/doc/peerd/swagger.yml
-	mkdir -p $(DESTDIR)$(PREFIX)/lib/systemd/system
-	sed 's|/usr/local|$(PREFIX)|g' peerd.service > \
-		$(DESTDIR)$(PREFIX)/lib/systemd/system/peerd.service
+	sed 's|/usr/local|$(PREFIX)|g' peerd.service | install -D -m 644 \
+		/dev/stdin $(DESTDIR)$(PREFIX)/lib/systemd/system/peerd.service
 
-# The same on three hosts of a lab (tests/lab), no cluster needed.
+# The same on three hosts of a lab (tests/lab), without a cluster.
 ci-lab-random: all helpers
 	tests/run tests/lab/63-random.bats
 ci-lab-ctr: all helpers
@@ -253,7 +274,7 @@ deb:
 build-image:
 	scripts/build-image
 
-# scripts/kind.sh COMMAND shows what is done, without doing it.
+# scripts/kind.sh COMMAND only prints the commands.
 kind-create kind-deploy kind-delete:
 	scripts/kind.sh -y $(@:kind-%=%)
 

@@ -138,8 +138,7 @@ void sha256_state(const struct sha256 *h, uint8_t out[SHA256_STATE_BYTES])
 	BUG_ON(h->ctx.num != 0);
 	for (size_t i = 0; i < 8; i++)
 		for (size_t k = 0; k < 4; k++)
-			out[4 * i + k] =
-				(uint8_t)(h->ctx.h[i] >> (24 - 8 * k));
+			out[4 * i + k] = (uint8_t)(h->ctx.h[i] >> (24 - 8 * k));
 }
 
 void sha256_resume(struct sha256 *h, const uint8_t state[SHA256_STATE_BYTES],

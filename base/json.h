@@ -1,7 +1,7 @@
 /* Parses JSON from untrusted sources, with limits on size and depth. Source:
  * RFC 8259. Duplicate keys, NUL in strings and bytes after the value are
- * errors. Only json.c calls jansson's parser; other files get jansson.h through
- * this header, to read values. Any thread. */
+ * errors. Only json.c calls jansson's parser; other files get <jansson.h>
+ * through this header, to read values. Any thread. */
 #ifndef BASE_JSON_H
 #define BASE_JSON_H
 

@@ -45,6 +45,19 @@ static inline void list_del(struct list *n)
 	list_init(n);
 }
 
+/* Moves all of `from` to the end of `to`, in order. A walk over `to` then does
+ * not see nodes that it adds to `from` itself. */
+static inline void list_move_all(struct list *from, struct list *to)
+{
+	if (list_empty(from))
+		return;
+	from->next->prev = to->prev;
+	to->prev->next = from->next;
+	from->prev->next = to;
+	to->prev = from->prev;
+	list_init(from);
+}
+
 #define list_entry(ptr, type, member) container_of(ptr, type, member)
 
 #define list_first(head, type, member) list_entry((head)->next, type, member)

@@ -17,6 +17,13 @@ struct loop {
 	bool running;	    /* atomic */
 };
 
+/* Removes t from its list. mu is held. */
+static void take_out(struct loop_task *t)
+{
+	list_del(&t->node);
+	t->queued = false;
+}
+
 /* uv_async_send() coalesces: one wake-up may stand for many posts, so this runs
  * the whole list. A task posted meanwhile waits for the next turn of the loop:
  * a task that reposts itself cannot starve the sockets. */
@@ -28,23 +35,19 @@ static void on_wake(uv_async_t *h)
 
 	list_init(&batch);
 	(void)pthread_mutex_lock(&l->mu);
-	while (!list_empty(&l->posted)) {
-		struct list *n = l->posted.next;
-
-		list_del(n);
-		list_add_tail(&batch, n);
-	}
+	list_move_all(&l->posted, &batch);
 	stop = l->stopping;
 	l->stopping = false;
-	(void)pthread_mutex_unlock(&l->mu);
-
 	while (!list_empty(&batch)) {
 		struct loop_task *t =
 			list_first(&batch, struct loop_task, node);
 
-		list_del(&t->node);
+		take_out(t);
+		(void)pthread_mutex_unlock(&l->mu);
 		t->run(t);
+		(void)pthread_mutex_lock(&l->mu);
 	}
+	(void)pthread_mutex_unlock(&l->mu);
 	if (stop)
 		uv_stop(&l->uv);
 }
@@ -116,9 +119,21 @@ void loop_free(struct loop **lp)
 void loop_post(struct loop *l, struct loop_task *t)
 {
 	(void)pthread_mutex_lock(&l->mu);
-	list_add_tail(&l->posted, &t->node);
-	/* Under the lock: once the task has run, the loop may be freed. */
-	(void)uv_async_send(&l->wake);
+	if (!t->queued) {
+		t->queued = true;
+		list_add_tail(&l->posted, &t->node);
+		/* Under the lock: once the task has run, the loop may be
+		 * freed. */
+		(void)uv_async_send(&l->wake);
+	}
+	(void)pthread_mutex_unlock(&l->mu);
+}
+
+void loop_cancel(struct loop *l, struct loop_task *t)
+{
+	(void)pthread_mutex_lock(&l->mu);
+	if (t->queued)
+		take_out(t);
 	(void)pthread_mutex_unlock(&l->mu);
 }
 

@@ -5,7 +5,9 @@
  * blocks (disk, hashing, LMDB) to a pool worker; its done() runs on the loop.
  *
  * Rules: a posted task and a job's done() run exactly once, on the loop thread,
- * never from inside the call that started them, and with no lock held. */
+ * never from inside the call that started them, and with no lock held. So
+ * code on the loop thread uses loop_post(), too, to call back later.
+ * loop_cancel() takes the task back. */
 #ifndef BASE_LOOP_H
 #define BASE_LOOP_H
 
@@ -16,10 +18,12 @@
 
 struct loop;
 
-/* Embedded in the caller's object, which must stay alive until run() is called.
- * A task may be posted again once run() has begun. */
+/* Embedded in the caller's object, zeroed except for run. Must stay alive until
+ * run() has begun or loop_cancel() has returned. loop_post() may queue it again
+ * after that. */
 struct loop_task {
-	struct list node;
+	struct list node; /* guarded by: the loop's mu, as is queued */
+	bool queued;
 	void (*run)(struct loop_task *t);
 };
 
@@ -48,8 +52,13 @@ void loop_stop(struct loop *l);
  * NULL. */
 void loop_free(struct loop **l);
 
-/* Queues t to run on the loop thread, in the order of posting. Any thread. */
+/* Queues t to run on the loop thread, in the order of posting. A queued task
+ * keeps its place and runs once for all posts before its run() begins. run()
+ * sees all that the posting threads wrote before. Any thread. */
 void loop_post(struct loop *l, struct loop_task *t);
+
+/* Removes the task if it is queued. Loop thread only. */
+void loop_cancel(struct loop *l, struct loop_task *t);
 
 /* Sets up and queues the job. Loop thread only. */
 void loop_work(struct loop *l, struct loop_job *j,

@@ -12,14 +12,22 @@
 
 #define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
 
+/* clang-format 14 takes the minus for a sign. */
+/* clang-format off */
 #define container_of(ptr, type, member)                                        \
-	((type *)(void *)((char *)(ptr)-offsetof(type, member)))
+	((type *)(void *)((char *)(ptr) - offsetof(type, member)))
+/* clang-format on */
 
 #define PRINTF(fmt, args) __attribute__((format(printf, fmt, args)))
 
 static inline uint64_t min_u64(uint64_t a, uint64_t b)
 {
 	return a < b ? a : b;
+}
+
+static inline uint32_t max_u32(uint32_t a, uint32_t b)
+{
+	return a > b ? a : b;
 }
 
 static inline uint64_t max_u64(uint64_t a, uint64_t b)
@@ -30,6 +38,21 @@ static inline uint64_t max_u64(uint64_t a, uint64_t b)
 static inline uint64_t div_up_u64(uint64_t a, uint64_t b)
 {
 	return a / b + (a % b != 0);
+}
+
+/* Makes room for one more than n elements in a growing array of *cap elements
+ * of `size` bytes. Returns the array's new place. NULL without memory: v and
+ * *cap are unchanged then. */
+static inline void *array_grow(void *v, size_t n, size_t *cap, size_t size)
+{
+	size_t want = *cap ? *cap * 2 : 64;
+
+	if (n < *cap)
+		return v;
+	v = reallocarray(v, want, size);
+	if (v)
+		*cap = want;
+	return v;
 }
 
 /* Prints the location and aborts if an invariant of our own is broken. Always

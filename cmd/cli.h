@@ -1,6 +1,6 @@
 /* The command line: one table entry per command (main.c). A command that talks
- * to a running daemon uses the daemon's control socket and nothing else of the
- * program; see docs/swagger.yml for what that socket answers. */
+ * to a running daemon uses the daemon's control socket and no other part of the
+ * program; docs/swagger.yml describes that socket's API. */
 #ifndef CMD_CLI_H
 #define CMD_CLI_H
 
@@ -10,17 +10,23 @@
 
 struct command {
 	const char *name;
-	const char *args;    /* for the usage line; "" takes none */
+	const char *args; /* for the usage line; "" if the command takes none */
 	const char *summary; /* one line of `peerd --help`, without newline */
 	const char *what;    /* for `peerd NAME --help` */
-	/* argv[0] is the command's name. Returns the exit status: 0; 1 it
-	 * failed; 2 the command line is wrong. */
+	/* argv[0] is the command's name. Returns the exit status: 0; 1 if the
+	 * command failed; 2 if the command line is wrong. */
 	int (*run)(const struct command *c, int argc, char **argv);
 };
 
-/* Prints what `peerd NAME --help` says. */
+/* Prints the text of `peerd NAME --help`. */
 void command_help(const struct command *c, const struct option *table,
 		  size_t n);
+/* Reads the options of `table` into cfg, which must be all zero, and calls
+ * run() with the other arguments, if c takes any. With --help, prints the help
+ * instead. Releases the values that options own. Returns the exit status. */
+int command_run(const struct command *c, const struct option *table, size_t n,
+		void *cfg, int argc, char **argv,
+		int (*run)(void *cfg, const struct string_list *args));
 /* Prints "peerd: TEXT" to standard error and returns `status`. */
 int command_fail(int status, const char *text);
 

@@ -1,4 +1,4 @@
-/* The commands that ask a running daemon, over its control socket. */
+/* The commands that talk to a running daemon over its control socket. */
 #include <errno.h>
 #include <string.h>
 #include <time.h>
@@ -41,14 +41,14 @@ static const struct option options[] = {
 };
 /* clang-format on */
 
-/* One request, run to its end on a loop of its own. */
+/* One request, on a loop of its own. */
 struct request {
 	struct loop *loop;
 	struct http_client *client;
 	struct loop_task start;
 	struct http_request rq;
 	struct buf body;
-	/* Called with each whole line, if set; the body is not kept then. */
+	/* If set, called with each whole line; the body is not kept then. */
 	void (*line)(struct request *c, const char *line, size_t len);
 	void *arg;
 	int status;
@@ -119,7 +119,7 @@ static void free_client(struct loop_task *t)
 	loop_stop(c->loop);
 }
 
-/* What an error's body says, see http_reply_error(). */
+/* Prints the message of an error body; see http_reply_error(). */
 static void print_refusal(const struct request *c)
 {
 	CLEANUP(json_decrefp) json_t *v = NULL;
@@ -137,7 +137,8 @@ static void print_refusal(const struct request *c)
 			      c->status);
 }
 
-/* 0 when the daemon answered 200; else a sentence is on standard error. */
+/* Sends a request and reads the whole answer. 0 if the daemon answered 200;
+ * else an error message was printed. */
 static int call_daemon(const struct client_config *cfg, const char *method,
 		       const char *path, const char *body, struct request *c)
 {
@@ -180,7 +181,8 @@ static int call_daemon(const struct client_config *cfg, const char *method,
 	loop_run(c->loop);
 	loop_free(&c->loop);
 	if (c->r < 0) {
-		(void)fprintf(stderr, "peerd: the daemon at %s: %s\n",
+		(void)fprintf(stderr,
+			      "peerd: request to the daemon at %s: %s\n",
 			      sock.data, *c->why ? c->why : strerror(-c->r));
 	} else if (c->status != 200) {
 		print_refusal(c);
@@ -201,7 +203,7 @@ static json_t *call_json(const struct client_config *cfg, const char *method,
 			(void)fwrite(c.body.data, 1, c.body.len, stdout);
 		if (json_parse(c.body.data ? c.body.data : "", c.body.len,
 			       MAX_ANSWER, &v, &err) < 0)
-			(void)fprintf(stderr, "peerd: the answer: %s\n",
+			(void)fprintf(stderr, "peerd: invalid answer: %s\n",
 				      err.text);
 	}
 	buf_release(&c.body);
@@ -233,7 +235,7 @@ static const char *human(uint64_t bytes, char out[32])
 	return out;
 }
 
-/* What only some daemons have. */
+/* Prints the parts that only some daemons have. */
 static void print_others(const json_t *v)
 {
 	const json_t *peers = json_get_obj(v, "peers");
@@ -445,7 +447,9 @@ static int pull_one(const struct client_config *cfg, const char *ref)
 
 	if (buf_str(&body, "{\"reference\":") < 0 ||
 	    json_quote(&body, ref) < 0 || buf_str(&body, "}") < 0) {
-		(void)fprintf(stderr, "peerd: %.64s…: too long\n", ref);
+		(void)fprintf(stderr,
+			      "peerd: %.64s…: the reference is too long\n",
+			      ref);
 		return 1;
 	}
 	(void)clock_gettime(CLOCK_MONOTONIC, &v.start);
@@ -457,7 +461,8 @@ static int pull_one(const struct client_config *cfg, const char *ref)
 		return 1;
 	if (strcmp(v.result, "ok") != 0) {
 		(void)fprintf(stderr, "peerd: %s: %s\n", ref,
-			      *v.result ? v.result : "the daemon went away");
+			      *v.result ? v.result
+					: "the daemon closed the connection");
 		return 1;
 	}
 	s = seconds_since(&v.start);
@@ -472,7 +477,7 @@ static int pull(const struct client_config *cfg, const struct string_list *refs)
 	int status = 0;
 
 	if (refs->n == 0) {
-		(void)fprintf(stderr, "peerd: pull what? "
+		(void)fprintf(stderr, "peerd: pull needs a reference: "
 				      "peerd pull HOST/NAME:TAG…\n");
 		return 2;
 	}
@@ -490,7 +495,7 @@ static int keys_body(const struct client_config *cfg,
 
 	if (!cfg->all && args->n == 0) {
 		(void)fprintf(stderr,
-			      "peerd: name digests (sha256:…), or --all\n");
+			      "peerd: give digests (sha256:…), or --all\n");
 		return -EINVAL;
 	}
 	for (size_t i = 0; i < args->n && !cfg->all && r == 0; i++) {
@@ -544,25 +549,27 @@ static int evict(const struct client_config *cfg,
 
 /* ---- The commands ---- */
 
+struct client_run {
+	struct client_config cfg; /* must be first: receives the options */
+	int (*run)(const struct client_config *cfg,
+		   const struct string_list *args);
+};
+
+static int run_one(void *arg, const struct string_list *args)
+{
+	const struct client_run *r = arg;
+
+	return r->run(&r->cfg, args);
+}
+
 static int run(const struct command *c, int argc, char **argv,
 	       int (*run_it)(const struct client_config *cfg,
 			     const struct string_list *args))
 {
-	CLEANUP(string_list_release) struct string_list args = {0};
-	struct client_config cfg = {0};
-	struct error err = {""};
-	bool help = false;
-	int status = 0;
+	struct client_run r = {.run = run_it};
 
-	if (options_parse(options, ARRAY_SIZE(options), &cfg, argc, argv,
-			  *c->args ? &args : NULL, &help, &err) < 0)
-		status = command_fail(2, err.text);
-	else if (help)
-		command_help(c, options, ARRAY_SIZE(options));
-	else
-		status = run_it(&cfg, &args);
-	options_release(options, ARRAY_SIZE(options), &cfg);
-	return status;
+	return command_run(c, options, ARRAY_SIZE(options), &r, argc, argv,
+			   run_one);
 }
 
 int cmd_status(const struct command *c, int argc, char **argv)

@@ -21,18 +21,18 @@ struct hosts_options {
 static const struct option options[] = {
 	{.name = "hosts", .type = OPT_LIST, .offset = F(hosts),
 	 .value_name = "HOST[:PORT]", .section = "Options",
-	 .help = "registries, or _default for all; undo without it undoes all "
-		 "that add did"},
+	 .help = "registries, or _default for all; without it, undo reverts "
+		 "all changes of add"},
 	{.name = "mirrors", .type = OPT_LIST, .offset = F(mirrors),
 	 .value_name = "URL", .def = DEFAULT_MIRROR, .section = "Options",
-	 .help = "what containerd is to ask first"},
+	 .help = "the URLs that containerd asks first"},
 	{.name = "containerd-hosts-config-path", .type = OPT_STRING,
 	 .offset = F(config_path), .value_name = "DIR",
 	 .def = DEFAULT_HOSTS_PATH, .section = "Options",
-	 .help = "containerd's config_path, where hosts.toml files are"},
+	 .help = "containerd's config_path, the directory of hosts.toml files"},
 	{.name = "cache-dir", .type = OPT_STRING, .offset = F(cache_dir),
 	 .value_name = "DIR", .def = DEFAULT_CACHE_DIR, .section = "Options",
-	 .help = "what is needed for undo is kept in DIR/hosts-backup"},
+	 .help = "DIR/hosts-backup keeps the files that undo restores"},
 	{.name = "config", .type = OPT_STRING, .offset = F(config),
 	 .shared = true,
 	 .value_name = "FILE", .section = "Options", .hidden = true,
@@ -40,8 +40,9 @@ static const struct option options[] = {
 };
 /* clang-format on */
 
-static int run(const struct hosts_options *o, const struct string_list *args)
+static int run(void *cfg, const struct string_list *args)
 {
+	const struct hosts_options *o = cfg;
 	const char *what = args->n == 1 ? args->v[0] : "";
 	CLEANUP(freep) char *state_dir = NULL;
 	struct hosts_config c = {.hosts = o->hosts,
@@ -50,7 +51,7 @@ static int run(const struct hosts_options *o, const struct string_list *args)
 	bool add = strcmp(what, "add") == 0;
 
 	if (!add && strcmp(what, "undo") != 0)
-		return command_fail(2, "hosts add, or hosts undo?");
+		return command_fail(2, "use hosts add or hosts undo");
 	if (asprintf(&state_dir, "%s/hosts-backup", o->cache_dir) < 0) {
 		state_dir = NULL;
 		return command_fail(1, "out of memory");
@@ -61,19 +62,8 @@ static int run(const struct hosts_options *o, const struct string_list *args)
 
 int cmd_hosts(const struct command *c, int argc, char **argv)
 {
-	CLEANUP(string_list_release) struct string_list args = {0};
 	struct hosts_options o = {0};
-	struct error err = {""};
-	bool help = false;
-	int status = 0;
 
-	if (options_parse(options, ARRAY_SIZE(options), &o, argc, argv, &args,
-			  &help, &err) < 0)
-		status = command_fail(2, err.text);
-	else if (help)
-		command_help(c, options, ARRAY_SIZE(options));
-	else
-		status = run(&o, &args);
-	options_release(options, ARRAY_SIZE(options), &o);
-	return status;
+	return command_run(c, options, ARRAY_SIZE(options), &o, argc, argv,
+			   run);
 }

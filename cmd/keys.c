@@ -1,7 +1,6 @@
 /* `peerd keys`. */
 #include <errno.h>
 
-#include "base/cleanup.h"
 #include "base/options.h"
 #include "cmd/cli.h"
 #include "daemon/keys.h"
@@ -21,7 +20,7 @@ static const struct option options[] = {
 	 .offset = F(dir),
 	 .value_name = "DIR",
 	 .section = "Options",
-	 .help = "where ca.crt and ca.key are, and nodes' files go"},
+	 .help = "the directory of ca.crt, ca.key and the nodes' files"},
 	{.name = "days",
 	 .type = OPT_UINT,
 	 .offset = F(days),
@@ -30,7 +29,7 @@ static const struct option options[] = {
 	 .min = 1,
 	 .max = KEYS_CA_DAYS,
 	 .section = "Options",
-	 .help = "issue: how long the certificate is valid from now on"},
+	 .help = "issue: for how many days from now the certificate is valid"},
 };
 
 static int init(const struct keys_options *o)
@@ -40,7 +39,7 @@ static int init(const struct keys_options *o)
 	if (keys_init(o->dir, &err) < 0)
 		return command_fail(1, err.text);
 	printf("%s/ca.crt: the CA's certificate, for every node (--tls-ca)\n"
-	       "%s/ca.key: its key, for no node; keep it safe\n",
+	       "%s/ca.key: its key; keep it safe, and on no node\n",
 	       o->dir, o->dir);
 	return 0;
 }
@@ -61,13 +60,14 @@ static int issue(const struct keys_options *o, const char *node)
 	return 0;
 }
 
-static int run(const struct keys_options *o, const struct string_list *args)
+static int run(void *cfg, const struct string_list *args)
 {
+	const struct keys_options *o = cfg;
 	const char *what = args->n > 0 ? args->v[0] : "";
 	bool is_init = strcmp(what, "init") == 0;
 
 	if (!is_init && strcmp(what, "issue") != 0)
-		return command_fail(2, "keys init, or keys issue NODE?");
+		return command_fail(2, "use keys init or keys issue NODE");
 	if (!o->dir || !*o->dir)
 		return command_fail(2, "--dir DIR is missing");
 	if (is_init && args->n > 1)
@@ -79,19 +79,8 @@ static int run(const struct keys_options *o, const struct string_list *args)
 
 int cmd_keys(const struct command *c, int argc, char **argv)
 {
-	CLEANUP(string_list_release) struct string_list args = {0};
 	struct keys_options o = {0};
-	struct error err = {""};
-	bool help = false;
-	int status = 0;
 
-	if (options_parse(options, ARRAY_SIZE(options), &o, argc, argv, &args,
-			  &help, &err) < 0)
-		status = command_fail(2, err.text);
-	else if (help)
-		command_help(c, options, ARRAY_SIZE(options));
-	else
-		status = run(&o, &args);
-	options_release(options, ARRAY_SIZE(options), &o);
-	return status;
+	return command_run(c, options, ARRAY_SIZE(options), &o, argc, argv,
+			   run);
 }

@@ -4,7 +4,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "base/cleanup.h"
 #include "base/log.h"
 #include "cmd/cli.h"
 #include "daemon/config.h"
@@ -16,10 +15,10 @@ static int cmd_version(const struct command *c, int argc, char **argv);
 static const struct command commands[] = {
 	{"run", "", "the daemon, in the foreground",
 	 "Runs the daemon in the foreground until SIGTERM or SIGINT.", cmd_run},
-	{"status", "", "what a running daemon is doing",
-	 "Prints what the daemon that uses --cache-dir is doing.", cmd_status},
+	{"status", "", "the state of a running daemon",
+	 "Prints the state of the daemon that uses --cache-dir.", cmd_status},
 	{"ls", "", "the blobs in its cache",
-	 "Lists the blobs in the cache, with how much of each is there.",
+	 "Lists the blobs in the cache, and how much of each is cached.",
 	 cmd_ls},
 	{"pull", " REF…",
 	 "fetch all blobs of HOST/NAME:TAG, or a blob HOST/NAME@DIGEST",
@@ -30,26 +29,28 @@ static const struct command commands[] = {
 	 cmd_pull},
 	{"verify", " [sha256:…]…", "check cached blobs against their digests",
 	 "Reads blobs from the cache and checks them against their digests.\n"
-	 "What does not match is dropped, and fetched again when it is read.",
+	 "A blob that does not match is dropped, and fetched again when it\n"
+	 "is read.",
 	 cmd_verify},
 	{"evict", " [sha256:…]…", "drop blobs and manifests from the cache",
 	 "Drops the cached chunks of blobs, and manifests.", cmd_evict},
-	{"peers", "", "the other nodes, and what came from each",
+	{"peers", "", "the other nodes, and the bytes received from each",
 	 "Lists the other nodes of the cluster, as this one sees them.",
 	 cmd_peers},
 	{"hosts", " add|undo", "make containerd use this mirror, or undo that",
-	 "Makes containerd ask this daemon first for the images of --hosts, by\n"
-	 "its hosts.toml files; or takes that back, byte for byte.",
+	 "add edits containerd's hosts.toml files, so that containerd asks this\n"
+	 "daemon first for the images of --hosts. undo restores the files byte\n"
+	 "for byte.",
 	 cmd_hosts},
 	{"keys", " init|issue [NODE]",
-	 "make the certificates by which nodes know each other",
-	 "Makes the certificates by which nodes know each other as members of\n"
-	 "one cluster. `init --dir DIR` makes the cluster's CA, once:\n"
+	 "make the certificates that nodes authenticate with",
+	 "Makes the certificates that nodes authenticate with as members of one\n"
+	 "cluster. `init --dir DIR` makes the cluster's CA, once:\n"
 	 "DIR/ca.crt and DIR/ca.key. `issue --dir DIR NODE` makes DIR/NODE.crt\n"
 	 "and DIR/NODE.key, or renews them. Each node gets ca.crt and its own\n"
 	 "two files, for --tls-ca, --tls-cert and --tls-key; a running daemon\n"
-	 "takes renewed ones up by itself. ca.key stays where it is: its holder\n"
-	 "can add nodes.",
+	 "takes renewed ones up by itself. ca.key stays where it is: anyone who\n"
+	 "has it can add nodes.",
 	 cmd_keys},
 	{"version", "", "print the version", "Prints the version.",
 	 cmd_version},
@@ -74,20 +75,8 @@ static void print_usage(FILE *to)
 	for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
 		(void)fprintf(to, "  %-8s %s\n", commands[i].name,
 			      commands[i].summary);
-	(void)fputs("\npeerd COMMAND --help tells a command's options.\n", to);
-}
-
-void command_help(const struct command *c, const struct option *table, size_t n)
-{
-	printf("usage: peerd %s [OPTION]…%s\n\n%s\n\n", c->name, c->args,
-	       c->what);
-	options_help(table, n, stdout);
-}
-
-int command_fail(int status, const char *text)
-{
-	(void)fprintf(stderr, "peerd: %s\n", text);
-	return status;
+	(void)fputs("\npeerd COMMAND --help lists the command's options.\n",
+		    to);
 }
 
 static int cmd_version(const struct command *c, int argc, char **argv)
@@ -101,15 +90,17 @@ static int cmd_version(const struct command *c, int argc, char **argv)
 	return 0;
 }
 
-static int run_daemon(struct config *cfg)
+static int run_daemon(void *config, const struct string_list *args)
 {
+	struct config *cfg = config;
 	enum log_level level = LOG_INFO;
 	enum log_format format = LOG_FORMAT_AUTO;
 
+	(void)args;
 	if (!cfg->node_name) {
 		cfg->node_name = calloc(1, 256);
 		if (!cfg->node_name || gethostname(cfg->node_name, 255) == -1)
-			return command_fail(1, "no host name");
+			return command_fail(1, "cannot get the host name");
 	}
 	(void)log_level_parse(cfg->log_level, &level);
 	if (strcmp(cfg->log_format, "json") == 0)
@@ -123,19 +114,9 @@ static int run_daemon(struct config *cfg)
 static int cmd_run(const struct command *c, int argc, char **argv)
 {
 	struct config cfg = {0};
-	struct error err = {""};
-	bool help = false;
-	int status = 0;
 
-	if (options_parse(config_options, config_noptions, &cfg, argc, argv,
-			  NULL, &help, &err) < 0)
-		status = command_fail(2, err.text);
-	else if (help)
-		command_help(c, config_options, config_noptions);
-	else
-		status = run_daemon(&cfg);
-	options_release(config_options, config_noptions, &cfg);
-	return status;
+	return command_run(c, config_options, config_noptions, &cfg, argc, argv,
+			   run_daemon);
 }
 
 int main(int argc, char **argv)

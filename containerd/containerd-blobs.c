@@ -1,7 +1,7 @@
-/* The blobs of containerd's content store. What inotify says only tells where
- * to look: a worker looks, and what it finds counts. So events may come twice,
- * late, or for files that are gone already; when some were lost, all is looked
- * at anew. */
+/* The blobs of containerd's content store. An inotify event only queues the
+ * file for a check; a worker checks the file, and only its result counts. So
+ * events may come twice, late, or for files that are gone already. After lost
+ * events the whole directory is scanned again. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -20,7 +20,8 @@
 #define BATCH	    256
 #define MAX_BLOBS   ((size_t)1 << 20)
 #define MAX_TO_LOOK ((size_t)1 << 17)
-/* So that a flood of events leaves the loop to others. */
+/* Reads of inotify in one turn of the loop: many events must not block the
+ * loop for long. */
 #define READS_A_TURN 16
 
 #define EVENTS                                                                 \
@@ -41,12 +42,12 @@ struct digests {
 enum found { FOUND_NOTHING, FOUND_BLOB, FOUND_UNKNOWN };
 
 enum look_kind {
-	LOOK_SCAN,  /* which names are there */
+	LOOK_SCAN,  /* watch the directory and read its names */
 	LOOK_CHECK, /* is the directory still the same */
-	LOOK_FILES, /* what of the batch is there */
+	LOOK_FILES, /* which files of the batch exist */
 };
 
-/* What a worker does at a time. */
+/* One job of a worker. */
 struct content_look {
 	struct loop_job job;
 	enum look_kind kind;
@@ -62,17 +63,17 @@ struct content_look {
 struct ctr_blobs {
 	struct containerd_config cfg;
 	char *dir;
-	int inotify; /* -1: none is to be had */
+	int inotify; /* -1: not available */
 	uv_poll_t poll;
 	uv_timer_t timer;
 	unsigned int refs; /* the owner, each handle, the job */
 	bool closing, busy;
 
 	bool watching, complained;
-	bool rescan, check; /* to be done */
-	bool again;	    /* something could not be looked at */
-	bool fresh;	    /* a scan's names are still to be looked at */
-	dev_t dev;	    /* of the directory that is watched */
+	bool rescan, check; /* jobs to start */
+	bool again;	    /* a file could not be checked; scan again */
+	bool fresh;	    /* some names of a scan are not checked yet */
+	dev_t dev;	    /* of the watched directory */
 	ino_t ino;
 	uint64_t scans;
 	struct digest_set set;
@@ -83,15 +84,11 @@ struct ctr_blobs {
 
 static int digests_add(struct digests *l, const struct digest *d)
 {
-	if (l->n == l->cap) {
-		size_t cap = l->cap ? l->cap * 2 : 64;
-		void *v = reallocarray(l->v, cap, sizeof(*l->v));
+	void *v = array_grow(l->v, l->n, &l->cap, sizeof(*l->v));
 
-		if (!v)
-			return -ENOMEM;
-		l->v = v;
-		l->cap = cap;
-	}
+	if (!v)
+		return -ENOMEM;
+	l->v = v;
 	l->v[l->n++] = *d;
 	return 0;
 }
@@ -104,7 +101,7 @@ static void digests_release(struct digests *l)
 
 /* ---- On a worker ---- */
 
-/* The watch comes first: what changes from then on is told. */
+/* The watch starts before the names are read, so that no change is missed. */
 static int watch_dir(struct ctr_blobs *b, struct content_look *k, int fd)
 {
 	struct stat st, now;
@@ -117,7 +114,7 @@ static int watch_dir(struct ctr_blobs *b, struct content_look *k, int fd)
 	if (stat(b->dir, &now) == -1)
 		return -errno;
 	if (now.st_dev != st.st_dev || now.st_ino != st.st_ino)
-		return -EAGAIN; /* it was replaced just now */
+		return -EAGAIN; /* the directory was replaced just now */
 	k->dev = st.st_dev;
 	k->ino = st.st_ino;
 	return 0;
@@ -231,8 +228,8 @@ static void apply(struct ctr_blobs *b, const struct digest *d, enum found f)
 		b->cfg.changed(b->cfg.arg, d, present);
 }
 
-/* Those that are known are looked at, too: they may be gone, or another file
- * may have taken the place of one. */
+/* Queues the names of a scan and all known blobs for a check. A known blob may
+ * be gone, or another file may have replaced it. */
 static int look_at_all(struct ctr_blobs *b, const struct content_look *k)
 {
 	const struct digest *d;
@@ -254,14 +251,14 @@ static void scanned(struct ctr_blobs *b, struct content_look *k)
 	if (look_at_all(b, k) < 0)
 		b->again = true;
 	if (k->r < 0 && !absent && !b->complained)
-		log_warn("containerd's content store cannot be watched",
+		log_warn("cannot watch containerd's content store",
 			 LS("dir", b->dir), LE(k->r));
 	if (k->names.n == MAX_BLOBS && !b->complained)
-		log_warn("containerd's content store is too large; some of "
-			 "it is not known",
+		log_warn("containerd's content store has too many blobs; the "
+			 "others are ignored",
 			 LS("dir", b->dir));
 	if (k->r == 0 && !b->watching)
-		log_info("containerd's content store is read in place",
+		log_info("reading containerd's content store in place",
 			 LS("dir", b->dir), LU("blobs", k->names.n));
 	b->complained = (k->r < 0 && !absent) || k->names.n == MAX_BLOBS;
 	b->watching = k->r == 0;
@@ -284,7 +281,7 @@ static void done(struct loop_job *j)
 	if (!b->closing && k->kind == LOOK_CHECK &&
 	    (k->r < 0 || k->dev != b->dev || k->ino != b->ino))
 		b->rescan = true;
-	/* A callback may close it. */
+	/* changed() may call ctr_blobs_free(). */
 	for (size_t i = 0; !b->closing && k->kind == LOOK_FILES && i < k->n;
 	     i++)
 		apply(b, &k->batch[i], k->found[i]);
@@ -292,7 +289,8 @@ static void done(struct loop_job *j)
 	unref(b);
 }
 
-/* Files first: whatever else is asked for, their list gets shorter. */
+/* Starts the next job. Files come before scans and checks, so that the list of
+ * files gets shorter however many scans are requested. */
 static void kick(struct ctr_blobs *b)
 {
 	struct content_look *k = &b->look;
@@ -329,13 +327,14 @@ static void on_event(struct ctr_blobs *b, const struct inotify_event *e)
 {
 	struct digest d;
 
-	/* Of whichever directory it was: we shall see. */
+	/* The event may be of a directory that was watched earlier; the scan
+	 * tells. */
 	if (e->mask & (IN_Q_OVERFLOW | IN_DELETE_SELF | IN_MOVE_SELF |
 		       IN_IGNORED | IN_UNMOUNT))
 		b->rescan = true;
 	if (e->len == 0 || digest_parse_hex(e->name, &d) < 0)
 		return;
-	/* What is too much, or lost, a scan makes up for. */
+	/* If the list is full, a scan finds the file later. */
 	if (b->to_look.n >= MAX_TO_LOOK || digests_add(&b->to_look, &d) < 0)
 		b->rescan = true;
 }
@@ -373,7 +372,7 @@ static void on_timer(uv_timer_t *t)
 	kick(b);
 }
 
-/* ---- Beginning and end ---- */
+/* ---- Start and end ---- */
 
 static int open_inotify(struct ctr_blobs *b)
 {
@@ -381,8 +380,8 @@ static int open_inotify(struct ctr_blobs *b)
 
 	b->inotify = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
 	if (b->inotify == -1) {
-		log_warn("there is no inotify to be had; containerd's content "
-			 "store is read again and again",
+		log_warn("inotify is not available; containerd's content store "
+			 "is scanned at intervals",
 			 LE(-errno));
 		return 0;
 	}

@@ -1,7 +1,7 @@
-/* The names of containerd's images, over its socket. One stream tells that
- * something has changed; what, is asked for by listing the namespace. Since
- * nobody says when the stream has begun, the first lists after it follow each
- * other quickly, and then ever more slowly. */
+/* Lists the names of containerd's images over its socket. A stream of events
+ * says only that an image of a namespace changed; peerd then lists the
+ * namespace. containerd does not report when the stream has begun, so the first
+ * lists follow quickly after its start, and then the pauses double. */
 #include <errno.h>
 #include <string.h>
 
@@ -17,9 +17,10 @@
 #define LIST_FIRST_MS 1000
 #define RETRY_MS      5000
 #define RETRY_MIN_MS  100
-/* A stream that has lived so long, or brought something, was a good one. */
+/* The pause before the next connect is reset after a stream that lived this
+ * long or brought an event. */
 #define STREAM_GOOD_MS 10000
-/* Events come in swarms. */
+/* Delay from an event to the list: several events often come together. */
 #define SOON_MS		50
 #define CALL_TIMEOUT_MS 20000
 #define MAX_IMAGES	65536
@@ -40,12 +41,13 @@ struct named_image {
 	struct name_node node; /* by "NAMESPACE NAME" */
 	struct digest digest;
 	uint64_t updated_s;
-	uint64_t seen;	/* the list that had it last */
-	uint64_t tried; /* the list after which noting it was tried */
-	bool noted;
+	uint64_t seen;	/* number of the last list that had it */
+	uint64_t tried; /* number of the list after which it was last tried to
+			   record it */
+	bool noted;	/* recorded in the store, or nothing to record */
 };
 
-/* One image on its way into the store. */
+/* One image that a worker records in the store. */
 struct note {
 	char *key, *repo, *tag;
 	struct digest digest;
@@ -61,20 +63,20 @@ struct ctr_images {
 	bool closing;
 
 	struct grpc_call *stream, *call;
-	bool good; /* the stream has brought something */
+	bool good; /* the stream has brought an event */
 	bool stream_complained;
-	uint64_t stream_ms; /* when it was begun */
-	uint64_t retry_ms;  /* when it is to be begun */
+	uint64_t stream_ms; /* when the stream was started */
+	uint64_t retry_ms;  /* when to start the next one */
 	uint32_t retry_wait;
 
 	bool connected, complained;
-	bool list_all;	  /* the namespaces are to be asked for */
-	uint64_t list_ms; /* when that is due again */
-	uint64_t soon_ms; /* no call before */
+	bool list_all;	  /* list the namespaces next */
+	uint64_t list_ms; /* when list_all is set again */
+	uint64_t soon_ms; /* no call starts before this time */
 	uint32_t list_wait;
-	struct string_list known; /* namespaces, when last asked for */
-	struct string_list todo;  /* those to be listed */
-	char *listing;		  /* the one that is being listed */
+	struct string_list known; /* namespaces in the last answer */
+	struct string_list todo;  /* namespaces whose images to list */
+	char *listing; /* the namespace whose images are being listed */
 
 	struct hash_table images;
 	uint64_t lists, events;
@@ -108,7 +110,7 @@ static char *todo_take(struct ctr_images *i)
 	return ns;
 }
 
-/* ---- Into the store ---- */
+/* ---- Recording in the store ---- */
 
 static void image_free(struct ctr_images *i, struct named_image *m)
 {
@@ -176,7 +178,8 @@ static void note_done(struct loop_job *j)
 	unref(i);
 }
 
-/* False: memory is short. */
+/* Adds the image to the notes, unless it is not one of a registry. False: out
+ * of memory. */
 static bool add_note(struct ctr_images *i, struct named_image *m)
 {
 	struct note *n = &i->notes[i->nnotes];
@@ -188,7 +191,7 @@ static bool add_note(struct ctr_images *i, struct named_image *m)
 	if (r == -ENOMEM)
 		return false;
 	if (r < 0) {
-		m->noted = true; /* nothing to be noted */
+		m->noted = true; /* nothing to record */
 		return true;
 	}
 	i->nnotes++;
@@ -196,7 +199,8 @@ static bool add_note(struct ctr_images *i, struct named_image *m)
 	return n->key;
 }
 
-/* Those that could not be noted are tried again after the next list. */
+/* Starts a job that records up to BATCH images. An image that could not be
+ * recorded is tried again after the next list. */
 static void note_some(struct ctr_images *i)
 {
 	if (i->noting)
@@ -223,11 +227,11 @@ static void note_some(struct ctr_images *i)
 
 /* ---- Lists ---- */
 
-/* Once, until it goes well again. */
+/* Logs only the first failure after a success. */
 static void failed(struct ctr_images *i, int r, const char *why)
 {
 	if (!i->complained)
-		log_warn("containerd cannot be asked for its images",
+		log_warn("cannot list containerd's images",
 			 LS("socket", i->sock), LE(r), LS("why", why));
 	i->complained = true;
 	i->connected = false;
@@ -236,8 +240,7 @@ static void failed(struct ctr_images *i, int r, const char *why)
 static void went_well(struct ctr_images *i)
 {
 	if (!i->connected)
-		log_info("containerd is asked for its images",
-			 LS("socket", i->sock));
+		log_info("listing containerd's images", LS("socket", i->sock));
 	i->connected = true;
 	i->complained = false;
 }
@@ -283,7 +286,7 @@ static int images_message(void *arg, const void *msg, size_t len)
 	return containerd_msg_images(msg, len, on_image, i);
 }
 
-/* Those of the namespace that the list did not have. */
+/* Removes the images of the namespace that the last list did not have. */
 static void forget_others(struct ctr_images *i, const char *ns)
 {
 	size_t len = strlen(ns);
@@ -333,7 +336,7 @@ static int namespaces_message(void *arg, const void *msg, size_t len)
 	return containerd_msg_namespaces(msg, len, on_namespace, i);
 }
 
-/* Those of namespaces that are gone. */
+/* Removes the images of namespaces that are gone. */
 static void forget_namespaces(struct ctr_images *i)
 {
 	name_table_for_each_safe(it, &i->images)
@@ -359,7 +362,7 @@ static void namespaces_done(void *arg, int r, const char *why)
 	} else {
 		forget_namespaces(i);
 		if (i->todo.n == 0)
-			went_well(i); /* there is nothing to list */
+			went_well(i); /* there are no namespaces */
 	}
 	arm(i);
 }
@@ -405,7 +408,7 @@ static void next_call(struct ctr_images *i)
 		}
 	}
 	if (r < 0)
-		failed(i, r, "the call cannot be made");
+		failed(i, r, "cannot start the call");
 }
 
 /* ---- Events ---- */
@@ -445,12 +448,12 @@ static void stream_done(void *arg, int r, const char *why)
 	i->retry_ms = now + i->retry_wait;
 	i->retry_wait =
 		(uint32_t)min_u64((uint64_t)i->retry_wait * 2, i->cfg.retry_ms);
-	/* That it has gone, the lists will tell. */
+	/* If containerd is gone, the lists fail and log it. */
 	if ((r == -EMSGSIZE || r == -EBADMSG || r == -EOPNOTSUPP) &&
 	    !i->stream_complained) {
 		i->stream_complained = true;
-		log_warn("containerd's events cannot be had; its images are "
-			 "asked for now and then",
+		log_warn("cannot read containerd's events; its images are "
+			 "listed at intervals",
 			 LS("socket", i->sock), LE(r), LS("why", why));
 	}
 	arm(i);
@@ -467,14 +470,15 @@ static void start_stream(struct ctr_images *i)
 	if (r == 0)
 		r = start(i, EVENTS, NULL, &msg, 0, &cb, &i->stream);
 	if (r < 0)
-		stream_done(i, r, "the call cannot be made");
-	/* What happened before it began, or while it was down. */
+		stream_done(i, r, "cannot start the call");
+	/* Finds the changes from before the stream began, or while it was
+	 * down. */
 	i->list_all = true;
 	i->list_wait = LIST_FIRST_MS;
 	i->list_ms = i->stream_ms + i->list_wait;
 }
 
-/* ---- Time ---- */
+/* ---- Timer ---- */
 
 static void on_timer(uv_timer_t *t)
 {
@@ -507,7 +511,7 @@ static void arm(struct ctr_images *i)
 	(void)uv_timer_start(&i->timer, on_timer, due > now ? due - now : 0, 0);
 }
 
-/* ---- Beginning and end ---- */
+/* ---- Start and end ---- */
 
 static void on_closed(uv_handle_t *h)
 {

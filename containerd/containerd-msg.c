@@ -5,11 +5,12 @@
 
 #include "containerd/containerd.pb-c.h"
 
-/* A message of many small fields, known or not, takes much more memory than
- * it has bytes. */
+/* A decoded message with many small fields, known or unknown, takes much more
+ * memory than its encoded bytes. */
 #define MEMORY_MAX (CONTAINERD_MSG_MAX * 4)
 
-/* Each piece remembers its size, so that it can be given back. */
+/* One allocation. It stores its size, so that memory_free() can return the size
+ * to memory.left. */
 struct piece {
 	size_t size;
 	max_align_t data[];
@@ -69,7 +70,7 @@ static void release(ProtobufCMessage *msg, struct memory *m)
 	protobuf_c_message_free_unpacked(msg, &m->allocator);
 }
 
-/* It goes into a header. */
+/* A namespace's name is sent as an HTTP header. */
 static bool ns_valid(const char *s)
 {
 	size_t n = strspn(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZ"

@@ -1,6 +1,7 @@
-/* containerd's messages, to and from bytes. Bytes come from a socket and may be
- * anything; sizes are bounded before memory is taken for them. No I/O. Any
- * thread. Source: github.com/containerd/containerd, api/services. */
+/* Encodes and decodes the messages of containerd's API. The bytes come from a
+ * socket and are not trusted; every size is checked before memory is allocated
+ * for it. No I/O. Any thread. Source: github.com/containerd/containerd,
+ * api/services. */
 #ifndef CONTAINERD_CONTAINERD_MSG_H
 #define CONTAINERD_CONTAINERD_MSG_H
 
@@ -19,27 +20,28 @@
 struct containerd_image {
 	const char *name; /* "docker.io/library/alpine:3.19", or anything */
 	struct digest digest;
-	uint64_t updated_s; /* since 1970; 0 if it does not say */
+	uint64_t updated_s; /* since 1970; 0 if the message has no time */
 };
 
-/* Each of these: -EBADMSG when the bytes are no such message, -EMSGSIZE when
- * they are too many, or would take too much memory. Strings are borrowed during
- * the callback. */
+/* The next three return 0, -EBADMSG if the bytes are not such a message, or
+ * -EMSGSIZE if there are too many bytes or decoding would take too much memory.
+ * The callback borrows its strings until it returns. */
 
-/* Calls each() for the images that have a name of at most CONTAINERD_NAME_MAX
- * bytes and a sha256 digest. */
+/* Decodes a ListImagesResponse. Calls each() for the images that have a name of
+ * at most CONTAINERD_NAME_MAX bytes and a sha256 digest. */
 int containerd_msg_images(const void *bytes, size_t len,
 			  void (*each)(void *arg,
 				       const struct containerd_image *i),
 			  void *arg);
-/* Calls each() for the names that are valid. */
+/* Decodes a ListNamespacesResponse. Calls each() for the valid names. */
 int containerd_msg_namespaces(const void *bytes, size_t len,
 			      void (*each)(void *arg, const char *name),
 			      void *arg);
-/* ns is empty if the event's is not valid. */
+/* Decodes an event's Envelope. ns is empty if the event's namespace is not
+ * valid. */
 int containerd_msg_event(const void *bytes, size_t len,
 			 char ns[CONTAINERD_NS_MAX + 1], bool *ret_of_image);
-/* A SubscribeRequest. -ENOMEM, -EMSGSIZE. */
+/* Appends an encoded SubscribeRequest to out. -ENOMEM, -EMSGSIZE. */
 int containerd_msg_subscribe(const char *filter, struct buf *out);
 
 #endif

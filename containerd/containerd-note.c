@@ -1,4 +1,4 @@
-/* What containerd's images tell the store. */
+/* Records containerd's images in the store. */
 #include <errno.h>
 #include <string.h>
 
@@ -7,9 +7,8 @@
 #include "base/ref.h"
 #include "containerd/containerd-private.h"
 
-/* ref_parse() takes a name without a host for one of Docker Hub's, as people
- * mean it; containerd writes hosts out, and a name without is somebody's own.
- */
+/* ref_parse() reads a name without a host as one of Docker Hub. But containerd
+ * stores the host in a name; a name without a host is a local one. */
 static bool has_host(const char *name)
 {
 	size_t n = strcspn(name, "/");
@@ -41,7 +40,8 @@ int ctr_image_name(const char *name, char **ret_repo, char **ret_tag)
 	return 0;
 }
 
-/* Of an index, those of its manifests that are here are gone into. */
+/* Records a manifest, its config and its layers for the repository. Of an index
+ * it also records the manifests that can be read on this node. */
 static int note_manifest(struct store *s, const char *repo,
 			 const struct digest *d, bool top)
 {
@@ -84,7 +84,7 @@ int ctr_image_note(struct store *s, const char *repo, const char *tag,
 		return 0;
 	if (r < 0 && r != -ENOENT)
 		return r;
-	/* It may be what the registry said to containerd, or what somebody
-	 * made of it here: 0 lets nobody take it for fresh. */
+	/* containerd may have the tag from the registry, or somebody may have
+	 * made it on this node. Seen at 0 means that it is never fresh. */
 	return store_tag_put(s, repo, tag, d, 0);
 }

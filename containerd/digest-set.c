@@ -6,7 +6,8 @@
 
 #include "base/util.h"
 
-/* Digests are evenly distributed unless somebody picks them: hence the seed. */
+/* The slot where a search for d begins. Digests are evenly distributed unless
+ * somebody chooses them to collide; the seed prevents that. */
 static size_t home(const struct digest_set *s, const struct digest *d)
 {
 	uint64_t h = (digest_prefix(d) ^ s->seed) * (s->seed | 1);
@@ -14,7 +15,8 @@ static size_t home(const struct digest_set *s, const struct digest *d)
 	return (size_t)(h >> 32) & (s->cap - 1);
 }
 
-/* Where d is, or would be put. There is a free slot always. */
+/* The slot of d, or the free slot where d would be put. There is always a free
+ * slot. */
 static size_t find(const struct digest_set *s, const struct digest *d)
 {
 	size_t i = home(s, d);
@@ -72,7 +74,7 @@ bool digest_set_del(struct digest_set *s, const struct digest *d)
 	hole = find(s, d);
 	s->v[hole].used = false;
 	s->n--;
-	/* Those behind it that were pushed past it move up. */
+	/* Moves back the entries behind the hole that collided with it. */
 	for (i = (hole + 1) & mask; s->v[i].used; i = (i + 1) & mask) {
 		size_t from = home(s, &s->v[i].d);
 

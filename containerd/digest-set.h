@@ -20,11 +20,12 @@ struct digest_set { /* all zero is an empty one */
 };
 
 bool digest_set_has(const struct digest_set *s, const struct digest *d);
-/* 1: added. 0: it was there. -ENOMEM. */
+/* 1: added. 0: it was there already. -ENOMEM. */
 int digest_set_add(struct digest_set *s, const struct digest *d);
-/* Whether it was there. */
+/* Removes d. Returns whether it was there. */
 bool digest_set_del(struct digest_set *s, const struct digest *d);
-/* Walks: at is 0 at first; NULL at the end. The set must not change. */
+/* Returns the next digest of a walk, NULL at the end. *at is 0 at first. The
+ * set must not change during the walk. */
 const struct digest *digest_set_next(const struct digest_set *s, size_t *at);
 void digest_set_release(struct digest_set *s);
 

@@ -121,7 +121,8 @@ static int status_errno(const char *status)
 	return -EIO;
 }
 
-/* An error without a message comes as a head alone. */
+/* The result of a complete exchange. A reply without any message may be a head
+ * alone, with the status in its headers ("Trailers-Only"). */
 static int outcome(struct grpc_call *c, struct http_exchange *x, char *why)
 {
 	const char *status = http_trailer(x, "grpc-status", 0);

@@ -13,7 +13,7 @@
 
 static const char *const made_names[] = {"nothing", "file", "dir"};
 
-/* A run of bytes of somebody else's text. */
+/* Borrowed bytes of a text. */
 struct slice {
 	const char *s;
 	size_t len;
@@ -29,7 +29,7 @@ static bool slice_has_prefix(struct slice a, const char *s)
 	return a.len >= strlen(s) && memcmp(a.s, s, strlen(s)) == 0;
 }
 
-/* The item's line without what surrounds it. */
+/* The item without the white space around it. */
 static struct slice trimmed(const char *s, const struct toml_item *item)
 {
 	size_t start = item->start, end = item->end;
@@ -60,13 +60,13 @@ static int no_memory(int r, struct error *err)
 /* Adding */
 
 struct survey {
-	size_t insert; /* where the block goes */
+	size_t insert; /* the offset for the block */
 	bool has_server;
 	bool has_statements;
 	bool present[HOSTS_MAX_MIRRORS];
 };
 
-/* Marks the mirror that [host."…"], or a key below it, is about. */
+/* Marks the mirror that the table [host."…"], or a key below it, names. */
 static void note_mirror(struct survey *v, const struct string_list *mirrors,
 			const struct toml_path *table,
 			const struct toml_path *key)
@@ -92,7 +92,7 @@ static int survey(const char *s, size_t len, const struct string_list *mirrors,
 	struct toml_item item;
 	struct toml_path table = {.n = 0};
 	bool in_table = false, in_comments = false;
-	size_t comments = 0; /* where those begin that touch what follows */
+	size_t comments = 0; /* start of the comments right above the item */
 	int r = toml_init(&t, s, len, err);
 
 	*ret = (struct survey){.insert = len};
@@ -122,7 +122,7 @@ static int survey(const char *s, size_t len, const struct string_list *mirrors,
 			return set_error(err, -EINVAL,
 					 "line %u: \"host\" is not written as "
 					 "[host.\"URL\"] tables; no table can "
-					 "be put before it",
+					 "be inserted before it",
 					 item.line);
 		if (header)
 			note_mirror(ret, mirrors, &item.path, NULL);
@@ -135,7 +135,7 @@ static int survey(const char *s, size_t len, const struct string_list *mirrors,
 	return r;
 }
 
-/* Copies text with '\n' turned into eol. */
+/* Appends text; each '\n' becomes eol. */
 static int add_lines(struct buf *out, const char *text, const char *eol)
 {
 	int r = 0;
@@ -171,7 +171,7 @@ static int render_inside(const struct hosts_block *b, const struct survey *v,
 	return r;
 }
 
-/* The whole block, ended by a newline. */
+/* Appends the whole block, with a newline at its end. */
 static int render(const struct hosts_block *b, const struct survey *v,
 		  const char *eol, struct buf *out)
 {
@@ -240,7 +240,7 @@ int hosts_edit_add(const char *base, size_t len, const struct hosts_block *b,
 	return r < 0 ? no_memory(r, err) : 0;
 }
 
-/* Taking out */
+/* Removing */
 
 struct block_meta {
 	enum hosts_made made;
@@ -248,7 +248,7 @@ struct block_meta {
 	uint32_t crc;
 };
 
-/* The word after "name=". */
+/* Takes "name=WORD" from the start of *rest; *ret is WORD. */
 static bool meta_field(struct slice *rest, const char *name, struct slice *ret)
 {
 	size_t n = strlen(name), len = 0;
@@ -316,7 +316,7 @@ static bool is_our_mirror(const struct block_meta *m,
 	return false;
 }
 
-/* "server", as we wrote it? */
+/* Is the item the "server" line that peerd wrote? */
 static bool is_our_server(const char *s, const struct toml_item *item,
 			  const struct block_meta *m)
 {
@@ -329,15 +329,16 @@ static bool is_our_server(const char *s, const struct toml_item *item,
 	       memcmp(a.s + n, m->server.s, m->server.len) == 0;
 }
 
-/* Somebody wrote into our block: our tables and our server go, the rest stays.
- * Comments stay or go with what they stand above. */
+/* Appends the lines of an edited block that are not ours: all but the tables of
+ * our mirrors and our server. A comment is kept or dropped with the item below
+ * it. */
 static int salvage(const char *s, size_t len, const struct block_meta *m,
 		   struct buf *out)
 {
 	struct toml t;
 	struct toml_item item;
 	bool in_ours = false;
-	size_t held = 0; /* from here on: undecided comments */
+	size_t held = 0; /* comments from here on are not decided yet */
 	int r = toml_init(&t, s, len, NULL);
 
 	while (r == 0 && (r = toml_next(&t, &item)) > 0) {
@@ -372,7 +373,7 @@ static int block_error(struct error *err, unsigned int line)
 struct strip {
 	const char *s;
 	size_t len;
-	size_t kept; /* copied, or dropped, up to here */
+	size_t kept; /* the text before this offset is done */
 	size_t begin, inside;
 	unsigned int begin_line; /* 0: not in a block */
 	bool has_meta;
@@ -395,7 +396,7 @@ static int end_block(struct strip *x, const struct toml_item *end)
 	}
 	if (r < 0)
 		return r;
-	/* The newline in front was ours if there is none behind. */
+	/* If no newline follows the block, peerd added the one before it. */
 	if (out->len == before && end->end == x->len &&
 	    x->s[x->len - 1] != '\n' && before > 0 &&
 	    out->data[before - 1] == '\n') {

@@ -118,7 +118,7 @@ static int resolve(const char *path, struct hosts_file *f, struct error *err)
 	if (f->path)
 		return 0;
 	return f->is_link ? set_error(err, -ELOOP,
-				      "%s: is a link to what cannot be opened",
+				      "%s: its link's target cannot be opened",
 				      path)
 			  : fail(err, -ENOMEM, path, "cannot read");
 }
@@ -131,7 +131,7 @@ int hosts_file_read(const char *path, struct hosts_file *ret, struct error *err)
 
 	if (r < 0)
 		return r;
-	/* Not to wait for the other end of a pipe. */
+	/* O_NONBLOCK: opening a pipe must not wait for its other end. */
 	fd = open(f.path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
 	if (fd == -1 && errno == ENOENT && !f.is_link) {
 		*ret = f;
@@ -190,8 +190,8 @@ static int write_all(int fd, const char *data, size_t len)
 	return 0;
 }
 
-/* Access lists and labels. Some attributes belong to the system and cannot be
- * set; what matters of them it sets itself. */
+/* Copies access control lists and security labels. Some attributes cannot be
+ * set by a process; the kernel sets those of them that matter. */
 static void copy_xattrs(const char *from, int to)
 {
 	CLEANUP(freep) char *names = malloc(XATTR_MAX);

@@ -20,7 +20,7 @@ void hosts_state_release(struct hosts_state *s)
 	*s = (struct hosts_state){0};
 }
 
-/* One per hosts.toml, whatever its path. */
+/* The name of the state file: a hash of the path of the hosts.toml. */
 static char *state_file(const char *state_dir, const char *path)
 {
 	struct digest d;
@@ -148,7 +148,7 @@ int hosts_state_write(const char *state_dir, const struct hosts_state *s,
 		r = set_error(err, r, "%s: cannot save a backup of it",
 			      s->path);
 	else
-		/* A header in it may be a secret. */
+		/* Mode 0600: a header in the hosts.toml may be a secret. */
 		r = hosts_file_replace(&f, 0600, out.data, out.len, err);
 	hosts_file_release(&f);
 	return r;

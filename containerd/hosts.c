@@ -49,10 +49,11 @@ static int fail(struct hosts_job *j, int r, const char *host, const char *text)
 
 /* Names */
 
-/* A registry as people name it. */
+/* A registry that the user named. */
 struct hosts_entry {
 	char dir[REF_HOST_MAX + 3];
-	char server[REF_HOST_MAX + 16]; /* "": containerd knows better */
+	char server[REF_HOST_MAX + 16]; /* "": none; containerd uses its
+					   default */
 };
 
 static int parse_registry(const char *s, struct hosts_entry *ret)
@@ -78,7 +79,7 @@ static int parse_registry(const char *s, struct hosts_entry *ret)
 		if (!ref_host_valid(host))
 			return -EINVAL;
 		s = ref_host_canonical(host);
-		/* containerd tries loopback without TLS if told no server. */
+		/* Without "server" containerd tries loopback without TLS. */
 		if (plain || !authority_is_loopback(host))
 			(void)snprintf(ret->server, sizeof(ret->server), "%s%s",
 				       plain ? http : https, ref_host_api(s));
@@ -89,8 +90,8 @@ static int parse_registry(const char *s, struct hosts_entry *ret)
 	return 0;
 }
 
-/* "host_5000_" for "host:5000": containerd looks there first. False if there
- * is no port. */
+/* Writes "host_5000_" for "host:5000"; containerd reads that directory first.
+ * False if there is no port. */
 static bool port_dir(const char *host, char *out, size_t size)
 {
 	const char *colon = strrchr(host, ':');
@@ -102,7 +103,7 @@ static bool port_dir(const char *host, char *out, size_t size)
 	return true;
 }
 
-/* What can stand between quotes as it is, and has no secrets in it. */
+/* True if the URL needs no escapes between quotes and has no secrets in it. */
 static bool mirror_valid(const char *s)
 {
 	static const char allowed[] = "abcdefghijklmnopqrstuvwxyz"
@@ -124,13 +125,14 @@ static char *file_of(const struct hosts_job *j, const char *dir)
 			    j->config_dir[1] ? "/" : "", dir);
 }
 
-/* Cuts "/hosts.toml". */
+/* Returns path without "/hosts.toml". */
 static char *dir_of(const char *path)
 {
 	return strndup(path, strlen(path) - strlen("/" HOSTS_FILE));
 }
 
-/* 1, 0 (no backup, or none that can be used), or an error reported already. */
+/* 1: *ret is the backup; 0: no usable backup; negative: an error, already
+ * reported. */
 static int load_state(struct hosts_job *j, const char *host, const char *path,
 		      struct hosts_state *ret)
 {
@@ -140,14 +142,14 @@ static int load_state(struct hosts_job *j, const char *host, const char *path,
 	if (r == 0)
 		return 1;
 	if (r == -EBADMSG)
-		tell(j, HOSTS_WARNING, host,
-		     "%s; going by the marks in the file", err.text);
+		tell(j, HOSTS_WARNING, host, "%s; using the marks in the file",
+		     err.text);
 	else if (r != -ENOENT)
 		return fail(j, r, host, err.text);
 	return 0;
 }
 
-/* What an edit starts from. */
+/* The state before an edit. */
 struct current {
 	char *path;
 	struct hosts_file file;
@@ -199,7 +201,7 @@ static int load(struct hosts_job *j, const char *host, const char *dir,
 	digest_of(c->file.data, c->file.len, &is);
 	if (!digest_equal(&is, &c->state.written))
 		return 0;
-	/* As we left it: the backup is the better witness. */
+	/* The file is unchanged since peerd wrote it: the backup is exact. */
 	buf_reset(&c->base);
 	r = buf_add(&c->base, c->state.original, c->state.original_len);
 	return r < 0 ? fail(j, r, host, "") : 0;
@@ -219,7 +221,7 @@ static bool has_suffix(const char *s, const char *suffix)
 	return n > k && strcmp(s + n - k, suffix) == 0;
 }
 
-/* Names that would need quoting are left out. */
+/* Leaves out names that would need escapes. */
 static int list_certificates(const char *dir, struct string_list *ret)
 {
 	DIR *d = opendir(dir);
@@ -249,8 +251,9 @@ static int list_certificates(const char *dir, struct string_list *ret)
 	return r;
 }
 
-/* Without a hosts.toml containerd takes *.crt and *.cert of the directory for
- * the registry; with one it does not any more, unless they are named there. */
+/* Without a hosts.toml containerd uses the *.crt and *.cert files of the
+ * directory for the registry. With a hosts.toml it uses only those named there.
+ */
 static int certificate_lines(const char *dir, struct buf *out)
 {
 	CLEANUP(string_list_release) struct string_list files = {0};
@@ -287,7 +290,8 @@ struct inherit {
 	struct string_list *dirs;
 };
 
-/* A parent that we made for another registry goes with the last of them. */
+/* Adds the parents of path that peerd made for another registry, so that the
+ * last undo removes them. */
 static int inherit_dirs(const struct hosts_state *s, void *arg)
 {
 	struct inherit *in = arg;
@@ -304,7 +308,7 @@ static int inherit_dirs(const struct hosts_state *s, void *arg)
 	return r;
 }
 
-/* Which directories are ours, outermost first (a parent is the shorter). */
+/* Sorts directories so that the outermost comes first: a parent is shorter. */
 static int compare_lengths(const void *a, const void *b)
 {
 	size_t x = strlen(*(char *const *)a), y = strlen(*(char *const *)b);
@@ -312,6 +316,7 @@ static int compare_lengths(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
+/* The directories that peerd makes or has made for this file. */
 static int our_dirs(struct hosts_job *j, const struct current *c,
 		    const char *dir, struct string_list *ret)
 {
@@ -328,7 +333,7 @@ static int our_dirs(struct hosts_job *j, const struct current *c,
 	return r;
 }
 
-/* A directory of its own hides what "_default" says. */
+/* Warns if the registry's new directory hides the settings of "_default". */
 static void warn_of_default(struct hosts_job *j, const char *host)
 {
 	CLEANUP(buf_release) struct buf rest = BUF_INIT(2 * HOSTS_MAX_BYTES);
@@ -342,12 +347,13 @@ static void warn_of_default(struct hosts_job *j, const char *host)
 	    hosts_edit_strip(f.data, f.len, &rest, &found, NULL) == 0 &&
 	    rest.len)
 		tell(j, HOSTS_WARNING, host,
-		     "containerd will not look at %s for it any more", path);
+		     "containerd no longer reads %s for it", path);
 	hosts_file_release(&f);
 }
 
-/* The backup, then the directories, then the file: whatever a crash leaves is
- * known to undo. */
+/* Writes the backup, then the directories, then the file: after a crash at any
+ * point undo knows what was made. 1: the file was written; 0: it was right
+ * already. */
 static int commit(struct hosts_job *j, const struct current *c, const char *dir,
 		  struct string_list *dirs, bool made, const struct buf *text,
 		  struct error *err)
@@ -416,9 +422,10 @@ static int edit(struct hosts_job *j, const struct hosts_entry *reg,
 				 *why.text ? why.text : strerror(-r));
 	if (present > 0)
 		tell(j, HOSTS_WARNING, reg->dir,
-		     "%s: names %s itself, left as it is", c->path,
+		     "%s: already names %s, left as it is", c->path,
 		     present == j->mirrors.n ? "the mirrors" : "some mirrors");
-	/* A block that is not needed any more goes by undo. */
+	/* No block is added if the file names all mirrors. But an old block
+	 * is removed here. */
 	if (present == j->mirrors.n && !c->found.blocks)
 		return 0;
 	return commit(j, c, dir, dirs, b.made != HOSTS_MADE_NOTHING, &text,
@@ -474,7 +481,7 @@ static bool same_as_base(const struct current *c)
 		memcmp(c->file.data, c->base.data, c->base.len) == 0);
 }
 
-/* 1: changed something. */
+/* 1: the file was changed. */
 static int restore_file(const struct current *c, bool *ret_gone,
 			struct error *err)
 {
@@ -539,8 +546,8 @@ static int undo_one(struct hosts_job *j, const char *name)
 	     c.path,
 	     !changed	      ? "nothing to undo"
 	     : gone	      ? "removed"
-	     : c.found.edited ? "restored; what was put into our block by hand "
-				"is kept"
+	     : c.found.edited ? "restored; lines added to peerd's block by "
+				"hand are kept"
 			      : "restored");
 	return 0;
 }
@@ -605,7 +612,7 @@ static int collect_all(const struct hosts_job *j, struct string_list *names)
 	return r;
 }
 
-/* host:5000 may stand under either name. */
+/* The file of host:5000 may be in either of two directories. */
 static void undo_named(struct hosts_job *j, const char *s)
 {
 	struct hosts_entry reg;
@@ -640,7 +647,8 @@ static int set_mirrors(struct hosts_job *j, const struct string_list *mirrors)
 		const char *s = mirrors->v[i];
 
 		if (!mirror_valid(s)) {
-			/* A password in it is not printed. */
+			/* A URL that may have a password in it is not printed.
+			 */
 			bool show = !strpbrk(s, "@?#");
 
 			tell(j, HOSTS_FAILED, "",
@@ -669,15 +677,15 @@ static int set_config_dir(struct hosts_job *j, const char *path)
 	n = strcspn(path, ":");
 	if (!n)
 		return fail(j, -EINVAL, "",
-			    "no directory of containerd's hosts given");
+			    "no directory of hosts.toml files given");
 	first = strndup(path, n);
 	j->config_dir = first ? hosts_absolute(first) : NULL;
 	if (!j->config_dir)
 		return fail(j, -ENOMEM, "", "");
 	if (path[n + strspn(path + n, ":")])
 		tell(j, HOSTS_WARNING, "",
-		     "of several directories, %s is used: what containerd "
-		     "finds in the first that has a registry counts",
+		     "of several directories only %s is edited; containerd "
+		     "uses the first that has the registry",
 		     j->config_dir);
 	return 0;
 }
@@ -749,7 +757,7 @@ int hosts_undo(const struct hosts_config *c, hosts_report_fn *report, void *arg)
 	return j.result;
 }
 
-/* For a person. */
+/* Prints a report on standard output or standard error. */
 static void print_report(enum hosts_level level, const char *host,
 			 const char *text, void *arg)
 {

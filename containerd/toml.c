@@ -23,10 +23,10 @@ int toml_init(struct toml *t, const char *s, size_t len, struct error *err)
 		if (n == 0)
 			return fail(t, "not UTF-8");
 		if (c == '\r' && (i + 1 == len || s[i + 1] != '\n'))
-			return fail(t, "a carriage return without a newline");
+			return fail(t, "carriage return without newline");
 		if ((c < 0x20 && c != '\t' && c != '\r' && c != '\n') ||
 		    c == 0x7f)
-			return fail(t, "a control character");
+			return fail(t, "control character");
 		if (c == '\n')
 			t->line++;
 		i += n;
@@ -37,7 +37,7 @@ int toml_init(struct toml *t, const char *s, size_t len, struct error *err)
 	return 0;
 }
 
-/* 0 at the end; NUL is no TOML, see toml_init(). */
+/* The next character; NUL at the end. toml_init() rejects a NUL in the text. */
 static char peek(const struct toml *t)
 {
 	if (t->pos == t->len)
@@ -52,7 +52,7 @@ static bool at(const struct toml *t, const char *what)
 	return t->len - t->pos >= n && memcmp(t->s + t->pos, what, n) == 0;
 }
 
-/* A carriage return stands before a newline only, see toml_init(). */
+/* toml_init() rejects a carriage return without a newline. */
 static void skip_spaces(struct toml *t)
 {
 	while (peek(t) == ' ' || peek(t) == '\t' || peek(t) == '\r')
@@ -65,7 +65,7 @@ static void skip_comment(struct toml *t)
 		t->pos++;
 }
 
-/* Spaces, comments and newlines: what may stand inside an array. */
+/* Skips spaces, comments and newlines, as allowed inside an array. */
 static void skip_gap(struct toml *t)
 {
 	for (;; t->pos++) {
@@ -79,7 +79,7 @@ static void skip_gap(struct toml *t)
 }
 
 struct part {
-	char *text; /* TOML_PART_SIZE bytes, or NULL: not wanted */
+	char *text; /* TOML_PART_SIZE bytes; NULL: the text is not kept */
 	size_t len;
 };
 
@@ -119,7 +119,7 @@ static void part_add_char(struct part *p, unsigned long c)
 	part_add(p, s, n);
 }
 
-/* After the backslash. */
+/* Reads an escape after its backslash. */
 static int escape(struct toml *t, struct part *p)
 {
 	static const char names[] = "btnfre\"\\";
@@ -130,7 +130,7 @@ static int escape(struct toml *t, struct part *p)
 	int digits = c == 'u' ? 4 : c == 'U' ? 8 : c == 'x' ? 2 : 0;
 
 	if (!at_name && !digits)
-		return fail(t, "an escape that TOML has not");
+		return fail(t, "unknown escape");
 	t->pos++;
 	if (at_name) {
 		part_add(p, &values[at_name - names], 1);
@@ -140,11 +140,11 @@ static int escape(struct toml *t, struct part *p)
 		int digit = hex_value(peek(t));
 
 		if (digit < 0)
-			return fail(t, "an escape that TOML has not");
+			return fail(t, "bad hexadecimal digit in an escape");
 		code = code << 4 | (unsigned long)digit;
 	}
 	if (code > 0x10ffff || (code >= 0xd800 && code < 0xe000))
-		return fail(t, "an escape that is no character");
+		return fail(t, "escape is not a character");
 	part_add_char(p, code);
 	return 0;
 }
@@ -157,7 +157,7 @@ static int string(struct toml *t, struct part *p)
 		char c = peek(t);
 
 		if (c == '\0' || c == '\n')
-			return fail(t, "a string without its end");
+			return fail(t, "unterminated string");
 		t->pos++;
 		if (c == quote)
 			return 0;
@@ -172,8 +172,8 @@ static int string(struct toml *t, struct part *p)
 	}
 }
 
-/* Up to two quotes may stand before the closing three. A backslash at a line's
- * end is no escape of a character. */
+/* Up to two quotes may stand before the closing three. A backslash at the end
+ * of a line does not escape a character. */
 static int long_string(struct toml *t)
 {
 	const char *quotes = t->s[t->pos] == '"' ? "\"\"\"" : "'''";
@@ -193,7 +193,7 @@ static int long_string(struct toml *t)
 			t->line++;
 	}
 	t->line = first;
-	return fail(t, "a string of several lines without its end");
+	return fail(t, "unterminated multi-line string");
 }
 
 static bool is_bare(char c)
@@ -223,7 +223,7 @@ static int key(struct toml *t, struct toml_path *path)
 				t->pos++;
 			part_add(&p, t->s + start, t->pos - start);
 		} else {
-			r = fail(t, "no key where one must be");
+			r = fail(t, "key expected");
 		}
 		if (r < 0)
 			return r;
@@ -253,8 +253,8 @@ static int group(struct toml *t, unsigned int depth)
 		skip_gap(t);
 		if (t->pos == t->len) {
 			t->line = first;
-			return fail(t, table ? "a \"{\" without its \"}\""
-					     : "a \"[\" without its \"]\"");
+			return fail(t, table ? "\"{\" without \"}\""
+					     : "\"[\" without \"]\"");
 		}
 		if (peek(t) == close)
 			break;
@@ -263,7 +263,7 @@ static int group(struct toml *t, unsigned int depth)
 
 			r = key(t, &ignored);
 			if (r == 0 && peek(t) != '=')
-				r = fail(t, "a key without \"=\"");
+				r = fail(t, "key without \"=\"");
 			if (r == 0)
 				t->pos++;
 		}
@@ -281,7 +281,7 @@ static int group(struct toml *t, unsigned int depth)
 	return 0;
 }
 
-/* A number, date or truth value. "1979-05-27 07:32:00" has a space. */
+/* A number, date or Boolean. "1979-05-27 07:32:00" has a space. */
 static int bare_value(struct toml *t)
 {
 	size_t start = t->pos;
@@ -295,7 +295,7 @@ static int bare_value(struct toml *t)
 		if (!date && !is_bare(c) && c != '+' && c != '.' && c != ':')
 			break;
 	}
-	return t->pos == start ? fail(t, "no value where one must be") : 0;
+	return t->pos == start ? fail(t, "value expected") : 0;
 }
 
 static int value(struct toml *t, unsigned int depth)
@@ -312,7 +312,7 @@ static int value(struct toml *t, unsigned int depth)
 	return bare_value(t);
 }
 
-/* From the first bracket. */
+/* A table header; t->pos is at its first bracket. */
 static int header(struct toml *t, struct toml_item *ret)
 {
 	bool array = at(t, "[[");
@@ -324,7 +324,7 @@ static int header(struct toml *t, struct toml_item *ret)
 	if (r < 0)
 		return r;
 	if (!at(t, array ? "]]" : "]"))
-		return fail(t, "a table's name without its \"]\"");
+		return fail(t, "table header without \"]\"");
 	t->pos += array ? 2 : 1;
 	return 0;
 }
@@ -340,7 +340,7 @@ static int statement(struct toml *t, struct toml_item *ret)
 	if (r < 0)
 		return r;
 	if (peek(t) != '=')
-		return fail(t, "a key without \"=\"");
+		return fail(t, "key without \"=\"");
 	t->pos++;
 	return value(t, 0);
 }
@@ -367,7 +367,7 @@ int toml_next(struct toml *t, struct toml_item *ret)
 	if (peek(t) == '#')
 		skip_comment(t);
 	if (t->pos < t->len && peek(t) != '\n')
-		return fail(t, "something after the end of the value");
+		return fail(t, "unexpected text after the value");
 	if (t->pos < t->len) {
 		t->pos++;
 		t->line++;

@@ -1,7 +1,7 @@
-/* Where things stand in a TOML file: comments, keys and table headers with the
- * bytes they take, so that a file can be edited without touching the rest.
- * Values are stepped over, not read; what TOML forbids beyond that (a key
- * given twice, a number with two points) is not noticed.
+/* Splits a TOML file into comments, keys and table headers with their byte
+ * positions, so that a file can be edited without changing the rest. Values are
+ * skipped, not parsed; errors beyond the syntax (a key given twice, a number
+ * with two points) are not detected.
  * Source: toml.io, TOML 1.0; newlines in inline tables as in 1.1. Any
  * thread. */
 #ifndef CONTAINERD_TOML_H
@@ -15,14 +15,15 @@
 #define TOML_PART_SIZE 520
 
 enum toml_type {
-	TOML_BLANK,   /* a line without anything */
-	TOML_COMMENT, /* a line of its own */
+	TOML_BLANK,   /* an empty line */
+	TOML_COMMENT, /* a line with only a comment */
 	TOML_TABLE,   /* [a.b] */
 	TOML_ARRAY,   /* [[a.b]] */
 	TOML_KEY,     /* a.b = …, all lines of the value */
 };
 
-/* The first two parts, decoded; one that does not fit is "". */
+/* The number of parts, and the first two, decoded. A part that does not fit is
+ * "". */
 struct toml_path {
 	size_t n;
 	char part[2][TOML_PART_SIZE];
@@ -43,13 +44,13 @@ struct toml {
 	struct error *err; /* may be NULL */
 };
 
-/* Lends s and err until the last toml_next(). A byte order mark is stepped
- * over. -EINVAL, err set, for bytes that no TOML file has: other encodings
- * than UTF-8, control characters. */
+/* Prepares t; borrows s and err until the last toml_next(). Skips a byte order
+ * mark. -EINVAL, err set: the text is not UTF-8 or has control characters that
+ * TOML forbids. */
 int toml_init(struct toml *t, const char *s, size_t len, struct error *err);
 
-/* 1: *ret is the next item; 0: the end; -EINVAL, err with the line: not
- * understood. Items follow each other without gaps. */
+/* 1: *ret is the next item; 0: the end; -EINVAL, err has the line: a syntax
+ * error. There are no gaps between items. */
 int toml_next(struct toml *t, struct toml_item *ret);
 
 #endif

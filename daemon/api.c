@@ -1,4 +1,4 @@
-/* /api/v1/…: what the command line asks of the daemon. */
+/* The routes below /api/v1/, which the commands use; health and metrics. */
 #include <errno.h>
 #include <string.h>
 
@@ -11,7 +11,7 @@
 
 #define JSON_TYPE  "application/json"
 #define LINES_TYPE "application/x-ndjson"
-/* Progress lines are no closer together than this. */
+/* Least time between two progress lines. */
 #define PROGRESS_MS 200
 
 static const char *state_name(enum blob_state s)
@@ -23,7 +23,7 @@ static const char *state_name(enum blob_state s)
 
 /* ---- GET status ---- */
 
-/* Adds what only some daemons have. */
+/* This and add_peers() add a part that only some daemons have. */
 static int add_containerd(json_t *v, const struct containerd *c)
 {
 	struct containerd_stats st;
@@ -115,7 +115,7 @@ static void get_metrics(struct daemon *d, struct http_req *rq)
 			   out.len);
 }
 
-/* ---- Jobs on a worker that end in one reply ---- */
+/* ---- Worker jobs that end in one reply ---- */
 
 struct api_job {
 	struct loop_job job;
@@ -223,18 +223,31 @@ struct key_list {
 static int add_key(void *arg, const struct blob_info *info)
 {
 	struct key_list *l = arg;
+	void *v = array_grow(l->v, l->n, &l->cap, sizeof(*l->v));
 
-	if (l->n == l->cap) {
-		size_t cap = l->cap ? l->cap * 2 : 64;
-		struct blob_key *v = reallocarray(l->v, cap, sizeof(*v));
-
-		if (!v)
-			return -ENOMEM;
-		l->v = v;
-		l->cap = cap;
-	}
+	if (!v)
+		return -ENOMEM;
+	l->v = v;
 	l->v[l->n++] = info->key;
 	return 0;
+}
+
+/* Every blob of that digest; one that is not known is answered as such. */
+static int add_claims(struct api_job *j, const struct digest *d,
+		      struct key_list *l)
+{
+	CLEANUP(freep) struct blob_key *v = NULL;
+	struct blob_info info = {.key = {.kind = BLOB_SHA256, .id = *d}};
+	size_t n = 0;
+	int r = store_claims_of(j->d->store, d, &v, &n);
+
+	if (r == 0 && n == 0)
+		return add_key(l, &info);
+	for (size_t i = 0; i < n && r == 0; i++) {
+		info.key = v[i];
+		r = add_key(l, &info);
+	}
+	return r;
 }
 
 static int evict_one(struct daemon *d, struct blob *b, struct buf *out)
@@ -265,7 +278,7 @@ static int do_key(struct api_job *j, const struct blob_key *key)
 	bool manifest = j->one == evict_one && key->kind == BLOB_SHA256 &&
 			store_manifest_evict(j->d->store, &key->id) == 0;
 	struct blob *b = NULL;
-	int r = store_get(j->d->store, key, &b);
+	int r = store_get_claim(j->d->store, key, &b);
 	char hex[DIGEST_HEX_SIZE];
 
 	if (j->out.data[j->out.len - 1] != '[')
@@ -296,12 +309,8 @@ static void keys_work(struct loop_job *lj)
 		j->result = add_manifests(j->d->store, &l);
 	if (j->result == 0 && j->all)
 		j->result = store_each(j->d->store, add_key, &l);
-	for (size_t i = 0; i < j->ndigests && j->result == 0; i++) {
-		struct blob_info info = {
-			.key = {.kind = BLOB_SHA256, .id = j->digests[i]}};
-
-		j->result = add_key(&l, &info);
-	}
+	for (size_t i = 0; i < j->ndigests && j->result == 0; i++)
+		j->result = add_claims(j, &j->digests[i], &l);
 	for (size_t i = 0; i < l.n && j->result == 0; i++)
 		j->result = do_key(j, &l.v[i]);
 	if (j->result == 0)
@@ -360,7 +369,7 @@ static void post_keys(struct daemon *d, struct http_req *rq,
 	loop_work(d->loop, &j->job, keys_work, job_end);
 }
 
-/* ---- POST pull: JSON lines while it goes on ---- */
+/* ---- POST pull: JSON lines with the progress ---- */
 
 struct pull_req {
 	struct http_req *rq; /* NULL: the client has gone */
@@ -482,7 +491,7 @@ static void post_pull(struct daemon *d, struct http_req *rq)
 	if (json_parse(body ? body : "", len, 65536, &v, &err) < 0 ||
 	    !(ref = json_get_str(v, "reference"))) {
 		http_reply_error(rq, 400, "UNSUPPORTED",
-				 "{\"reference\": …} is wanted");
+				 "expected {\"reference\": …}");
 		return;
 	}
 	p = calloc(1, sizeof(*p));
@@ -517,7 +526,8 @@ static void get_peers(struct daemon *d, struct http_req *rq)
 		http_reply(rq, 200, JSON_TYPE, out.data, out.len);
 }
 
-/* Ready to be sent traffic. Liveness is that an answer comes at all. */
+/* Readiness: whether the daemon takes traffic. For liveness any answer counts.
+ */
 static void get_ready(struct daemon *d, struct http_req *rq)
 {
 	if (d->ready && !d->stopping)
@@ -558,7 +568,7 @@ static void no_route(struct http_req *rq)
 
 void api_handle_metrics(void *arg, struct http_req *rq)
 {
-	if (!handle_common(arg, rq, is_get(rq)))
+	if (doors_open(arg, rq) && !handle_common(arg, rq, is_get(rq)))
 		no_route(rq);
 }
 
@@ -567,6 +577,8 @@ void api_handle_public(void *arg, struct http_req *rq)
 	struct daemon *d = arg;
 	const char *path = http_req_path(rq);
 
+	if (!doors_open_to(d, rq) || !doors_open(d, rq))
+		return;
 	if (mirror_handle(d->mirror, rq) || proxy_handle(d->proxy, rq) ||
 	    handle_common(d, rq, is_get(rq)))
 		return;

@@ -1,12 +1,11 @@
-/* The daemon's part in a cluster: its listener for members, its keys, and what
- * the other floors need of p2p/. */
+/* Connects the daemon with the other nodes: the listener for members, its keys,
+ * and the callbacks between p2p/ and the rest of the daemon. */
 #include <errno.h>
 #include <string.h>
 #include <sys/random.h>
 
 #include "base/cleanup.h"
 #include "base/log.h"
-#include "base/ref.h"
 #include "daemon/cluster.h"
 #include "http/local.h"
 #include "p2p/placement.h"
@@ -15,9 +14,10 @@
 #define RELOAD_MS	 10000
 #define NODE_ID_BYTES	 16
 #define PEER_CONNECTIONS 1024
-/* One member's requests wait for one another beyond this. */
+/* Beyond this, requests to one member are queued. */
 #define PEER_HOST_CONNECTIONS 8
-/* Upstream may need its time for what a member asks us to fetch. */
+/* Time for the first byte of an answer to a member: this node may have to fetch
+ * the range from upstream. */
 #define PEER_FIRST_BYTE_MS 30000
 
 static bool has_keys(const struct config *cfg)
@@ -33,7 +33,7 @@ static const char *listen_addr(const struct config *cfg)
 	return cfg->peers.n > 0 || has_keys(cfg) ? ":" DEFAULT_PORT : NULL;
 }
 
-/* Members are encrypted and known, or on this host, or wished otherwise. */
+/* Members must use TLS, or be on this host, or --insecure-peers is set. */
 int cluster_check(const struct config *cfg, struct error *err)
 {
 	const char *addr = listen_addr(cfg);
@@ -41,11 +41,12 @@ int cluster_check(const struct config *cfg, struct error *err)
 
 	if (!addr && cfg->peers.n > 0)
 		return set_error(err, -EINVAL,
-				 "peers: they need a listener, "
+				 "--peers needs a listener, "
 				 "--https-addr");
 	if (has_keys(cfg) && (!cfg->tls_ca || !cfg->tls_cert || !cfg->tls_key))
 		return set_error(err, -EINVAL,
-				 "tls-ca, tls-cert and tls-key go together");
+				 "tls-ca, tls-cert and tls-key must all be "
+				 "given");
 	if (!addr || has_keys(cfg) || cfg->insecure_peers)
 		return 0;
 	for (size_t i = 0; i < cfg->peers.n; i++)
@@ -58,7 +59,8 @@ int cluster_check(const struct config *cfg, struct error *err)
 	return 0;
 }
 
-/* The same after a restart, since homes and records name us by it. */
+/* Reads the node's id from the store, or makes one. The id stays the same after
+ * a restart, since homes and their records use it. */
 static int node_id(struct store *s, char out[MEMBER_ID_MAX])
 {
 	static const char key[] = "node-id";
@@ -74,7 +76,8 @@ static int node_id(struct store *s, char out[MEMBER_ID_MAX])
 		return -EIO;
 	for (size_t i = 0; i < sizeof(bytes); i++)
 		(void)snprintf(out + 2 * i, 3, "%02x", bytes[i]);
-	/* A read-only cache only costs the memory of us. */
+	/* A read-only cache keeps no id: after a restart the members take this
+	 * node for a new one. */
 	(void)store_kv_put(s, key, sizeof(key), out, 2 * sizeof(bytes));
 	return 0;
 }
@@ -90,7 +93,7 @@ int cluster_prepare(struct daemon *d, struct error *err)
 		     : 0;
 }
 
-/* ---- What p2p/ asks for ---- */
+/* ---- Callbacks of p2p/ ---- */
 
 static void on_request(void *arg, struct http_req *rq)
 {
@@ -99,19 +102,11 @@ static void on_request(void *arg, struct http_req *rq)
 	peers_handle(d->peers, rq);
 }
 
-/* A member must not make us ask whom we were not told of: not other registries
- * than --hosts names, nor, when it names none, this host or link. */
 static bool may_fetch(void *arg, const char *host)
 {
 	const struct daemon *d = arg;
-	const struct config *c = d->cfg;
 
-	if (c->hosts.n > 0)
-		return ref_host_listed(&c->hosts, host);
-	for (size_t i = 0; i < c->plain_http.n; i++)
-		if (strcmp(c->plain_http.v[i], host) == 0)
-			return true;
-	return !host_looks_local(host);
+	return guard_member_may(&d->guard, host);
 }
 
 static void observe(void *arg, enum peers_observed what, const char *addr,
@@ -139,11 +134,12 @@ static void tell_state(struct daemon *d, unsigned int alive)
 			     "another node has answered");
 	if (d->ready)
 		events_state(d->p2p_events, P2P_ACTIVE,
-			     "serves what it has, and reads from others");
+			     "serves its blobs and reads from other nodes");
 }
 
-/* Owners take their stripes in order: many ranges at once would make upstream
- * serve late ones before early ones. */
+/* Members came or went. With members, this node as an owner fetches its stripes
+ * in order: with many parallel ranges upstream would serve late ones before
+ * early ones. */
 static void changed(void *arg, unsigned int alive)
 {
 	struct daemon *d = arg;
@@ -158,10 +154,10 @@ static void on_reload(uv_timer_t *t)
 {
 	struct daemon *d = t->data;
 
-	(void)tls_server_reload_if_changed(d->tls); /* logs what comes of it */
+	(void)tls_server_reload_if_changed(d->tls); /* logs the result */
 }
 
-/* ---- Up and down ---- */
+/* ---- Open and close ---- */
 
 static int open_tls(struct daemon *d, struct error *err)
 {
@@ -170,8 +166,8 @@ static int open_tls(struct daemon *d, struct error *err)
 
 	if (!has_keys(c)) {
 		if (c->insecure_peers)
-			log_warn("peers are neither encrypted nor known: "
-				 "insecure-peers");
+			log_warn("insecure-peers: members are neither "
+				 "encrypted nor authenticated");
 		return 0;
 	}
 	r = tls_server_new(c->tls_ca, c->tls_cert, c->tls_key, &d->tls, err);
@@ -236,7 +232,8 @@ int cluster_open(struct daemon *d, struct error *err)
 	r = events_new(&ec, &d->p2p_events);
 	if (r < 0)
 		return set_error(err, r, "events: %s", strerror(-r));
-	events_state(d->p2p_events, P2P_INITIALIZING, "looks for other nodes");
+	events_state(d->p2p_events, P2P_INITIALIZING,
+		     "looking for other nodes");
 	r = peers_new(&pc, &d->peers, err);
 	if (r == 0)
 		log_info("listening for members", LS("address", addr),
@@ -256,12 +253,12 @@ void cluster_close(struct daemon *d)
 	d->reload.data = NULL;
 }
 
-/* ---- What we had before we started ---- */
+/* ---- Telling the homes about the cache ---- */
 
 struct cache_tell {
 	struct loop_job job;
 	struct daemon *d;
-	const char *repo; /* the one being told of */
+	const char *repo; /* "HOST/NAME", the current repository */
 };
 
 static int tell_blob(void *arg, const struct blob_info *info)
@@ -273,7 +270,6 @@ static int tell_blob(void *arg, const struct blob_info *info)
 	return 0;
 }
 
-/* "HOST/NAME". */
 static void tell_manifest(struct cache_tell *n, const char *tag,
 			  const struct digest *digest)
 {
@@ -343,7 +339,7 @@ void cluster_ready(struct daemon *d)
 	tell_state(d, members_alive(peers_members(d->peers)));
 	n = calloc(1, sizeof(*n));
 	if (!n)
-		return; /* the homes learn of it when it is read */
+		return; /* the homes learn of a blob when it is read */
 	n->d = d;
 	d->telling = true;
 	loop_work(d->loop, &n->job, tell_work, tell_done);

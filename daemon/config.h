@@ -35,6 +35,8 @@ struct config {
 	struct string_list mirrors;
 	char *hosts_config_path;
 	struct string_list blobs_allow;
+	struct string_list http_names;
+	struct string_list http_allow;
 	char *containerd_content_path;
 	char *containerd_sock;
 	uint64_t mirror_timeout_ms;
@@ -59,7 +61,8 @@ struct config {
 extern const struct option config_options[];
 extern const size_t config_noptions;
 
-/* "<cache-dir>/peerd.sock", the control socket. -E2BIG, -ENOMEM as buf.h. */
+/* Appends the path of the control socket, "<cache-dir>/peerd.sock", to out.
+ * -EMSGSIZE, -ENOMEM. */
 int control_path(const char *cache_dir, struct buf *out);
 
 #endif

@@ -1,4 +1,5 @@
-/* The graph that daemon.c builds, for the files of daemon/. Loop thread. */
+/* The objects that daemon.c builds, shared by the files of daemon/. Loop
+ * thread. */
 #ifndef DAEMON_DAEMON_PRIVATE_H
 #define DAEMON_DAEMON_PRIVATE_H
 
@@ -16,6 +17,7 @@
 #include "http/tls.h"
 #include "mount/session.h"
 #include "p2p/peers.h"
+#include "registry/guard.h"
 #include "registry/mirror.h"
 #include "registry/proxy.h"
 #include "registry/registry.h"
@@ -23,6 +25,7 @@
 
 struct daemon {
 	const struct config *cfg;
+	struct guard guard;
 	struct loop *loop;
 	struct store *store;
 	struct http_client *client;
@@ -30,21 +33,21 @@ struct daemon {
 	struct fetch *fetch;
 	struct fs *fs;
 	pthread_mutex_t events_mu;
-	bool events; /* guarded by: events_mu; fs and loop take them */
+	bool events; /* guarded by: events_mu; store events are passed on */
 	struct mount *mount;
 	struct http_server *server;
 	struct serve_config serve;
 	struct mirror *mirror;
 	struct proxy *proxy;
-	struct containerd *containerd; /* NULL: not wanted */
-	/* cluster.c; NULL without other nodes. */
+	struct containerd *containerd; /* NULL: not configured */
+	/* Of cluster.c; NULL if no other nodes are configured. */
 	struct peers *peers;
 	struct http_client *peer_client;
 	struct serve_config serve_peers;
 	struct tls_server *tls;
 	uv_timer_t reload;
 	struct events *p2p_events;
-	bool telling;
+	bool telling; /* see cluster_ready() */
 	char node_id[MEMBER_ID_MAX];
 	uint64_t started_ms;
 	char node[256];
@@ -55,20 +58,32 @@ struct daemon {
 	int exit_status;
 };
 
-/* sd_notify(3). */
+/* Sends `state` to the service manager, as sd_notify(3). */
 void daemon_notify(const char *state);
-/* cluster_ready()'s job has ended while the daemon waits for it to stop. */
+/* cluster_ready()'s job has ended and the daemon is stopping. */
 void daemon_told(struct daemon *d);
 
-/* api.c: the routes of the control socket, those that everyone may call, those
- * of --prom-addr, and the status document. */
+/* api.c: the routes of the control socket, of --http-addr and of --prom-addr;
+ * and the status document. */
 void api_handle(void *arg, struct http_req *rq);
 void api_handle_public(void *arg, struct http_req *rq);
 void api_handle_metrics(void *arg, struct http_req *rq);
 int api_status(void *arg, struct buf *out);
 
-/* stats.c: metrics of the daemon as a whole. init: before the first request.
- * collect: before they are shown. request: as http_server_config.ended. */
+/* doors.c: who may ask. False: the request was answered. open: no web page has
+ * made it. open_to: the client's address is allowed. check: -EINVAL for options
+ * that cannot be. */
+bool doors_open(struct daemon *d, struct http_req *rq);
+bool doors_open_to(struct daemon *d, struct http_req *rq);
+int doors_check(const struct config *cfg, struct error *err);
+
+/* paths.c: -EINVAL when the cache is in others' hands, or is the mount, or a
+ * file that the daemon needs is in the mount. */
+int paths_check(const struct config *cfg, struct error *err);
+
+/* stats.c: metrics of the whole daemon. Call stats_init() before the first
+ * request and stats_collect() before metrics_write(). stats_request() is the
+ * server's http_server_config.ended. */
 void stats_init(void);
 void stats_collect(struct daemon *d);
 void stats_discovery(const struct daemon *d, const char *addr, double seconds);

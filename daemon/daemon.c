@@ -3,19 +3,19 @@
 #include <errno.h>
 #include <signal.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/descriptors.h"
 #include "base/log.h"
 #include "containerd/hosts.h"
 #include "daemon/cluster.h"
 
 #define GRACE_MS 5000
 
-/* sd_notify(3), which is no more than a datagram. */
+/* The protocol of sd_notify(3) is one datagram, so libsystemd is not needed. */
 void daemon_notify(const char *state)
 {
 	const char *path = getenv("NOTIFY_SOCKET");
@@ -37,7 +37,7 @@ void daemon_notify(const char *state)
 		log_warn("cannot notify the service manager", LE(-errno));
 }
 
-/* On a store thread. */
+/* Passes an event of the store on. Runs on a store thread. */
 static void on_store_event(void *arg, struct blob *b, enum blob_event ev)
 {
 	struct daemon *d = arg;
@@ -53,7 +53,8 @@ static void on_store_event(void *arg, struct blob *b, enum blob_event ev)
 	(void)pthread_mutex_unlock(&d->events_mu);
 }
 
-/* Off before the loop ends: what was posted until then is still done. */
+/* Turned off before the loop ends; loop_free() still runs the tasks that were
+ * posted before. */
 static void set_events(struct daemon *d, bool on)
 {
 	(void)pthread_mutex_lock(&d->events_mu);
@@ -61,7 +62,7 @@ static void set_events(struct daemon *d, bool on)
 	(void)pthread_mutex_unlock(&d->events_mu);
 }
 
-/* ---- The way down: each step begins the next ---- */
+/* ---- Stopping: each step starts the next ---- */
 
 static void close_signal(uv_signal_t *s)
 {
@@ -135,12 +136,12 @@ static void on_unmounted(struct loop_task *t)
 	struct daemon *d = container_of(t, struct daemon, unmounted);
 
 	if (!d->stopping)
-		log_warn("somebody unmounted the mount",
+		log_warn("another process unmounted the mount",
 			 LS("mount", d->cfg->mount));
 	stop(d);
 }
 
-/* ---- The way up ---- */
+/* ---- Starting ---- */
 
 static void on_session(void *arg, struct fuse_session *se)
 {
@@ -149,7 +150,7 @@ static void on_session(void *arg, struct fuse_session *se)
 	fs_set_session(d->fs, se);
 }
 
-/* On a thread of the mount. */
+/* Another process unmounted the mount. Runs on a thread of the mount. */
 static void on_gone(void *arg)
 {
 	struct daemon *d = arg;
@@ -220,7 +221,7 @@ static int open_upstream(struct daemon *d, struct error *err)
 		.meta_timeout_ms = d->cfg->metadata_timeout_ms,
 		.tag_fresh_ms = d->cfg->tag_fresh_ms,
 		.negative_ms = d->cfg->negative_ms,
-		.url_guard = &d->cfg->blobs_allow,
+		.guard = &d->guard,
 		.node = d->node,
 	};
 	struct fetch_config fc = {
@@ -255,7 +256,8 @@ static int open_upstream(struct daemon *d, struct error *err)
 	return 0;
 }
 
-/* What is fetched ahead must still be there when it is read. */
+/* At most a quarter of the cache: a prefetched chunk must not be evicted before
+ * it is read. */
 static uint64_t max_window(const struct config *cfg)
 {
 	if (!cfg->prefetch)
@@ -313,7 +315,7 @@ static int open_mirror(struct daemon *d, struct error *err)
 	struct proxy_config pc = {
 		.serve = &d->serve,
 		.registry = d->registry,
-		.allow = &d->cfg->blobs_allow,
+		.guard = &d->guard,
 	};
 	int r;
 
@@ -349,6 +351,7 @@ static int make_server(struct daemon *d, struct error *err)
 	struct http_server_config sc = {
 		.loop = d->loop,
 		.name = "peerd",
+		.probe = "/healthz",
 		.ended = stats_request,
 		.ended_arg = d,
 	};
@@ -390,7 +393,7 @@ struct start {
 	struct daemon *d;
 };
 
-/* On the loop, as all that it opens wants to be. */
+/* Runs on the loop, since the objects that it opens belong to the loop. */
 static void on_start(struct loop_task *t)
 {
 	struct start *s = container_of(t, struct start, task);
@@ -425,26 +428,13 @@ static void on_start(struct loop_task *t)
 	daemon_notify("READY=1");
 }
 
-/* One descriptor for each blob in use and each connection. */
-static void raise_nofile(void)
-{
-	struct rlimit lim;
-
-	if (getrlimit(RLIMIT_NOFILE, &lim) == -1 ||
-	    lim.rlim_cur == lim.rlim_max)
-		return;
-	lim.rlim_cur = lim.rlim_max;
-	if (setrlimit(RLIMIT_NOFILE, &lim) == -1)
-		log_warn("cannot raise the limit of open files", LE(-errno));
-}
-
 static void report_hosts(enum hosts_level level, const char *host,
 			 const char *text, void *arg)
 {
 	(void)arg;
 	if (level == HOSTS_FAILED)
-		log_error("containerd's mirror configuration", LS("host", host),
-			  LS("why", text));
+		log_error("cannot change containerd's mirror configuration",
+			  LS("host", host), LS("why", text));
 	else if (level == HOSTS_WARNING)
 		log_warn("containerd's mirror configuration", LS("host", host),
 			 LS("why", text));
@@ -453,7 +443,8 @@ static void report_hosts(enum hosts_level level, const char *host,
 			 LS("what", text));
 }
 
-/* Failures are logged and not fatal: containerd then asks the registries. */
+/* Failures are logged and not fatal: containerd then asks the registries
+ * itself. */
 static void add_mirror_configuration(const struct config *cfg)
 {
 	CLEANUP(freep) char *state_dir = NULL;
@@ -477,15 +468,24 @@ int daemon_run(const struct config *cfg)
 	int r;
 
 	(void)snprintf(d.node, sizeof(d.node), "%s", cfg->node_name);
+	d.guard = (struct guard){.allow = &cfg->blobs_allow,
+				 .hosts = &cfg->hosts,
+				 .plain_http = &cfg->plain_http};
 	d.unmounted.run = on_unmounted;
 	(void)pthread_mutex_init(&d.events_mu, NULL);
-	raise_nofile();
+	r = descriptors_raise();
+	if (r < 0)
+		log_warn("cannot raise the limit of open files", LE(r));
 	r = cluster_check(cfg, &err);
+	if (r == 0)
+		r = doors_check(cfg, &err);
+	if (r == 0)
+		r = paths_check(cfg, &err);
 	if (r < 0) {
 		log_error("cannot start", LS("why", err.text));
 		return 2;
 	}
-	/* It forks, so it comes before all threads. */
+	/* store_open() forks, so it comes before all threads. */
 	r = open_store(&d, &err);
 	if (r < 0) {
 		log_error("cannot open the cache", LS("why", err.text));

@@ -1,12 +1,13 @@
-/* The daemon as a whole. */
+/* The daemon's life, from start to end. */
 #ifndef DAEMON_DAEMON_H
 #define DAEMON_DAEMON_H
 
 struct config;
 
-/* Runs the daemon until SIGTERM, SIGINT or somebody unmounts the mount. cfg is
- * borrowed. Logs why it cannot start. Returns the process's exit status: 0, 1
- * for a failure, 2 for options that do not fit together. */
+/* Runs the daemon until SIGTERM, SIGINT or until another process unmounts the
+ * mount. cfg is borrowed. Logs the reason if it cannot start. Returns the exit
+ * status of the process: 0; 1 for a failure; 2 for options that contradict each
+ * other. */
 int daemon_run(const struct config *cfg);
 
 #endif

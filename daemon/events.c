@@ -10,14 +10,16 @@
 #include "base/cleanup.h"
 #include "base/json.h"
 #include "base/log.h"
+#include "http/small.h"
 
 #define MAX_MESSAGE	 1024
 #define MAX_QUEUE	 16
 #define MAX_TOKEN_BYTES	 65536
+#define MAX_REPLY	 255 /* bytes of an answer that are kept for the log */
 #define MAX_ATTEMPTS	 12
 #define REFUSED_ATTEMPTS 4
-/* A state that flaps must not fill the API server: so many requests at
- * once, then one each REFILL_MS. */
+/* A state that changes often must not flood the API server: BURST requests at
+ * once, then one per REFILL_MS. */
 #define BURST	  12
 #define REFILL_MS 30000
 
@@ -31,7 +33,7 @@ struct k8s_event {
 
 enum phase {
 	IDLE,	 /* nothing to send */
-	READING, /* the token, on a worker */
+	READING, /* a worker reads the token */
 	SENDING,
 	PAUSING, /* the timer runs */
 };
@@ -49,24 +51,22 @@ struct events {
 
 	uv_timer_t timer;
 	struct loop_job job;
-	struct http_exchange *exchange;
+	struct http_small request;
 	enum phase phase;
 	bool closing;
 	unsigned users; /* handle, job and exchange that still call back */
 
-	struct k8s_event queue[MAX_QUEUE]; /* the first nqueue */
+	struct k8s_event queue[MAX_QUEUE]; /* the first nqueue are used */
 	unsigned nqueue;
-	uint64_t budget_ms; /* refill_ms for each request that may be sent */
+	uint64_t budget_ms; /* a request costs refill_ms */
 	uint64_t budget_at_ms;
 	uint64_t serial;
 
-	char *token; /* belongs to the job meanwhile */
+	char *token; /* used by the job while it runs */
 	int token_error;
 	int status;
-	char reply[256]; /* the beginning of an answer, for the log */
-	size_t reply_len;
 
-	bool refused; /* each of these was logged */
+	bool refused; /* each of these states was logged */
 	bool failing;
 	bool dropped;
 };
@@ -116,10 +116,10 @@ static void user_gone(struct events *ev)
 		events_destroy(ev);
 }
 
-/* ---- The event as an object ---- */
+/* ---- The event as a Kubernetes object ---- */
 
-/* Kubernetes names: a DNS subdomain. Pods have such names already; the part
- * after the dot keeps events apart. */
+/* A Kubernetes name is a DNS subdomain. The pod's name is one already; the part
+ * after the dot makes the event's name unique. */
 static void name_entry(struct events *ev, struct k8s_event *e)
 {
 	struct timespec ts;
@@ -179,8 +179,8 @@ static void pause_for(struct events *ev, uint64_t ms)
 	(void)uv_timer_start(&ev->timer, on_timer, ms, 0);
 }
 
-/* Twice as long after each failure, less up to a quarter, so that the pods of a
- * cluster do not come back all at once. */
+/* Doubles after each failure, minus a random part of up to a quarter, so that
+ * the pods of a cluster do not retry at the same moment. */
 static uint64_t back_off(const struct events *ev, unsigned attempts)
 {
 	uint64_t ms = (uint64_t)ev->retry_ms
@@ -195,7 +195,7 @@ static uint64_t back_off(const struct events *ev, unsigned attempts)
 static void log_failing(struct events *ev, const char *why)
 {
 	if (!ev->failing)
-		log_warn("cannot post events to the Kubernetes API; trying on",
+		log_warn("cannot post events to the Kubernetes API; retrying",
 			 LS("url", ev->url), LI("status", ev->status),
 			 LS("why", why));
 	ev->failing = true;
@@ -220,7 +220,7 @@ static void try_again(struct events *ev, uint32_t retry_after_s,
 	log_failing(ev, why);
 	if (e->attempts >= MAX_ATTEMPTS) {
 		log_dropped(ev, e, why);
-		/* The next one is asked for as late as this one was. */
+		/* The next event is sent after the same pause. */
 		ms = back_off(ev, e->attempts);
 		drop_first(ev);
 	} else {
@@ -231,28 +231,6 @@ static void try_again(struct events *ev, uint32_t retry_after_s,
 }
 
 /* ---- One request ---- */
-
-static int on_head(void *arg, struct http_exchange *x,
-		   const struct http_response *res)
-{
-	struct events *ev = arg;
-
-	(void)x;
-	ev->status = res->status;
-	return 0;
-}
-
-static int on_data(void *arg, struct http_exchange *x, const void *bytes,
-		   size_t len)
-{
-	struct events *ev = arg;
-	size_t n = min_u64(len, sizeof(ev->reply) - 1 - ev->reply_len);
-
-	(void)x;
-	memcpy(ev->reply + ev->reply_len, bytes, n);
-	ev->reply_len += n;
-	return 0;
-}
 
 static void sent(struct events *ev)
 {
@@ -265,7 +243,7 @@ static void sent(struct events *ev)
 
 /* No such right (yet: the role may be bound after the pod was started), or a
  * token that is no longer good. It is read anew for each attempt. */
-static void refused(struct events *ev)
+static void refused(struct events *ev, const char *reply)
 {
 	struct k8s_event *e = &ev->queue[0];
 
@@ -276,43 +254,43 @@ static void refused(struct events *ev)
 	if (!ev->refused)
 		log_warn("the Kubernetes API refuses events; given up",
 			 LS("url", ev->url), LI("status", ev->status),
-			 LS("why", ev->reply));
+			 LS("why", reply));
 	ev->refused = true;
 	drop_first(ev);
 	ev->phase = IDLE;
 }
 
-static void answered(struct events *ev, struct http_exchange *x)
+static void answered(struct events *ev, const struct http_answer *a)
 {
 	struct k8s_event *e = &ev->queue[0];
-	int status = ev->status;
+	const char *reply = a->body.data ? a->body.data : "";
+	int status = a->status;
 
-	ev->reply[ev->reply_len] = '\0';
 	if (status / 100 == 2 || (status == 409 && e->attempts > 1)) {
 		sent(ev);
 	} else if (status == 409) {
 		name_entry(ev, e);
-		try_again(ev, 0, ev->reply);
+		try_again(ev, 0, reply);
 	} else if (status == 401 || status == 403 || status == 404) {
-		refused(ev);
+		refused(ev, reply);
 	} else if (status == 408 || status == 429 || status >= 500) {
-		try_again(ev, http_retry_after_s(x), ev->reply);
+		try_again(ev, http_retry_after_s(a->x), reply);
 	} else {
-		log_dropped(ev, e, ev->reply);
+		log_dropped(ev, e, reply);
 		drop_first(ev);
 		ev->phase = IDLE;
 	}
 }
 
-static void on_done(void *arg, struct http_exchange *x, int r, const char *why)
+static void on_done(struct http_small *s, struct http_answer *a)
 {
-	struct events *ev = arg;
+	struct events *ev = container_of(s, struct events, request);
 
-	ev->exchange = NULL;
-	if (!ev->closing && r < 0)
-		try_again(ev, 0, why);
+	ev->status = a->status;
+	if (!ev->closing && a->r < 0)
+		try_again(ev, 0, a->why);
 	else if (!ev->closing)
-		answered(ev, x);
+		answered(ev, a);
 	if (!ev->closing && ev->phase == IDLE)
 		step(ev);
 	user_gone(ev);
@@ -320,8 +298,6 @@ static void on_done(void *arg, struct http_exchange *x, int r, const char *why)
 
 static int start_request(struct events *ev)
 {
-	static const struct http_callbacks cb = {
-		.head = on_head, .data = on_data, .done = on_done};
 	CLEANUP(buf_release) struct buf body = BUF_INIT(16384);
 	CLEANUP(buf_release) struct buf auth = BUF_INIT(MAX_TOKEN_BYTES + 64);
 	const struct http_header headers[] = {
@@ -352,9 +328,8 @@ static int start_request(struct events *ev)
 	h[0].value = auth.data;
 	rq.body = body.data;
 	rq.body_len = body.len;
-	ev->status = 0;
-	ev->reply_len = 0;
-	r = http_start(ev->client, &rq, &cb, ev, &ev->exchange);
+	r = http_small_start(&ev->request, ev->client, &rq, MAX_REPLY, true,
+			     on_done);
 	explicit_bzero(auth.data, auth.len);
 	return r;
 }
@@ -375,7 +350,7 @@ static void send_first(struct events *ev)
 
 /* ---- The token ---- */
 
-/* A worker reads it: it is on tmpfs as a rule, but need not be. */
+/* Runs on a worker: the file is usually on tmpfs, but may be on a disk. */
 static void read_token(struct loop_job *j)
 {
 	struct events *ev = container_of(j, struct events, job);
@@ -412,7 +387,7 @@ static void on_token(struct loop_job *j)
 	user_gone(ev);
 }
 
-/* ---- What is to be done next ---- */
+/* ---- The next step ---- */
 
 static void refill(struct events *ev)
 {
@@ -442,7 +417,8 @@ static void enqueue(struct events *ev, enum p2p_state state,
 {
 	struct k8s_event *e;
 
-	/* The newest state counts most. The first may be on its way. */
+	/* A full queue drops its second event: the newest state counts most,
+	 * and the first event may be on its way. */
 	if (ev->nqueue == MAX_QUEUE) {
 		memmove(&ev->queue[1], &ev->queue[2],
 			(MAX_QUEUE - 2) * sizeof(ev->queue[0]));
@@ -463,7 +439,8 @@ void events_state(struct events *ev, enum p2p_state state, const char *message)
 	if (!ev || state == ev->state || state == P2P_NONE)
 		return;
 	ev->state = state;
-	/* A line break would begin another assignment for the manager. */
+	/* The service manager would read a line break as the start of another
+	 * assignment. */
 	(void)snprintf(text, sizeof(text), "%s", message);
 	for (char *p = text; *p; p++)
 		if ((unsigned char)*p < 0x20 || *p == 0x7f)
@@ -493,8 +470,8 @@ static const char *env(const char *name)
 	return s && *s ? s : NULL;
 }
 
-/* One DNS label or subdomain, as the API server has checked already; whatever
- * else it may be must not change the URL. */
+/* A DNS label or subdomain. The API server has checked it already; here it must
+ * not change the URL. */
 static bool is_k8s_name(const char *s)
 {
 	size_t n = strspn(s, "abcdefghijklmnopqrstuvwxyz0123456789-.");
@@ -502,7 +479,7 @@ static bool is_k8s_name(const char *s)
 	return n > 0 && n <= 253 && s[n] == '\0';
 }
 
-/* Where a token is mounted, the namespace is too. */
+/* From POD_NAMESPACE, or the file that is mounted beside the token. */
 static int find_namespace(struct events *ev, const char *dir)
 {
 	CLEANUP(freep) char *path = NULL;
@@ -550,7 +527,7 @@ static int find_url(struct events *ev, const char *api_url)
 	return n < 0 ? -ENOMEM : 0;
 }
 
-/* -ENOENT and -EINVAL: not all that is needed is there. */
+/* -ENOENT, -EINVAL: a needed value is missing or not valid. */
 static int find_cluster(struct events *ev, const struct events_config *cfg)
 {
 	const char *dir =
@@ -602,7 +579,7 @@ int events_new(const struct events_config *cfg, struct events **ret)
 	}
 	if (r < 0)
 		log_warn("no events on the pod: POD_NAME or POD_NAMESPACE is "
-			 "not set, or is no name");
+			 "not set or not a valid name");
 	(void)uv_timer_init(loop_uv(ev->loop), &ev->timer);
 	ev->timer.data = ev;
 	ev->users = 1;
@@ -624,6 +601,5 @@ void events_free(struct events **evp)
 	ev->closing = true;
 	ev->nqueue = 0;
 	uv_close((uv_handle_t *)&ev->timer, on_timer_closed);
-	if (ev->exchange)
-		http_cancel(ev->exchange);
+	http_small_cancel(&ev->request);
 }

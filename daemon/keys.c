@@ -28,7 +28,7 @@ static void pkey_freep(EVP_PKEY **k)
 
 static void bio_freep(BIO **b)
 {
-	(void)BIO_free(*b); /* which wipes what was in it */
+	(void)BIO_free(*b); /* also wipes the bytes */
 }
 
 static void bn_freep(BIGNUM **n)
@@ -42,14 +42,14 @@ static void filep(FILE **f)
 		(void)fclose(*f);
 }
 
-/* The sentence for what OpenSSL did not do. */
+/* Sets err to `what` and OpenSSL's reason. */
 static int ssl_error(struct error *err, const char *what)
 {
 	const char *why = ERR_reason_error_string(ERR_peek_error());
 
 	ERR_clear_error();
 	return set_error(err, -EIO, "%s: %s", what,
-			 why ? why : "OpenSSL does not say why");
+			 why ? why : "OpenSSL gives no reason");
 }
 
 /* ---- Files ---- */
@@ -64,7 +64,7 @@ static int dir_open(const char *dir, int *ret, struct error *err)
 
 struct file {
 	char name[KEYS_MAX_NODE_NAME + 8];
-	char tmp[32]; /* "" when there is none */
+	char tmp[32]; /* "": there is none */
 	BIO *bytes;
 	mode_t mode;
 };
@@ -84,7 +84,8 @@ static int write_all(int fd, const char *p, size_t len)
 	return 0;
 }
 
-/* Under a name that nobody else uses; the dot keeps it from being a node's. */
+/* Writes the file under a random name. A node's name cannot begin with a dot,
+ * so the names cannot collide. */
 static int write_tmp(int dirfd, struct file *f)
 {
 	CLEANUP(closep) int fd = -1;
@@ -132,7 +133,8 @@ static int put_in_place(int dirfd, struct file *f, bool replace)
 	return 0;
 }
 
-/* Both files or, if the second cannot be made new, none. */
+/* Saves both files. If the second fails and `replace` is false, the first is
+ * removed. */
 static int save(int dirfd, const char *dir, struct file f[2], bool replace,
 		struct error *err)
 {
@@ -177,7 +179,7 @@ static int open_file(int dirfd, const char *dir, const char *name, FILE **ret,
 	return set_error(err, r, "%s/%s: %s", dir, name, strerror(-r));
 }
 
-/* Never asks. */
+/* Makes OpenSSL fail instead of prompting for a passphrase. */
 static int no_passphrase(char *buf, int size, int rwflag, void *arg)
 {
 	(void)buf;
@@ -232,7 +234,8 @@ static bool add_extension(X509 *x, X509 *issuer, int nid, const char *value)
 	return ok;
 }
 
-/* 128 random bits: certificates of one name, renewed, differ in it. */
+/* 128 random bits, so that a renewed certificate of the same name has another
+ * serial number. */
 static bool set_serial(X509 *x)
 {
 	CLEANUP(bn_freep) BIGNUM *n = BN_new();
@@ -242,7 +245,7 @@ static bool set_serial(X509 *x)
 	       BN_to_ASN1_INTEGER(n, X509_get_serialNumber(x)) != NULL;
 }
 
-/* All but names, extensions and the signature. */
+/* A certificate without names, extensions and signature. */
 static X509 *new_cert(EVP_PKEY *key, time_t until)
 {
 	CLEANUP(x509_freep) X509 *x = X509_new();
@@ -283,7 +286,7 @@ static int save_pair(int dirfd, const char *dir, const char *name, X509 *x,
 	struct file f[2] = {{.bytes = NULL}};
 	int r;
 
-	/* The key first: a certificate without its key is of no use. */
+	/* The key comes first: a certificate without its key is useless. */
 	(void)snprintf(f[0].name, sizeof(f[0].name), "%s.key", name);
 	(void)snprintf(f[1].name, sizeof(f[1].name), "%s.crt", name);
 	r = to_files(x, key, f);
@@ -308,7 +311,7 @@ static X509 *make_ca(EVP_PKEY *key)
 	char cn[64];
 
 	x = new_cert(key, time(NULL) + KEYS_CA_DAYS * DAY_S);
-	/* Two CAs of different names are told apart in error messages. */
+	/* A random name lets error messages tell two CAs apart. */
 	if (!x || RAND_bytes(id, sizeof(id)) != 1)
 		return NULL;
 	(void)snprintf(cn, sizeof(cn), "peerd cluster CA %02x%02x%02x%02x",
@@ -337,7 +340,7 @@ int keys_init(const char *dir, struct error *err)
 	r = dir_open(dir, &dirfd, err);
 	if (r < 0)
 		return r;
-	/* save() would find out as well, but in worse words. */
+	/* save() would fail too, but with a less clear message. */
 	if (exists(dirfd, "ca.crt") || exists(dirfd, "ca.key"))
 		return set_error(err, -EEXIST,
 				 "%s: there is a CA already (ca.crt, ca.key); "
@@ -365,9 +368,9 @@ static int check_name(const char *s, struct error *err)
 	else if (*s == '.')
 		why = "begins with a dot";
 	else if (strchr(s, '/'))
-		why = "has a slash in it";
+		why = "has a slash";
 	else if (strcmp(s, "ca") == 0)
-		why = "is that of the CA's own files";
+		why = "is reserved for the CA's files";
 	for (const char *p = s; !why && *p; p += n) {
 		n = utf8_len(p, len - (size_t)(p - s));
 		if (n == 0)
@@ -375,7 +378,7 @@ static int check_name(const char *s, struct error *err)
 		else if ((unsigned char)*p < 0x20 || *p == 0x7f ||
 			 /* U+0080 to U+009F */
 			 (n == 2 && memcmp(p, "\xc2\xa0", 2) < 0))
-			why = "has a control character in it";
+			why = "has a control character";
 	}
 	return why ? set_error(err, -EINVAL, "the node's name %s", why) : 0;
 }
@@ -399,7 +402,7 @@ static bool is_dns_name(const char *s)
 	}
 }
 
-/* Members do not compare it, but other programs do. */
+/* peerd does not check the alternative name, but other programs do. */
 static bool add_alt_name(X509 *x, X509 *ca, const char *node)
 {
 	char value[KEYS_MAX_NODE_NAME + 8];
@@ -417,7 +420,8 @@ static bool add_alt_name(X509 *x, X509 *ca, const char *node)
 
 static bool fill_node(X509 *x, X509 *ca, EVP_PKEY *ca_key, const char *node)
 {
-	/* A CA made by other means may have a key with a digest of its own. */
+	/* A CA that peerd did not make may have a key type that takes no
+	 * digest (Ed25519). */
 	const EVP_MD *md = EVP_sha256();
 	char name[32];
 
@@ -438,7 +442,7 @@ static bool fill_node(X509 *x, X509 *ca, EVP_PKEY *ca_key, const char *node)
 	       add_alt_name(x, ca, node) && X509_sign(x, ca_key, md) > 0;
 }
 
-/* No certificate is good for longer than its issuer. */
+/* A certificate must not expire later than its issuer. */
 static bool end_of(X509 *ca, unsigned int days, time_t *ret)
 {
 	struct tm tm;

@@ -6,7 +6,7 @@
 #include "base/cleanup.h"
 #include "base/ref.h"
 
-/* Blobs of one pull that are fetched side by side. */
+/* Parallel fetches of one pull, in blobs. */
 #define SIDE_BY_SIDE 3
 #define WINDOW	     (UINT64_C(32) << 20)
 
@@ -17,7 +17,7 @@ struct pull_item {
 	struct digest digest;
 	struct blob *blob;
 	uint64_t last_cached;
-	uint32_t at;	     /* chunks before it were looked at */
+	uint32_t at;	     /* chunks before it were checked */
 	unsigned int passes; /* over the whole blob */
 	int check_result;
 	bool done;
@@ -52,18 +52,18 @@ static const char *reason(int r)
 {
 	switch (r) {
 	case -ENOENT:
-		return "there is none";
+		return "not found";
 	case -EACCES:
 		return "the registry refuses access";
 	case -EHOSTUNREACH:
-		return "the registry gives no usable answer";
+		return "the registry gave no usable answer";
 	case -ETIMEDOUT:
 		return "no source delivered in time";
 	case -EBADMSG:
-		return "what the registry sent was wrong";
+		return "the registry sent wrong bytes";
 	case -ENODATA:
 	case -ENOSPC:
-		return "the cache has no room for all of it";
+		return "the cache is too small for the whole blob";
 	default:
 		return strerror(-r);
 	}
@@ -131,9 +131,9 @@ static void on_read(struct fetch_read *rd, int r)
 	item_step(it);
 }
 
-/* Waits for the next chunk that is missing, and has those behind it fetched
- * meanwhile. A blob that does not fit into the cache loses its first chunks
- * while the last ones come: one more try, then it is given up. */
+/* Reads the next missing chunk and prefetches the chunks after it. A blob that
+ * does not fit into the cache loses its first chunks to eviction while the last
+ * ones come; after a second pass it fails with -ENOSPC. */
 static void item_step(struct pull_item *it)
 {
 	struct pull *p = it->p;
@@ -221,7 +221,8 @@ static void on_manifest(void *arg, int r, const struct manifest_result *res)
 	struct pull *p = arg;
 	struct registry *reg = p->d->registry;
 	const struct manifest *m = r == 0 ? res->manifest : NULL;
-	/* docker-registry answers 500, not 404, when the digest is a blob's. */
+	/* docker-registry answers 500, not 404, if the digest is that of a
+	 * blob. */
 	bool alone = r < 0 && r != -EACCES && r != -ENOMEM &&
 		     p->ref.has_digest && !p->from_index;
 	char s[DIGEST_STR_SIZE];

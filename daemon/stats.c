@@ -1,12 +1,12 @@
-/* Metrics of the daemon as a whole: requests, and what the store and the
- * fetches count themselves. */
+/* Metrics of the whole daemon: requests, and the counters of the store and of
+ * the fetches. */
 #include <string.h>
 #include <strings.h>
 
 #include "base/metrics.h"
 #include "daemon/daemon-private.h"
 
-/* ---- The families of the Go peerd, by its names and units ---- */
+/* ---- Families with the names and units of the Go peerd ---- */
 
 static struct metric_family m_request = {
 	.name = "peerd_request_duration_seconds",
@@ -33,17 +33,17 @@ static struct metric_family m_peer_speed = {
 		    1000, 1500, 2000, 3000},
 };
 
-/* ---- Our own ---- */
+/* ---- Other families ---- */
 
 static struct metric_family m_answers = {
 	.name = "peerd_http_requests_total",
-	.help = "HTTP requests, by handler and status; 0: broken off.",
+	.help = "HTTP requests, by handler and status; 0: aborted.",
 	.type = METRIC_COUNTER,
 	.labels = {"handler", "code"},
 };
 static struct metric_family m_amplification = {
 	.name = "peerd_amplification_ratio",
-	.help = "Bytes fetched for each byte that readers got, since the "
+	.help = "Bytes fetched per byte that readers got, since the "
 		"start; below 1 the cache saves traffic.",
 	.type = METRIC_GAUGE,
 };
@@ -79,7 +79,7 @@ static struct metric_family m_cache_blobs = {
 };
 static struct metric_family m_free = {
 	.name = "peerd_cache_free_bytes",
-	.help = "Bytes that are free where the store is.",
+	.help = "Free bytes on the file system of the store.",
 	.type = METRIC_GAUGE,
 };
 static struct metric_family m_evicted_chunks = {
@@ -94,7 +94,7 @@ static struct metric_family m_evicted_bytes = {
 };
 static struct metric_family m_errors = {
 	.name = "peerd_store_errors_total",
-	.help = "What went wrong in the store, by cause.",
+	.help = "Errors of the store, by cause.",
 	.type = METRIC_COUNTER,
 	.labels = {"cause"},
 };
@@ -115,7 +115,7 @@ static struct metric_series *labelled(struct metric_family *f, const char *l)
 	return metric_get(f, (const char *const[]){l});
 }
 
-/* The owner counts; here it is only shown. */
+/* Sets a counter to the total that its owner counted. */
 static void show(struct metric_series *s, uint64_t total)
 {
 	metric_add(s, (double)total - metric_value(s));
@@ -185,7 +185,7 @@ static bool is_below(const char *path, const char *prefix)
 	       (path[n] == '/' || path[n] == '\0' || path[n] == '?');
 }
 
-/* As the Go peerd names them. */
+/* The handler's name in the Go peerd. */
 static const char *handler_of(const char *target)
 {
 	if (is_below(target, "/v2"))
@@ -193,7 +193,7 @@ static const char *handler_of(const char *target)
 	return is_below(target, "/blobs") ? "files" : "api";
 }
 
-/* Of what is asked thousands of times a second the series are kept. */
+/* Keeps the series of the handlers that get thousands of requests a second. */
 static struct metric_series *duration_series(const struct daemon *d,
 					     const char *method,
 					     const char *handler)

@@ -1,10 +1,10 @@
-/* What fetch.c (reads and the engine), flight.c (chunks on their way, the
- * digest's check) and run.c (range requests) share. Loop thread only, but for
- * the fields marked otherwise.
+/* Shared by fetch.c (reads and the engine), flight.c (flights and the digest's
+ * check), run.c (range requests) and stream.c (long range requests). Loop
+ * thread only, but for the fields marked otherwise.
  *
- * Nothing calls back while lists are walked: what is due (reads to be ended or
- * looked at again, flights to be started, runs to be resumed) is put into a
- * list, and on_wake() does it from the loop, see kick(). */
+ * No callback runs while a list is walked. Due work (reads to end or to attach
+ * again, flights to start, runs to resume) goes into a list; on_wake() does the
+ * work from the loop, see kick(). */
 #ifndef FETCH_FETCH_PRIVATE_H
 #define FETCH_FETCH_PRIVATE_H
 
@@ -16,84 +16,93 @@
 
 #define FETCH_MAX_SOURCES 4
 #define FLIGHT_BUCKETS	  2048
-/* Chunks that could not be stored stay in memory for a while. */
+/* Limit for flights whose chunk the store could not keep. */
 #define MEMORY_FLIGHTS 16
-/* Memory that is not needed is given back after so long without work. */
+/* After so long without work the pooled buffers are freed. */
 #define QUIET_MS 2000
-/* Queued prefetch beyond this is not worth remembering. */
+/* Prefetch beyond so many queued flights is dropped. */
 #define MAX_QUEUED_FLIGHTS 8192
-/* The longest range in one request that is no stream (fetch/stream.c). */
+/* The longest range of one request, streams excepted (fetch/stream.c). */
 #define RUN_MAX_BYTES (UINT64_C(32) << 20)
 #define TICK_MS	      50
 #define WHY_MAX	      1024
 
-/* CHUNK_SIZE bytes of memory, pooled by the engine. */
+/* CHUNK_SIZE bytes of memory; the engine pools the buffers. */
 struct chunk_buf {
 	struct fetch *f;
-	struct chunk_buf *next; /* in the pool */
+	struct chunk_buf *next; /* next buffer in the pool */
 	unsigned int refs;
 	uint8_t *data;
 };
 
 /* Each flight is in the list of its state, fetch.in[state], oldest first. */
 enum flight_state {
-	FLIGHT_QUEUED,	/* prefetch that waits for budget */
-	FLIGHT_WANTED,	/* to be started with the next wake */
-	FLIGHT_RETRY,	/* not before retry_ms, and only if wanted then */
+	FLIGHT_QUEUED,	/* prefetch; waits for budget */
+	FLIGHT_WANTED,	/* starts at the next wake */
+	FLIGHT_RETRY,	/* paused until retry_ms; freed if no read waits */
 	FLIGHT_RUNNING, /* part of a run */
-	FLIGHT_WRITING, /* all bytes are in the buffer; a worker writes them */
-	FLIGHT_LAST,	/* likewise, but it would complete the blob: written
-			   when the blob's others are */
-	FLIGHT_MEMORY,	/* the store could not keep it; nobody waits */
+	FLIGHT_WRITING, /* the buffer is full; a worker writes it */
+	FLIGHT_LAST,	/* the buffer is full, but its chunk would complete the
+			   blob: written after the blob's other chunks */
+	FLIGHT_MEMORY,	/* the store could not keep the chunk; no read waits */
 	FLIGHT_STATES
 };
 
 struct flight {
 	struct list hash;  /* in f->buckets */
 	struct list node;  /* in f->in[state] */
-	struct list waits; /* struct fetch_wait, rising by need */
+	struct list waits; /* struct fetch_wait, by rising need */
 	struct blob_fetch *bf;
-	struct run *run;       /* RUNNING */
-	struct chunk_buf *buf; /* NULL without bytes, or about to get some */
+	struct run *run;       /* only in RUNNING */
+	struct chunk_buf *buf; /* NULL: no bytes yet */
 	enum flight_state state;
 	uint32_t chunk;
-	uint32_t len;	     /* of the chunk */
-	uint32_t have;	     /* watermark: bytes in buf */
-	uint16_t from;	     /* who sent the bytes; a peer wins over upstream */
-	unsigned int source; /* to be tried next */
-	unsigned int rounds; /* in which every source failed */
+	uint32_t len;  /* the chunk's length */
+	uint32_t have; /* watermark: bytes in buf */
+	uint16_t from; /* sender of the bytes; a member wins over upstream */
+	/* Index of the source that sent all the bytes, and its
+	 * source_request.place; FETCH_MAX_SOURCES, 0 if several did. */
+	unsigned int by;
+	uint32_t place;
+	unsigned int source; /* index of the source to try next */
+	unsigned int rounds; /* number of rounds in which every source failed */
 	uint64_t retry_ms;
-	int error;	/* of this round: the one to report, see error_rank() */
-	struct buf why; /* who failed and how in the last round, for the log */
-	/* WRITING; the worker has it. */
+	int error;	/* the error of this round with the highest
+			   source_error_rank() */
+	struct buf why; /* failed sources and their reasons in the last round,
+			   for the log */
+	/* A worker uses these fields while the state is WRITING. */
 	struct loop_job job;
 	int write_result;
 	bool writing;
 	bool as_owner; /* see fetch_read */
 	bool steady;   /* see fetch_prefetch_steady() */
-	/* A reference. What it is asked for with: of who wanted it ahead, or of
-	 * a read that waits; NULL: nothing. */
+	bool given_up; /* the last read that waited for it was cancelled, or
+			  came to its deadline */
+	/* A reference, or NULL. The credential that requests carry: of the
+	 * prefetch that created the flight, or of a waiting read. */
 	struct source_auth *auth;
-	/* Of a blob's only chunk that could not be stored. */
+	/* Only for the single chunk of a blob, when the store could not keep
+	 * the chunk. */
 	bool digest_ok;
 	unsigned int mismatches;
 };
 
-/* What the engine knows of a blob while something is going on with it. */
+/* The engine's state of a blob that has flights or whose check is under way. */
 struct blob_fetch {
 	struct list node; /* in f->blobs */
 	struct fetch *f;
 	struct blob *blob;     /* a reference */
-	unsigned int users;    /* flights, and those who are looking at it */
-	unsigned int nwriting; /* flights of it that are */
-	struct list gated;     /* waits for the digest's check */
-	struct run *stream;    /* that flights may join; NULL: none */
-	uint32_t streamed;     /* chunk behind the last stream's request */
+	unsigned int users;    /* flights, and callers that hold bf */
+	unsigned int nwriting; /* flights in state WRITING */
+	struct list gated;     /* reads that wait for the digest's check */
+	struct run *stream;    /* the stream that flights may join, or NULL */
+	uint32_t streamed;     /* the chunk after the last stream's request */
 	uint64_t held_pos;     /* where streams in a row were held back last */
-	bool no_streams;       /* one connection is too slow for its reader */
-	unsigned int mismatches;       /* since the blob was last right */
-	unsigned int peers_mismatches; /* of bytes of other nodes, likewise */
-	bool checking;		       /* blob_on_verified() is due */
+	bool no_streams;       /* one connection is too slow for the reader */
+	unsigned int mismatches; /* mismatches since the blob last matched */
+	unsigned int peers_mismatches; /* the same, with bytes from members */
+	bool checking; /* the callback of blob_on_verified() is outstanding */
 	int check_result;
 	struct loop_task checked;
 };
@@ -103,20 +112,21 @@ struct run {
 	struct source_request rq;
 	struct list node; /* in f->runs */
 	struct fetch *f;
-	struct blob_fetch *bf; /* of the flights, as long as there is one */
+	struct blob_fetch *bf; /* of the flights; a reference (users) */
 	struct source *source;
-	struct metric_series *m_bytes; /* of source */
+	struct metric_series *m_bytes; /* the source's counter */
 	unsigned int source_index;
-	uint32_t end;	      /* chunk behind the last flight */
-	uint32_t limit;	      /* chunk behind the last one of the request */
-	uint64_t pos;	      /* of the next byte to be taken, in the blob */
-	uint64_t acked;	      /* the same as the source sees it; behind pos
-				 after a piece of which only a part was taken */
-	uint64_t progress_ms; /* when bytes came last, or it went on */
-	bool paused;	      /* for want of memory */
-	bool held;	      /* a stream, until somebody wants more of it */
+	uint32_t end;	/* the chunk after the last flight */
+	uint32_t limit; /* the chunk after the request's last chunk */
+	uint64_t pos;	/* position in the blob of the next byte to take */
+	uint64_t acked; /* the source's pos; behind pos after a piece that was
+			   taken only in part */
+	uint64_t progress_ms; /* when bytes came last, or it was resumed */
+	bool paused;	      /* no buffer was free */
+	bool held;	      /* a stream, until a reader wants more of it */
 	bool background;      /* counts against its source's limit */
 	bool cancelled;
+	bool given_up; /* cancelled because no reader is left */
 };
 
 struct fetch {
@@ -131,21 +141,21 @@ struct fetch {
 
 	struct list runs;
 	unsigned int nruns, npaused, nstreams;
-	uint64_t wanted_bytes; /* asked for by background runs, not received */
+	uint64_t wanted_bytes; /* requested by background runs, not received */
 
 	struct list reads; /* waiting, oldest first */
-	struct list again; /* to be looked at again */
+	struct list again; /* to be attached again */
 	struct list ready; /* done() is due */
 	unsigned int nreads;
 
 	struct chunk_buf *pool;
-	uint64_t buf_bytes; /* pooled ones included */
+	struct list loans;  /* oldest first */
+	uint64_t buf_bytes; /* includes pooled buffers */
 
 	struct loop_task wake;
-	bool wake_posted;
 	uv_timer_t tick;
 	bool ticking;
-	uint64_t quiet_ms; /* no work since then */
+	uint64_t quiet_ms; /* time since which there is no work */
 
 	bool stopping, stopped;
 	void (*on_stopped)(void *arg);
@@ -156,86 +166,92 @@ struct fetch {
 
 	/* Posts from other threads; see fetch_post(). */
 	pthread_mutex_t mu;
-	unsigned int posts; /* guarded by: mu; under way */
-	bool closed;	    /* guarded by: mu; no more of them */
+	unsigned int posts; /* guarded by: mu; posted and not yet run */
+	bool closed;	    /* guarded by: mu; refuses further posts */
 };
 
 /* ---- fetch.c ---- */
 
-/* What is due is done in the next turn of the loop. */
+/* Schedules on_wake() for the next turn of the loop. */
 void kick(struct fetch *f);
-/* The tick runs while anything else does. */
+/* Starts the timer of on_tick(), unless it runs or the engine is stopping. */
 void arm_tick(struct fetch *f);
-/* Ends the engine once all is over. */
+/* Closes the engine if it is stopping and no work is left. */
 void maybe_stopped(struct fetch *f);
-/* From any thread: as loop_post(), unless the engine has ended: false, and the
- * task is the caller's again. The task calls fetch_posted() when it runs. */
+/* Posts t like loop_post(). Returns false if the engine is closed; the task
+ * then belongs to the caller again. The task must call fetch_posted() when it
+ * runs. Any thread. */
 bool fetch_post(struct fetch *f, struct loop_task *t);
 void fetch_posted(struct fetch *f);
 
-/* Whether rd may have the flight's bytes; see fetch.h, "Never wrong bytes". */
+/* Whether rd may get the flight's bytes; see fetch.h, "Never wrong bytes". */
 bool read_sees(const struct fetch_read *rd, const struct flight *fl);
-/* What w waits for is there: the flight's bytes are lent to it. */
+/* Lends the flight's bytes to w and ends its wait; completes the read if the
+ * read waits for nothing else. */
 void read_take(struct fetch_wait *w, struct flight *fl);
-/* Waits for nothing any more; looked at anew in the next turn. */
+/* Ends the read's waits; attaches the read again in the next turn. */
 void read_again(struct fetch_read *rd);
 void read_finish(struct fetch_read *rd, int r);
-/* The same, and logs why. */
+/* Logs the reason (rate-limited), then calls read_finish(). */
 void read_fail(struct fetch_read *rd, int r);
 
 /* ---- flight.c ---- */
 
-/* A buffer, or NULL when the budget is used up. */
+/* Returns a buffer with one reference, or NULL when the budget is used up. */
 struct chunk_buf *chunk_buf_get(struct fetch *f);
 void pool_trim(struct fetch *f);
 
-/* A use of what is known of b; NULL when memory is short. */
+/* Returns b's state with one more user; creates it if needed. NULL when memory
+ * is short. */
 struct blob_fetch *blob_fetch_get(struct fetch *f, struct blob *b);
-/* Ends it, and bf itself when nothing is left to do. */
+/* Drops a user, and frees bf when bf is not needed any more. */
 void blob_fetch_put(struct blob_fetch *bf);
 
 struct flight *flight_find(const struct blob_fetch *bf, uint32_t chunk);
-/* QUEUED; NULL when memory is short. */
+/* Creates a flight in state QUEUED; NULL when memory is short. */
 struct flight *flight_new(struct blob_fetch *bf, uint32_t chunk);
 void flight_move(struct flight *fl, enum flight_state to);
 void flight_free(struct flight *fl);
-/* Whether the flight's bytes may be shown although the rest of the blob is not
- * checked; see fetch.h, "Never wrong bytes". */
+/* Whether the flight's bytes may be served before the whole blob is checked;
+ * see fetch.h, "Never wrong bytes". */
 bool flight_shows(const struct flight *fl);
-/* Serves the waiting reads that the watermark allows. */
+/* Serves the waiting reads that lie below the watermark. */
 void flight_progress(struct flight *fl);
-/* All bytes are in the buffer: to the store with them. */
+/* Call it when the buffer is full: sends the chunk to the store. */
 void flight_received(struct flight *fl);
-/* The bytes it has are not to be used. */
+/* Discards the flight's bytes. */
 void flight_forget_bytes(struct flight *fl);
-/* No source can, or will: everyone who waits gets r. */
+/* Ends the flight and all its waiting reads with error r. */
 void flight_fail(struct flight *fl, int r);
-/* To be called before it is asked for: sets fl->auth. */
+/* Sets fl->auth. Call it before a run or a stream takes the flight. */
 void flight_choose_auth(struct flight *fl);
-/* What was asked for with fl->auth was refused: whoever waits with the same
- * gets r. True if others wait, who are to try theirs. */
+/* Call it when upstream refused fl->auth: waiting reads with the same
+ * credential fail with r. Returns true if other reads still wait; their
+ * credentials are tried next. */
 bool flight_refuse(struct flight *fl, int r);
 
-/* Has those in bf->gated looked at again once the digest was checked. */
+/* Starts the digest's check; when the check ends, the reads in bf->gated are
+ * attached again or fail. */
 void check_start(struct blob_fetch *bf);
 
 /* ---- run.c ---- */
 
-/* Starts the flights that are WANTED, resumes paused runs, starts prefetch as
- * far as the budget allows. */
+/* Starts the WANTED flights, resumes paused runs, and starts prefetch within
+ * the budget. */
 void runs_wake(struct fetch *f);
-/* Ends the runs that stall, and brings back flights whose pause is over. */
+/* Cancels stalled runs, and moves flights whose pause is over to WANTED. */
 void runs_tick(struct fetch *f, uint64_t now);
 void run_cancel(struct run *run);
-/* Somebody waits for a chunk of it, as an owner perhaps. */
+/* Tells the source that a read waits for a chunk of the run; as_owner: see
+ * fetch_read. */
 void run_hurry(struct run *run, bool as_owner);
-/* The chunk of its next byte. */
+/* The chunk that contains run->pos. */
 static inline uint32_t run_chunk(const struct run *run)
 {
 	return (uint32_t)(run->pos / CHUNK_SIZE);
 }
 
-/* Of its flights: a stream's request is longer. */
+/* Bytes still to come for the run's flights; a stream's request is longer. */
 static inline uint64_t run_left(const struct run *run)
 {
 	uint64_t end = (uint64_t)run->end * CHUNK_SIZE;
@@ -243,23 +259,27 @@ static inline uint64_t run_left(const struct run *run)
 	return min_u64(end, blob_size(run->rq.blob)) - run->pos;
 }
 
+/* The flight's bytes are not the chunk's. Blames the source that sent them and
+ * asks the next one. */
+void flight_lied(struct flight *fl);
+
 /* ---- stream.c ---- */
 
-/* Makes a run that is about to start a stream, if it may be one; last: its
- * last flight. */
+/* Makes a run that is about to start a stream, if the conditions hold; last:
+ * the run's last flight. */
 void stream_begin(struct run *run, const struct flight *last);
-/* True: the flight, which nobody was asked for yet, is part of its blob's
- * stream now. */
+/* Adds a flight that is in no run to the blob's stream. Returns true if the
+ * flight joined. */
 bool stream_join(struct flight *fl);
-/* Somebody waits for a chunk of the run, which may be a stream. */
+/* Notes that a read waits for a chunk of the run, if the run is a stream. */
 void stream_hurry(const struct run *run);
-/* No flight joins it any more. */
+/* Closes the stream for further flights; the run goes on. */
 void stream_end(struct run *run);
-/* It is held back, and for nothing. */
+/* Whether the stream is held back and has no further use. */
 bool stream_over(const struct run *run, uint64_t now);
-/* Has brought what was wanted of it, and is not to bring more. */
+/* Ends a stream that has delivered all its flights. */
 void stream_stop(struct run *run);
-/* Nobody reads the blob any more. */
+/* Ends the blob's stream if it is held back. Call it when no reader is left. */
 void stream_forget(struct blob_fetch *bf);
 
 #endif

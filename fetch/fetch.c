@@ -1,4 +1,4 @@
-/* Reads, and the engine that brings everything together. */
+/* Reads, prefetch, and the engine's life cycle. */
 #include "fetch/fetch-private.h"
 
 #include <errno.h>
@@ -12,23 +12,24 @@ enum read_state { READ_WAITING, READ_AGAIN, READ_READY };
 
 static struct metric_family m_flights = {
 	.name = "peerd_flights_total",
-	.help = "Chunks that were fetched because they were absent.",
+	.help = "Flights that were created for absent chunks.",
 	.type = METRIC_COUNTER,
 };
 static struct metric_family m_waits = {
 	.name = "peerd_fetch_waits_total",
-	.help = "Reads that had to wait for a flight.",
+	.help = "Reads that waited for a flight.",
 	.type = METRIC_COUNTER,
 };
 static struct metric_family m_failed = {
 	.name = "peerd_failed_reads_total",
-	.help = "Reads that no source could satisfy.",
+	.help = "Reads that failed; cancelled reads do not count.",
 	.type = METRIC_COUNTER,
 };
 
 /* ---- Waiting ---- */
 
-/* Rising by need, so that a flight's progress looks at the first only. */
+/* Keeps fl->waits in order of rising need, so that a flight's progress checks
+ * the first entry only. */
 static void wait_for(struct fetch_read *rd, struct fetch_wait *w,
 		     struct flight *fl)
 {
@@ -39,6 +40,8 @@ static void wait_for(struct fetch_read *rd, struct fetch_wait *w,
 		at = at->prev;
 	list_add_tail(at, &w->node);
 	fl->as_owner |= rd->as_owner;
+	fl->given_up = false;
+	w->flight = fl;
 	w->waiting = true;
 	rd->nwaiting++;
 	if (fl->state == FLIGHT_QUEUED)
@@ -53,7 +56,17 @@ static void wait_end(struct fetch_wait *w)
 		return;
 	list_del(&w->node);
 	w->waiting = false;
+	w->flight = NULL;
 	w->rd->nwaiting--;
+}
+
+static void give_up(struct fetch_wait *w)
+{
+	struct flight *fl = w->flight;
+
+	wait_end(w);
+	if (fl && list_empty(&fl->waits))
+		fl->given_up = true;
 }
 
 static void read_move(struct fetch_read *rd, struct list *to,
@@ -86,6 +99,8 @@ void read_finish(struct fetch_read *rd, int r)
 
 	if (rd->state == READ_READY)
 		return;
+	for (int i = 0; r < 0 && i < 2; i++)
+		give_up(&rd->wait[i]);
 	read_let_go(rd);
 	rd->result = r;
 	if (r < 0 && r != -ECANCELED) {
@@ -95,7 +110,7 @@ void read_finish(struct fetch_read *rd, int r)
 	read_move(rd, &f->ready, READ_READY);
 }
 
-/* What kept it from ending. */
+/* The reason why the read has not ended. */
 static const char *read_why(const struct fetch_read *rd)
 {
 	const struct blob_fetch *bf = blob_user(rd->blob);
@@ -110,26 +125,26 @@ static const char *read_why(const struct fetch_read *rd)
 		if (fl && fl->why.len)
 			return fl->why.data;
 		if (fl && fl->state == FLIGHT_RUNNING)
-			return fl->run->paused ? "paused for want of memory"
+			return fl->run->paused ? "paused: no memory is free"
 					       : "the reply is still coming";
 		if (fl &&
 		    (fl->state == FLIGHT_WRITING || fl->state == FLIGHT_LAST))
-			return "waits for the disk";
+			return "the disk has not written the chunk yet";
 		if (fl)
-			return "waits for its turn";
+			return "the request has not started yet";
 	}
 	if (blob_gated(rd->blob))
-		return "waits for the digest's check";
-	return "came too late";
+		return "the digest is not checked yet";
+	return "the bytes came too late";
 }
 
-/* Credentials that clients bring along expire, which is their affair. */
+/* Credentials of clients expire; this is the client's fault, and not logged. */
 static bool is_clients_fault(const struct fetch_read *rd, int r)
 {
 	return rd->auth && (r == -EKEYEXPIRED || r == -EACCES);
 }
 
-/* The layer that gives up logs. */
+/* A read that fails is logged here and nowhere below. */
 void read_fail(struct fetch_read *rd, int r)
 {
 	static struct log_limit limit;
@@ -145,7 +160,7 @@ void read_fail(struct fetch_read *rd, int r)
 	read_finish(rd, r);
 }
 
-/* ---- What is there ---- */
+/* ---- Available bytes ---- */
 
 static bool held_back(const struct fetch_read *rd)
 {
@@ -154,11 +169,13 @@ static bool held_back(const struct fetch_read *rd)
 
 bool read_sees(const struct fetch_read *rd, const struct flight *fl)
 {
-	return rd->unchecked ? !blob_failed(rd->blob) : flight_shows(fl);
+	if (!rd->unchecked || blob_proven(rd->blob))
+		return flight_shows(fl);
+	return !blob_failed(rd->blob);
 }
 
-/* Fills rd->piece[] from what there is now; rd->got is the number of bytes
- * from rd->off on without a gap. */
+/* Fills rd->piece[] from the bytes available now. rd->got is the number of
+ * bytes from rd->off on without a gap. */
 static void read_collect(struct fetch_read *rd)
 {
 	const struct blob_fetch *bf = blob_user(rd->blob);
@@ -201,7 +218,7 @@ static void read_collect(struct fetch_read *rd)
 	}
 }
 
-/* It waits for nothing any more. */
+/* Call it when the read waits for nothing any more. */
 static void read_complete(struct fetch_read *rd)
 {
 	read_collect(rd);
@@ -232,7 +249,8 @@ void read_take(struct fetch_wait *w, struct flight *fl)
 
 /* ---- Reads ---- */
 
-/* Makes rd wait for the chunks of which it lacks bytes. */
+/* Makes rd wait for each chunk whose bytes it lacks. Returns 0 or an errno that
+ * ends the read. */
 static int read_wait(struct fetch_read *rd, struct blob_fetch *bf)
 {
 	uint64_t at = rd->off, end = rd->off + rd->min;
@@ -245,7 +263,7 @@ static int read_wait(struct fetch_read *rd, struct blob_fetch *bf)
 
 		at = begin + CHUNK_SIZE;
 		w->need = rd->stored
-				  ? UINT32_MAX /* its end */
+				  ? UINT32_MAX /* until the flight ends */
 				  : (uint32_t)min_u64(end - begin, CHUNK_SIZE);
 		if (fl && fl->buf && fl->have >= w->need && read_sees(rd, fl)) {
 			take(w, fl);
@@ -264,9 +282,9 @@ static int read_wait(struct fetch_read *rd, struct blob_fetch *bf)
 	return 0;
 }
 
-/* The blob failed its digest and is not whole again. The gate is closed for
- * that, or because all chunks are there and not checked; these may come and go
- * meanwhile. */
+/* Whether the blob failed its digest and is incomplete since. The gate is
+ * closed after a mismatch, and also while all chunks are present and unchecked;
+ * both may change between the calls, hence the second look. */
 static bool failed_digest(const struct blob *b)
 {
 	return blob_gated(b) && blob_missing(b) > 0 && blob_gated(b);
@@ -299,9 +317,7 @@ static void read_attach(struct fetch_read *rd)
 	if (rd->unchecked && blob_failed(b)) {
 		r = -EBADMSG;
 	} else if (failed_digest(b) && blob_chunks(b) > 1) {
-		if (bf->mismatches < 2)
-			fetch_prefetch_as(f, b, 0, blob_size(b), false,
-					  rd->auth);
+		fetch_prefetch_as(f, b, 0, blob_size(b), false, rd->auth);
 		r = -EBADMSG;
 	} else if (held_back(rd) && blob_missing(b) == 0) {
 		rd->wait[0].waiting = true;
@@ -453,25 +469,15 @@ void fetch_prefetch_post(struct fetch *f, struct blob *b, uint64_t off,
 	}
 }
 
-/* ---- What is due ---- */
-
-static void take_list(struct list *from, struct list *to)
-{
-	list_init(to);
-	while (!list_empty(from)) {
-		struct list *n = from->next;
-
-		list_del(n);
-		list_add_tail(to, n);
-	}
-}
+/* ---- Due work ---- */
 
 static void call_ready(struct fetch *f)
 {
 	struct list due;
 
-	/* What done() starts is for the next turn. */
-	take_list(&f->ready, &due);
+	/* Reads that done() starts wait for the next turn. */
+	list_init(&due);
+	list_move_all(&f->ready, &due);
 	while (!list_empty(&due)) {
 		struct fetch_read *rd =
 			list_first(&due, struct fetch_read, node);
@@ -480,7 +486,7 @@ static void call_ready(struct fetch *f)
 		list_del(&rd->node);
 		for (uint32_t i = 0; i < rd->npieces; i++)
 			lent[i] = rd->piece[i].buf;
-		rd->done(rd, rd->result); /* rd may be gone */
+		rd->done(rd, rd->result); /* may free rd */
 		chunk_buf_unref(&lent[0]);
 		chunk_buf_unref(&lent[1]);
 		f->nreads--;
@@ -491,7 +497,8 @@ static void attach_again(struct fetch *f)
 {
 	struct list due;
 
-	take_list(&f->again, &due);
+	list_init(&due);
+	list_move_all(&f->again, &due);
 	while (!list_empty(&due))
 		read_attach(list_first(&due, struct fetch_read, node));
 }
@@ -500,7 +507,6 @@ static void on_wake(struct loop_task *t)
 {
 	struct fetch *f = container_of(t, struct fetch, wake);
 
-	f->wake_posted = false;
 	attach_again(f);
 	call_ready(f);
 	runs_wake(f);
@@ -509,9 +515,6 @@ static void on_wake(struct loop_task *t)
 
 void kick(struct fetch *f)
 {
-	if (f->wake_posted)
-		return;
-	f->wake_posted = true;
 	loop_post(f->cfg.loop, &f->wake);
 }
 
@@ -548,7 +551,7 @@ static void check_deadlines(struct fetch *f, uint64_t now)
 		if (rd->deadline_ms <= now)
 			read_fail(rd, -ETIMEDOUT);
 		else if (blob_external(rd->blob))
-			read_again(rd); /* somebody else has got it */
+			read_again(rd); /* containerd has the blob */
 	}
 }
 
@@ -578,7 +581,8 @@ static void on_tick(uv_timer_t *t)
 	list_for_each_safe (n, &f->blobs) {
 		struct blob_fetch *bf = list_entry(n, struct blob_fetch, node);
 
-		/* One that failed its digest and was evicted since. */
+		/* Frees the state of a blob that failed its digest and was
+		 * evicted since. */
 		bf->users++;
 		blob_fetch_put(bf);
 	}
@@ -629,6 +633,7 @@ int fetch_new(const struct fetch_config *cfg, struct fetch **ret)
 		list_init(&f->buckets[i]);
 	for (int i = 0; i < FLIGHT_STATES; i++)
 		list_init(&f->in[i]);
+	list_init(&f->loans);
 	list_init(&f->blobs);
 	list_init(&f->runs);
 	list_init(&f->reads);
@@ -655,6 +660,7 @@ static void on_closed(uv_handle_t *h)
 {
 	struct fetch *f = h->data;
 
+	loop_cancel(f->cfg.loop, &f->wake);
 	if (f->on_stopped)
 		f->on_stopped(f->stopped_arg);
 }
@@ -662,7 +668,7 @@ static void on_closed(uv_handle_t *h)
 void maybe_stopped(struct fetch *f)
 {
 	if (!f->stopping || f->stopped || f->nreads || f->nruns ||
-	    f->wake_posted || !list_empty(&f->blobs))
+	    !list_empty(&f->blobs))
 		return;
 	(void)pthread_mutex_lock(&f->mu);
 	f->stopped = f->closed = f->posts == 0;
@@ -694,7 +700,7 @@ void fetch_stop(struct fetch *f, void (*done)(void *arg), void *arg)
 		while (!list_empty(head))
 			flight_free(list_first(head, struct flight, node));
 	}
-	/* RUNNING ones end with their runs, WRITING ones with their jobs,
+	/* RUNNING flights end with their runs, WRITING ones with their jobs,
 	 * checks with the sum. */
 	list_for_each (n, &f->runs)
 		run_cancel(list_entry(n, struct run, node));
@@ -714,7 +720,7 @@ void fetch_free(struct fetch **fp)
 	*fp = NULL;
 	if (!f)
 		return;
-	BUG_ON(f->buf_bytes > 0); /* somebody holds a piece */
+	BUG_ON(f->buf_bytes > 0); /* a piece was not given back */
 	(void)pthread_mutex_destroy(&f->mu);
 	free(f);
 }

@@ -1,5 +1,5 @@
-/* Chunks on their way: their memory, their way into the store, who may see
- * them, and the check of the whole. */
+/* Flights: their buffers, the write to the store, which reads may see their
+ * bytes, and the check of the blob's digest. */
 #include "fetch/fetch-private.h"
 
 #include <errno.h>
@@ -37,7 +37,8 @@ static struct chunk_buf *chunk_buf_new(struct fetch *f)
 	return b;
 }
 
-/* Chunks that the store could not keep are a convenience. */
+/* Frees one MEMORY flight whose buffer nobody else uses. These flights only
+ * save requests. */
 static bool reclaim_memory_flight(struct fetch *f)
 {
 	list_for_each (n, &f->in[FLIGHT_MEMORY]) {
@@ -59,8 +60,9 @@ static bool holds_memory(const struct fetch_read *rd)
 	return false;
 }
 
-/* A read over two chunks may hold the one while it waits for memory for the
- * other. The youngest starts over; the oldest never does, and so gets on. */
+/* A read over two chunks may hold one buffer while it waits for memory for the
+ * other chunk. The youngest such read starts over. The oldest never does, so it
+ * makes progress. */
 static bool reclaim_from_reads(struct fetch *f)
 {
 	struct fetch_read *oldest = NULL, *youngest = NULL;
@@ -80,6 +82,20 @@ static bool reclaim_from_reads(struct fetch *f)
 	return true;
 }
 
+/* The memory of whoever takes long over what has been in the store since. */
+static bool reclaim_from_loans(struct fetch *f)
+{
+	list_for_each_safe (n, &f->loans) {
+		struct chunk_loan *l = list_entry(n, struct chunk_loan, node);
+
+		if (l->buf->refs == 1)
+			l->recall(l);
+		if (f->pool)
+			return true;
+	}
+	return false;
+}
+
 struct chunk_buf *chunk_buf_get(struct fetch *f)
 {
 	struct chunk_buf *b;
@@ -92,7 +108,8 @@ struct chunk_buf *chunk_buf_get(struct fetch *f)
 		}
 	}
 	while (!f->pool)
-		if (!reclaim_memory_flight(f) && !reclaim_from_reads(f))
+		if (!reclaim_memory_flight(f) && !reclaim_from_loans(f) &&
+		    !reclaim_from_reads(f))
 			return NULL;
 	b = f->pool;
 	f->pool = b->next;
@@ -119,13 +136,29 @@ void chunk_buf_unref(struct chunk_buf **bp)
 		chunk_buf_free(b);
 		return;
 	}
-	/* Fresh pages cost a fault each: buffers are kept until all is quiet,
-	 * see on_tick(). */
+	/* A fresh page costs a page fault: buffers stay in the pool until there
+	 * is no work, see on_tick(). */
 	b->next = f->pool;
 	f->pool = b;
 	if (f->npaused)
 		kick(f);
 	arm_tick(f);
+}
+
+void chunk_lend(struct chunk_loan *l, struct chunk_buf *b,
+		void (*recall)(struct chunk_loan *l))
+{
+	l->buf = chunk_buf_ref(b);
+	l->recall = recall;
+	list_add_tail(&b->f->loans, &l->node);
+}
+
+void chunk_return(struct chunk_loan *l)
+{
+	if (!l->buf)
+		return;
+	list_del(&l->node);
+	chunk_buf_unref(&l->buf);
 }
 
 void pool_trim(struct fetch *f)
@@ -154,7 +187,7 @@ struct blob_fetch *blob_fetch_get(struct fetch *f, struct blob *b)
 		list_add_tail(&f->blobs, &bf->node);
 		blob_set_user(b, bf);
 	}
-	/* Evicted, or right after all. */
+	/* The blob was evicted, or it matched in the end. */
 	if (!blob_gated(b) && blob_get_state(b) != BLOB_BAD)
 		bf->mismatches = bf->peers_mismatches = 0;
 	bf->users++;
@@ -166,7 +199,8 @@ void blob_fetch_put(struct blob_fetch *bf)
 	BUG_ON(bf->users == 0);
 	if (--bf->users > 0 || bf->checking)
 		return;
-	/* That a blob failed its digest is remembered until it is right. */
+	/* Keeps the record of a mismatch until the blob matches or is
+	 * evicted. */
 	if (bf->mismatches + bf->peers_mismatches > 0 && blob_gated(bf->blob) &&
 	    !bf->f->stopping)
 		return;
@@ -262,10 +296,10 @@ static uint32_t count_arrived(const struct flight *fl, enum flight_state state)
 	return n;
 }
 
-/* Whether all other chunks of the blob have come, so that this one would
- * complete it. Workers make chunks present meanwhile; those are looked at
- * before the number of the missing is, so that one may count twice, which errs
- * to the safe side. */
+/* Whether all other chunks of the blob have arrived, so that this one would
+ * complete it. Workers mark chunks present meanwhile. The flights are counted
+ * before blob_missing() is read, so a chunk may count twice; this errs on the
+ * safe side. */
 static bool is_last(const struct flight *fl)
 {
 	const struct fetch *f = fl->bf->f;
@@ -287,14 +321,18 @@ bool flight_shows(const struct flight *fl)
 	if (blob_key(b)->kind != BLOB_SHA256)
 		return true;
 	if (fl->state == FLIGHT_MEMORY && blob_chunks(b) == 1)
-		return true; /* it was checked, see write_work() */
+		return true; /* write_work() checked the digest */
+	/* store_write() checks each chunk of a proven blob first. */
+	if (blob_proven(b))
+		return fl->state == FLIGHT_MEMORY;
 	if (blob_gated(b))
 		return false;
 	return fl->state == FLIGHT_MEMORY || !is_last(fl) ||
 	       blob_unsummed_bytes(b) > STORE_GATE_MAX;
 }
 
-/* shown: to everybody; else only to peers, who check for themselves. */
+/* shown: to all reads; else only to unchecked reads of members, which check the
+ * blob themselves. */
 static void serve_waits(struct flight *fl, bool shown)
 {
 	list_for_each_safe (n, &fl->waits) {
@@ -320,7 +358,7 @@ void flight_progress(struct flight *fl)
 
 void flight_forget_bytes(struct flight *fl)
 {
-	/* Not overwritten: somebody may be looking at them. */
+	/* Does not reuse the buffer: a reader may hold a reference. */
 	chunk_buf_unref(&fl->buf);
 	fl->have = 0;
 }
@@ -335,9 +373,9 @@ void flight_fail(struct flight *fl, int r)
 
 /* ---- Credentials ----
  *
- * A chunk is asked for once, whoever waits for it, and so with one credential
- * at a time. Reads that bring none profit from those that do; those that bring
- * another one have it tried when the first was refused. */
+ * One flight serves all reads of a chunk, so a request carries one credential
+ * at a time. Reads without a credential profit from reads with one. If upstream
+ * refuses a credential, those of the other reads are tried. */
 
 void flight_choose_auth(struct flight *fl)
 {
@@ -370,26 +408,35 @@ bool flight_refuse(struct flight *fl, int r)
 
 /* ---- Wrong bytes ---- */
 
-/* Bytes of other nodes were among them, so that it says nothing of upstream. */
+/* Some chunks came from members, so the mismatch says nothing about
+ * upstream. */
 static void log_peers_mismatch(const struct blob *b)
 {
 	char s[DIGEST_STR_SIZE];
 
 	log_error("blob does not match its digest",
 		  LS("digest", digest_str(&blob_key(b)->id, s)),
-		  LS("then", "what came from other nodes is fetched again "
+		  LS("then", "the chunks from members are fetched again "
 			     "from upstream"));
 }
 
-static void log_mismatch(const struct blob *b, unsigned int times)
+static void log_mismatch(const struct blob *b, unsigned int times, bool bad)
 {
 	char s[DIGEST_STR_SIZE];
 
 	log_error("blob does not match its digest",
 		  LS("digest", digest_str(&blob_key(b)->id, s)),
 		  LU("times", times),
-		  LS("then",
-		     times > 1 ? "it is marked bad" : "it is fetched again"));
+		  LS("then", bad ? "the blob is marked bad"
+				 : "the blob is fetched again"));
+}
+
+/* The number of places that the blob can be fetched from. */
+static uint32_t count_origins(struct blob *b)
+{
+	CLEANUP(string_list_release) struct string_list l = {0};
+
+	return blob_origins(b, &l) == 0 ? (uint32_t)l.n : 0;
 }
 
 static void refetch(struct blob_fetch *bf)
@@ -412,14 +459,15 @@ static void write_work(struct loop_job *j)
 	    blob_chunks(b) == 1) {
 		struct digest d;
 
-		/* The store will never have the whole of it to check. */
+		/* The store will never have the whole blob to check. */
 		digest_of(fl->buf->data, fl->len, &d);
 		fl->digest_ok = digest_equal(&d, &blob_key(b)->id);
 	}
 }
 
-/* They who still wait look again: most find it in the store, some wait for the
- * check of the whole. r: what kept it out of the store. */
+/* Attaches the waiting reads again: most find the chunk in the store, some wait
+ * for the blob's check. r: 0, or the error that kept the chunk out of the
+ * store. */
 static void release_waits(struct flight *fl, int r)
 {
 	while (!list_empty(&fl->waits)) {
@@ -438,19 +486,21 @@ static void stored(struct flight *fl)
 	struct blob_fetch *bf = fl->bf;
 	uint32_t chunk = fl->chunk;
 
-	/* Not if it was there already: those may be other bytes. Nor if it is
-	 * gone: it may have failed its digest and been evicted since, which
-	 * opens the gate. In this order, for it does not come back meanwhile.
-	 */
+	/* Do not serve the buffer if the write gave -EEXIST: the store may have
+	 * other bytes. Do not serve it either if the chunk is absent again: the
+	 * blob may have failed its digest and been evicted since, which opens
+	 * the gate. Check the gate first; the chunk does not come back between
+	 * the two checks. */
 	if (fl->write_result == 0)
 		serve_waits(fl,
 			    !blob_gated(bf->blob) && blob_has(bf->blob, chunk));
 	release_waits(fl, 0);
 	flight_free(fl);
-	/* The mismatch came before the news of our own write: this chunk was
-	 * under way then, and so left out. */
-	if (bf->mismatches + bf->peers_mismatches > 0 && bf->mismatches < 2 &&
-	    blob_failed(bf->blob) && !blob_has(bf->blob, chunk))
+	/* The mismatch was handled before this write was reported. The refetch
+	 * left out this chunk, which had a flight then. */
+	if (bf->mismatches + bf->peers_mismatches > 0 &&
+	    blob_get_state(bf->blob) != BLOB_BAD && blob_failed(bf->blob) &&
+	    !blob_has(bf->blob, chunk))
 		refetch(bf);
 }
 
@@ -461,11 +511,14 @@ static void not_stored(struct flight *fl, int r)
 
 	if (blob_get_state(b) == BLOB_BAD) {
 		flight_fail(fl, -EBADMSG);
-	} else if (r == -ESTALE) {
-		flight_fail(fl, r);
+	} else if (r == -EBADMSG) {
+		flight_lied(fl);
+	} else if (r == -ENOMEM && blob_proven(b)) {
+		flight_fail(fl, r); /* nobody has looked at them */
 	} else if (blob_chunks(b) == 1 && !fl->digest_ok &&
 		   blob_key(b)->kind == BLOB_SHA256) {
-		log_mismatch(b, ++fl->mismatches);
+		fl->mismatches++;
+		log_mismatch(b, fl->mismatches, fl->mismatches > 1);
 		if (fl->mismatches > 1) {
 			blob_set_bad(f->cfg.store, b);
 			flight_fail(fl, -EBADMSG);
@@ -486,9 +539,10 @@ static void not_stored(struct flight *fl, int r)
 
 static void write_start(struct flight *fl);
 
-/* Only when the blob's other chunks are in the store, which then closes its
- * gate at this one. Otherwise this one could be read from there, and another
- * one that is still being written has perhaps been shown: that would be all. */
+/* Writes the last chunk once the blob's other chunks are in the store; the
+ * store then closes the gate at this write. If it were written earlier it could
+ * be read from the store, while another chunk, still being written, may have
+ * been shown from its buffer: a reader would have the whole unchecked blob. */
 static void write_last(struct blob_fetch *bf)
 {
 	struct fetch *f = bf->f;
@@ -588,18 +642,34 @@ void check_start(struct blob_fetch *bf)
 	blob_on_verified(bf->f->cfg.store, bf->blob, check_ended, bf);
 }
 
+/* The second time comes from another place, if there is one. */
+static void blame_upstream(struct blob_fetch *bf)
+{
+	for (unsigned int i = 0; i < bf->f->nsources; i++) {
+		struct source *s = bf->f->sources[i];
+
+		if (s->ops->blame)
+			s->ops->blame(s, bf->blob, CHUNK_FROM_UPSTREAM, 0);
+	}
+}
+
 static void mismatch(struct blob_fetch *bf, bool from_peers)
 {
+	bool bad;
+
 	if (from_peers && bf->peers_mismatches++ == 0) {
 		log_peers_mismatch(bf->blob);
 		refetch(bf);
 		return;
 	}
-	log_mismatch(bf->blob, ++bf->mismatches);
-	if (bf->mismatches == 1)
-		refetch(bf);
-	else
+	bad = ++bf->mismatches >= max_u32(2, count_origins(bf->blob));
+	log_mismatch(bf->blob, bf->mismatches, bad);
+	if (bad) {
 		blob_set_bad(bf->f->cfg.store, bf->blob);
+	} else {
+		blame_upstream(bf);
+		refetch(bf);
+	}
 }
 
 struct event {
@@ -634,7 +704,7 @@ void fetch_store_event(struct fetch *f, struct blob *b, enum blob_event ev)
 		return;
 	e = calloc(1, sizeof(*e));
 	if (!e)
-		return; /* the gate holds all the same */
+		return; /* the gate stays closed all the same */
 	e->task.run = event_posted;
 	e->f = f;
 	e->blob = blob_ref(b);

@@ -3,8 +3,8 @@
 #include "base/util.h"
 #include "store/store.h"
 
-/* Kernel read-ahead sends requests of one stream side by side, so that they
- * may arrive this much out of order. */
+/* Kernel read-ahead sends several requests of one stream at once. A request may
+ * arrive up to so many bytes behind the stream's position. */
 #define BEHIND	 (UINT64_C(4) << 20)
 #define MAX_SKIP (UINT64_C(16) << 20)
 
@@ -31,7 +31,7 @@ static struct readahead_stream *find(struct readahead *ra, uint64_t off)
 	return lru;
 }
 
-/* Of a reader that has gone on by so much since the window was looked at. */
+/* The window of a reader that advanced by `step` since the last step. */
 static uint64_t next_window(const struct readahead_stream *s, uint64_t step,
 			    uint64_t max_window)
 {

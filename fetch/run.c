@@ -1,5 +1,5 @@
-/* Range requests to sources, and what becomes of their flights when they
- * fail. */
+/* Runs: range requests to sources, and the retries of the flights of failed
+ * runs. */
 #include "fetch/fetch-private.h"
 
 #include <errno.h>
@@ -9,25 +9,29 @@
 
 #define RETRY_FIRST_MS 100
 #define RETRY_MAX_MS   3000
-/* A source that lies is not asked for more often than this. */
-#define MAX_LIES 8
-/* A request that brought so much was no failure: what is left is asked for
- * again at once. */
+/* After so many rounds a flight that ends a round with a wrong reply fails. */
+#define MAX_BAD_ROUNDS 8
+/* A request that brought so many bytes is no failure: the rest is requested
+ * again at once, from the same source. */
 #define PROGRESS_BYTES ((uint64_t)64 << 10)
-/* How slow a run may be in all; see also fetch_config.stall_ms. */
+/* The slowest acceptable pace of a whole run; see also
+ * fetch_config.stall_ms. */
 #define SLOW_BYTES_PER_MS 16
-/* So many queued flights are looked at for one whose source has less to do. */
+/* So many queued flights are passed over to find one whose source has a free
+ * slot. */
 #define MAX_PASSED 1024
+/* Runs that go on although the readers that waited for them gave up. */
+#define MAX_GIVEN_UP 16
 
 static struct metric_family m_bytes = {
 	.name = "peerd_fetched_bytes_total",
-	.help = "Bytes of blobs that were fetched, by source.",
+	.help = "Bytes of blobs received, by source.",
 	.type = METRIC_COUNTER,
 	.labels = {"source"},
 };
 static struct metric_family m_errors = {
 	.name = "peerd_fetch_errors_total",
-	.help = "Range requests that failed, by source and cause.",
+	.help = "Failed range requests, by source and cause.",
 	.type = METRIC_COUNTER,
 	.labels = {"source", "cause"},
 };
@@ -68,39 +72,20 @@ static void count_failure(const struct run *run, int r)
 	metric_add(metric_get(&m_errors, labels), 1);
 }
 
-/* When several sources fail, readers get the error that says most: a refusal
- * or a "no" is only the answer if all agree on it. */
-static int error_rank(int r)
-{
-	switch (r) {
-	case 0:
-		return 0;
-	case -ENOENT:
-		return 1;
-	case -EACCES:
-	case -EKEYEXPIRED:
-		return 2;
-	case -ESTALE:
-		return 3;
-	default:
-		return 4;
-	}
-}
-
 static void note_failure(struct flight *fl, const char *name, int r,
 			 const char *why)
 {
 	if (!fl->error)
 		buf_reset(&fl->why); /* a new round */
-	if (error_rank(r) >= error_rank(fl->error))
+	if (source_error_rank(r) >= source_error_rank(fl->error))
 		fl->error = r;
 	/* What does not fit is left out. */
 	(void)buf_printf(&fl->why, "%s%s: %s", fl->why.len ? "; " : "", name,
 			 why);
 }
 
-/* Of those who asked with a certain credential, or with none. Registries say
- * "no" for "not to you" as well. */
+/* A refusal of a request with, or without, a credential. Registries also send
+ * 404 where they mean "no access". */
 static bool is_refusal(int r)
 {
 	return r == -ENOENT || r == -EACCES || r == -EKEYEXPIRED;
@@ -109,18 +94,18 @@ static bool is_refusal(int r)
 static bool is_final(const struct flight *fl)
 {
 	return is_refusal(fl->error) || fl->error == -ESTALE ||
-	       (fl->error == -EBADMSG && fl->rounds >= MAX_LIES);
+	       (fl->error == -EBADMSG && fl->rounds >= MAX_BAD_ROUNDS);
 }
 
 static void leave_run(struct flight *fl)
 {
 	fl->run = NULL;
-	/* A buffer it got, but no bytes. */
+	/* It may have a buffer without bytes. */
 	if (fl->have == 0)
 		flight_forget_bytes(fl);
 }
 
-/* Every source had its turn. */
+/* Call it when every source has had its turn. */
 static void round_failed(struct flight *fl)
 {
 	uint64_t pause;
@@ -148,26 +133,48 @@ static void round_failed(struct flight *fl)
 	flight_move(fl, FLIGHT_RETRY);
 }
 
-/* The run ended with r before the flight's bytes were complete. */
+/* Call it when the run ended with r before the flight's bytes were complete. */
 static void flight_run_failed(struct flight *fl, const struct run *run, int r,
 			      const char *why)
 {
 	bool progress = run->pos - run->rq.offset >= PROGRESS_BYTES &&
 			r != -EBADMSG && r != -EBUSY && !run->cancelled;
 
-	if (run->f->stopping) {
+	if (run->f->stopping || (fl->given_up && list_empty(&fl->waits))) {
 		flight_free(fl);
 		return;
 	}
-	/* What a liar sent before he was found out is not kept. */
+	/* Bytes of a source that sent a wrong reply are not kept. */
 	if (r == -EBADMSG)
 		flight_forget_bytes(fl);
 	note_failure(fl, run_name(run), r, why);
 	leave_run(fl);
 	if (progress)
-		fl->error = 0; /* what came before matters no more */
+		fl->error = 0; /* earlier failures do not count any more */
 	fl->source = run->source_index + !progress;
 	if (fl->source >= run->f->nsources)
+		round_failed(fl);
+	else
+		flight_move(fl, list_empty(&fl->waits) ? FLIGHT_QUEUED
+						       : FLIGHT_WANTED);
+}
+
+void flight_lied(struct flight *fl)
+{
+	struct fetch *f = fl->bf->f;
+	const char *name = "sources";
+	struct source *s;
+
+	if (fl->by < f->nsources) {
+		s = f->sources[fl->by];
+		name = s->ops->name;
+		if (s->ops->blame)
+			s->ops->blame(s, fl->bf->blob, fl->from, fl->place);
+		fl->source = fl->by + 1;
+	}
+	flight_forget_bytes(fl);
+	note_failure(fl, name, -EBADMSG, "the bytes are not the chunk's");
+	if (fl->source >= f->nsources)
 		round_failed(fl);
 	else
 		flight_move(fl, list_empty(&fl->waits) ? FLIGHT_QUEUED
@@ -221,7 +228,7 @@ void run_hurry(struct run *run, bool as_owner)
 		run->source->ops->hurry(run->source, rq);
 }
 
-/* It counts no more among those of its source. */
+/* Gives up the run's slot at its source. */
 static void give_turn(struct run *run)
 {
 	if (!run->background)
@@ -253,15 +260,18 @@ static void on_done(struct source_request *rq, int r, const char *why)
 	struct run *run = container_of(rq, struct run, rq);
 
 	if (run->held) {
-		r = 0; /* it had brought all that was wanted of it */
+		r = 0; /* it delivered all its flights */
+	} else if (run->given_up) {
+		r = -ECANCELED;
+		why = "no reader is left";
 	} else if (run->cancelled && !run->f->stopping) {
 		r = -ETIMEDOUT;
-		why = "no bytes for too long";
+		why = "no bytes arrived for too long";
 	} else if (r == 0 && run_left(run) > 0) {
 		r = -ECONNRESET;
-		why = "ended early";
+		why = "the reply ended early";
 	}
-	if (r < 0)
+	if (r < 0 && !run->given_up)
 		count_failure(run, r);
 	for (uint32_t c = run_chunk(run); run_left(run) > 0 && c < run->end;
 	     c++) {
@@ -273,6 +283,23 @@ static void on_done(struct source_request *rq, int r, const char *why)
 	run_free(run);
 }
 
+/* Before bytes of the run are added to those the flight has. */
+static void note_origin(struct flight *fl, const struct run *run)
+{
+	const struct source_request *rq = &run->rq;
+
+	if (fl->have == 0) {
+		fl->by = run->source_index;
+		fl->place = rq->place;
+	} else if (fl->by != run->source_index || fl->place != rq->place ||
+		   fl->from != rq->from) {
+		fl->by = FETCH_MAX_SOURCES;
+		fl->place = 0;
+	}
+	if (fl->have == 0 || rq->from != CHUNK_FROM_UPSTREAM)
+		fl->from = rq->from;
+}
+
 static bool on_data(struct source_request *rq, const void *bytes, size_t len)
 {
 	struct run *run = container_of(rq, struct run, rq);
@@ -281,8 +308,10 @@ static bool on_data(struct source_request *rq, const void *bytes, size_t len)
 	size_t left = len, n;
 
 	BUG_ON(len > rq->offset + rq->length - run->acked);
-	/* Of a piece that was refused the beginning was taken: a buffer that
-	 * waited for its rest could block all others for ever. */
+	/* After a refused piece the same bytes come again, and the beginning
+	 * was taken already. (Taking it avoids a deadlock: a partly filled
+	 * buffer that waits for the refused rest could block all other
+	 * runs.) */
 	n = min_u64(run->pos - run->acked, left);
 	p += n;
 	left -= n;
@@ -305,8 +334,7 @@ static bool on_data(struct source_request *rq, const void *bytes, size_t len)
 		}
 		n = min_u64(left, fl->len - fl->have);
 		memcpy(fl->buf->data + fl->have, p, n);
-		if (fl->have == 0 || rq->from != CHUNK_FROM_UPSTREAM)
-			fl->from = rq->from;
+		note_origin(fl, run);
 		fl->have += (uint32_t)n;
 		run->pos += n;
 		p += n;
@@ -339,8 +367,8 @@ static void set_source(struct run *run, unsigned int index)
 	run->m_bytes = metric_get(&m_bytes, labels);
 }
 
-/* Gives the run to the first source from run->source_index on that has an idea
- * about the blob. */
+/* Starts the run at the first source, from run->source_index on, that knows a
+ * place for the blob. */
 static int run_give(struct run *run)
 {
 	struct fetch *f = run->f;
@@ -351,14 +379,15 @@ static int run_give(struct run *run)
 		r = run->source->ops->start(run->source, &run->rq);
 		if (r == 0)
 			return 0;
-		if (error_rank(r) > error_rank(worst))
+		if (source_error_rank(r) > source_error_rank(worst))
 			worst = r;
 	}
 	return worst;
 }
 
-/* The first source from fl->source on that takes it, and how many chunks in one
- * request. The number of sources when none does. */
+/* Returns the first source from fl->source on that takes the flight, and how
+ * many chunks make one request there. Returns the number of sources if none
+ * takes it. */
 static unsigned int source_of(const struct flight *fl, uint32_t *ret_extent)
 {
 	const struct fetch *f = fl->bf->f;
@@ -390,8 +419,8 @@ static bool is_full(const struct fetch *f, unsigned int source)
 	       (s->max_background ? s->max_background : f->cfg.workers);
 }
 
-/* Whether the flight may travel behind (or before) others in a run. They who
- * failed together go together again. */
+/* Whether the flight may travel behind (or before) others in a run. Flights
+ * that failed together retry together. */
 static bool may_join(struct flight *fl, const struct flight *first,
 		     unsigned int source)
 {
@@ -408,7 +437,8 @@ static bool may_join(struct flight *fl, const struct flight *first,
 	return source_auth_same(fl->auth, first->auth);
 }
 
-/* Reads that the kernel sends side by side come in any order. */
+/* The kernel sends parallel reads in any order: starts with the first of the
+ * neighbouring flights that reads wait for. */
 static struct flight *run_first(struct flight *fl, unsigned int source)
 {
 	uint64_t bytes = fl->len;
@@ -438,8 +468,8 @@ static uint64_t latest_deadline(const struct flight *fl, uint64_t at_least)
 	return d;
 }
 
-/* Takes the flights from the first one on as far as they follow one another,
- * at most so many; returns the last of them. */
+/* Takes up to `extent` flights, from fl on, whose chunks follow one another.
+ * Returns the last of them. */
 static const struct flight *run_fill(struct run *run, struct flight *fl,
 				     uint32_t extent)
 {
@@ -462,8 +492,8 @@ static const struct flight *run_fill(struct run *run, struct flight *fl,
 	return last;
 }
 
-/* Starts a run with the flight, and with those queued around it. False: it
- * has to wait until its source has less to do. */
+/* Starts a run with the flight and its queued neighbours. Returns false if the
+ * flight must wait for a free slot at its source. */
 static bool run_start(struct flight *fl, bool background)
 {
 	struct blob_fetch *bf = fl->bf;
@@ -514,13 +544,14 @@ static bool run_start(struct flight *fl, bool background)
 		f->wanted_bytes += run->rq.length;
 	r = run_give(run);
 	if (r < 0)
-		on_done(&run->rq, r, "knows no place to get it from");
+		on_done(&run->rq, r, "no place for the blob is known");
 	return true;
 }
 
 /* ---- All runs ---- */
 
-/* Those that somebody waits for first, and each in its turn. */
+/* Resumes paused runs as far as buffers are free, each in its turn. wanted:
+ * only runs that a read waits for. */
 static void resume_paused(struct fetch *f, bool wanted)
 {
 	struct list due;
@@ -547,13 +578,9 @@ static void resume_paused(struct fetch *f, bool wanted)
 		run->progress_ms = now_ms();
 		run->source->ops->resume(run->source, &run->rq);
 	}
-	/* The others stay in front. */
-	while (!list_empty(&due)) {
-		struct list *n = due.prev;
-
-		list_del(n);
-		list_add(&f->runs, n);
-	}
+	/* Runs that got no buffer stay at the head of the list. */
+	list_move_all(&f->runs, &due);
+	list_move_all(&due, &f->runs);
 }
 
 static bool all_full(const struct fetch *f)
@@ -564,9 +591,9 @@ static bool all_full(const struct fetch *f)
 	return f->nsources > 0;
 }
 
-/* Prefetch, oldest first; what has to wait for its source lets others pass. A
- * run takes several flights out of the list, so that the look begins anew after
- * each. */
+/* Starts prefetch, oldest first. A flight whose source has no free slot lets
+ * others pass. A run takes several flights out of the list, so the walk begins
+ * anew after each run. */
 static void start_queued(struct fetch *f)
 {
 	struct list *head = &f->in[FLIGHT_QUEUED];
@@ -592,7 +619,7 @@ void runs_wake(struct fetch *f)
 			list_first(&f->in[FLIGHT_WANTED], struct flight, node);
 
 		if (list_empty(&fl->waits))
-			flight_free(fl); /* cancelled meanwhile */
+			flight_free(fl); /* its reads were cancelled */
 		else
 			(void)run_start(fl, false);
 	}
@@ -614,13 +641,14 @@ static bool is_stalled(const struct run *run, uint64_t now)
 		limit *= 3;
 	if (now - run->progress_ms < limit)
 		return false;
-	/* Its buffer may be what others need. */
+	/* Other runs may need its buffer. */
 	return f->npaused > 0 || run_wanted(run) ||
 	       now - run->progress_ms >= f->cfg.read_timeout_ms;
 }
 
-/* A registry that hangs must not have all turns until it is given up. Others
- * than upstream are for waiting at. */
+/* A registry that hangs must not keep all slots until its runs are cancelled.
+ * This holds for upstream, the last source, only: a request to a member may
+ * wait for its turn there. */
 static bool is_idle(const struct run *run, uint64_t now)
 {
 	const struct fetch *f = run->f;
@@ -630,8 +658,40 @@ static bool is_idle(const struct run *run, uint64_t now)
 	       now - run->progress_ms >= f->cfg.stall_ms / 2;
 }
 
+/* Readers waited for it, and all of them gave up. */
+static bool is_given_up(const struct run *run)
+{
+	bool any = false;
+
+	if (run->background || run->held || run->cancelled ||
+	    run_left(run) == 0)
+		return false;
+	for (uint32_t c = run_chunk(run); c < run->end; c++) {
+		const struct flight *fl = flight_find(run->bf, c);
+
+		any |= fl && fl->run == run && fl->given_up;
+	}
+	return any && !run_wanted(run);
+}
+
+/* The latest go on, because half of their bytes may be here. */
+static void end_given_up(struct fetch *f)
+{
+	unsigned int n = 0;
+
+	for (struct list *it = f->runs.prev; it != &f->runs; it = it->prev) {
+		struct run *run = list_entry(it, struct run, node);
+
+		if (!is_given_up(run) || ++n <= MAX_GIVEN_UP)
+			continue;
+		run->given_up = true;
+		run_cancel(run);
+	}
+}
+
 void runs_tick(struct fetch *f, uint64_t now)
 {
+	end_given_up(f);
 	list_for_each (n, &f->runs) {
 		struct run *run = list_entry(n, struct run, node);
 

@@ -1,25 +1,31 @@
-/* Streams: long range requests for readers that go on and on.
+/* Streams: long range requests for steady sequential readers.
  *
- * Each request costs the registry and us some time and a gap between two
- * answers. A reader that goes on and on gets long requests: flights join them
- * as the reader's window moves on, and where there are none yet the bytes are
- * left in the connection, so that TCP's flow control holds the registry back.
- * One ends before its time when nobody wants more of it for a while, or where
- * somebody else has been faster; what was sent meanwhile, up to some MiB in the
- * two systems' buffers, was then sent for nothing. So its length is such that
- * it is worth while, and when the network is slow, which several requests side
- * by side may mend, it comes to its end first. Only where there is nobody but
- * upstream to ask: what others own is not ours to fetch. */
+ * Each request costs the registry and this node some time, and leaves a gap
+ * between two replies. So a steady reader gets long requests: flights join the
+ * request as the reader's window moves on. Where there is no flight yet, the
+ * bytes stay in the connection, so that TCP flow control holds the registry
+ * back.
+ *
+ * A stream ends early when no reader wants more of it for a while, or when
+ * another request has fetched its next chunk. The bytes sent meanwhile, up to
+ * some MiB in the buffers of the two systems, are then wasted. So the request
+ * is long enough to be worth this loss. It is short enough to end soon on a
+ * slow network, where several requests in parallel may be faster.
+ *
+ * Streams are used only when upstream is the only source: with members, this
+ * node must not fetch the stripes of other owners. */
 #include "fetch/fetch-private.h"
 
-/* The longest. */
+/* The longest request, in chunks. */
 #define STREAM_CHUNKS 64
-/* One that is held back for so long is given up. */
+/* A stream that is held back for so long is ended. */
 #define STREAM_IDLE_MS 5000
-/* Streams that readers wait for, and that were not held back for so long, are
- * slower than they are: several requests side by side are better. */
+/* If readers wait for streams that were not held back for so many bytes, one
+ * connection is slower than the reader; several requests in parallel are
+ * better. */
 #define STREAM_SLOW_BYTES (UINT64_C(64) << 20)
-/* Catches up so soon that another request would come later. */
+/* A stream reaches a chunk at most so far ahead sooner than a new request
+ * would. */
 #define STREAM_NEAR (UINT64_C(8) << 20)
 
 void stream_hurry(const struct run *run)
@@ -66,7 +72,8 @@ void stream_begin(struct run *run, const struct flight *last)
 		bf->held_pos = run->pos;
 	bf->streamed = run->limit;
 	f->nstreams++;
-	/* It lasts as long as the reader does: it takes no turn of others. */
+	/* It lasts as long as its reader, so it takes no background slot from
+	 * others. */
 	run->background = false;
 }
 
@@ -79,7 +86,8 @@ static bool stream_takes(const struct run *run, struct flight *fl)
 	return source_auth_same(fl->auth, run->rq.auth);
 }
 
-/* Reads that overtook others, or the window. */
+/* Whether the stream may take all chunks before `until`. Gaps come from reads
+ * that overtook other reads, or the window. */
 static bool stream_fills(const struct run *run, uint32_t until)
 {
 	for (uint32_t c = run->end; c < until; c++) {
@@ -98,7 +106,8 @@ static void stream_take(struct run *run, struct flight *fl)
 	run->end++;
 	if (!list_empty(&fl->waits))
 		run_hurry(run, false);
-	/* Now it goes on by itself, and another may begin where it ends. */
+	/* The stream has all its flights now; another one may begin at its
+	 * end. */
 	if (run->end == run->limit)
 		stream_end(run);
 	if (run->held) {
@@ -141,7 +150,7 @@ bool stream_join(struct flight *fl)
 void stream_stop(struct run *run)
 {
 	stream_end(run);
-	run->bf->streamed = UINT32_MAX; /* nothing follows it in a row */
+	run->bf->streamed = UINT32_MAX; /* no stream continues this one */
 	run_cancel(run);
 }
 

@@ -1,61 +1,10 @@
-/* What stat(2), statfs(2) and getxattr(2) show. */
+/* Replies to getattr, getxattr, listxattr and statfs. */
 #include <errno.h>
 #include <string.h>
 #include <sys/statvfs.h>
 
 #include "base/cleanup.h"
 #include "fs/fs-private.h"
-
-#define LONG_S 86400.0
-
-void node_stat(struct fs *fs, const struct node *n, struct stat *st)
-{
-	(void)fs;
-	memset(st, 0, sizeof(*st));
-	st->st_ino = n->ino;
-	st->st_blksize = CHUNK_SIZE;
-	if (node_is_dir(n)) {
-		st->st_mode = S_IFDIR | 0555;
-		st->st_nlink = 2;
-		return;
-	}
-	st->st_mode = S_IFREG | 0444;
-	st->st_nlink = 1;
-	if (n->blob) {
-		st->st_size = (off_t)blob_size(n->blob);
-		st->st_blocks =
-			(blkcnt_t)div_up_u64(blob_cached_bytes(n->blob), 512);
-	} else {
-		st->st_size = (off_t)n->len;
-		st->st_blocks = (blkcnt_t)div_up_u64(n->len, 512);
-	}
-}
-
-double node_attr_timeout(const struct node *n)
-{
-	/* st_blocks moves as chunks come and are evicted. */
-	if (n->blob)
-		return 1;
-	return n->type == NODE_STATUS ? 0 : LONG_S;
-}
-
-double node_entry_timeout(const struct fs *fs, const struct node *n)
-{
-	double fresh = (double)fs->cfg.tag_fresh_ms / 1000;
-
-	switch (n->type) {
-	case NODE_TAG:
-	case NODE_LAYERS:
-	case NODE_FILES:
-	case NODE_MANIFEST: /* by a tag, perhaps */
-	case NODE_URL_DIR:
-	case NODE_BLOB: /* layers/, files/, config.json and url/ names may move
-			   to another blob */
-		return fresh;
-	default:
-		return LONG_S;
-	}
-}
 
 void fs_op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {

@@ -1,6 +1,6 @@
-/* Listings. A directory is listed when it is opened, sorted; an offset is a
- * place in that list, so a handle that is lost with a daemon can be made
- * again. */
+/* Directory listings. Opening a directory makes a sorted list of its names; a
+ * readdir offset is a position in the list. So a handle of an earlier daemon
+ * can be replaced by a new list. */
 #include <errno.h>
 #include <string.h>
 
@@ -14,7 +14,9 @@ struct dir {
 	struct string_list names; /* a trailing '/' marks a directory */
 };
 
-uint64_t dir_open(struct fs *fs, struct string_list *names)
+/* Stores the names and returns a handle for them; leaves *names empty. 0
+ * without memory. */
+static uint64_t dir_open(struct fs *fs, struct string_list *names)
 {
 	struct dir *d = calloc(1, sizeof(*d));
 	uint64_t id;
@@ -89,8 +91,8 @@ static void sort_unique(struct string_list *l)
 	l->v[out] = NULL;
 }
 
-/* Adds the component of each path that follows `prefix` + '/'. leaf: what a
- * component with nothing behind it is. */
+/* Adds the component of each path that follows `prefix` + '/'. A component that
+ * ends its path is a directory if leaf_is_dir. */
 static int add_components(struct string_list *out,
 			  const struct string_list *paths, const char *prefix,
 			  bool leaf_is_dir)
@@ -166,7 +168,8 @@ static int add_blob_info(void *arg, const struct blob_info *info)
 {
 	char hex[DIGEST_HEX_SIZE];
 
-	if (info->key.kind != BLOB_SHA256)
+	/* The name says nothing of where it comes from. */
+	if (info->key.kind != BLOB_SHA256 || !info->shared)
 		return 0;
 	return add(arg, digest_hex(&info->key.id, hex), false);
 }
@@ -192,7 +195,7 @@ static int list_image(const struct node *n, struct string_list *out)
 	return r;
 }
 
-/* What can be listed without the network. */
+/* Lists a directory that needs no network. */
 static int list_sync(struct fs *fs, const struct node *n,
 		     struct string_list *out)
 {
@@ -232,6 +235,19 @@ static int list_sync(struct fs *fs, const struct node *n,
 	return r;
 }
 
+static void reply_opendir(struct fs_op *op, struct string_list *names)
+{
+	fuse_req_t req = fs_op_take(op);
+
+	if (req) {
+		op->fi.fh = dir_open(op->fs, names);
+		(void)fuse_reply_open(req, &op->fi);
+	} else {
+		string_list_release(names);
+	}
+	fs_op_put(op);
+}
+
 static void on_tags(void *arg, int r, const struct string_list *tags,
 		    bool stale)
 {
@@ -248,7 +264,7 @@ static void on_tags(void *arg, int r, const struct string_list *tags,
 		return;
 	}
 	sort_unique(&names);
-	fs_op_reply_opendir(op, &names);
+	reply_opendir(op, &names);
 }
 
 static void run_tags(struct fs_op *op)
@@ -278,7 +294,7 @@ static void on_tag_image(void *arg, int r, struct image *img)
 		fs_op_reply_err(op, r);
 		return;
 	}
-	fs_op_reply_opendir(op, &names);
+	reply_opendir(op, &names);
 }
 
 static void run_tag(struct fs_op *op)
@@ -326,7 +342,7 @@ static size_t add_entry(fuse_req_t req, char *buf, size_t room,
 	(void)snprintf(plain, sizeof(plain), "%.*s",
 		       (int)(is_dir ? len - 1 : len), name);
 	st.st_mode = is_dir ? S_IFDIR : S_IFREG;
-	st.st_ino = 1; /* real ones come with lookup */
+	st.st_ino = 1; /* lookup returns the real numbers */
 	return fuse_add_direntry(req, buf, room, plain, &st, next);
 }
 
@@ -349,9 +365,9 @@ void fs_op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
 	d = dir_find_locked(fs, fi->fh);
 	(void)pthread_mutex_unlock(&fs->mu);
 	if (d) {
-		names = &d->names; /* lives until releasedir */
+		names = &d->names; /* valid until releasedir */
 	} else {
-		/* A handle of a daemon before us. */
+		/* A handle of an earlier daemon. */
 		struct node *n = node_find(fs, ino);
 
 		if (n && n->type != NODE_TAG && n->type != NODE_REPO_TAGS)

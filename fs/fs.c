@@ -14,14 +14,14 @@ static struct metric_family m_ops = {
 };
 static struct metric_family m_bytes = {
 	.name = "peerd_fuse_read_bytes_total",
-	.help = "Bytes that readers of the mount asked for, and how many of "
-		"them were in the store at once.",
+	.help = "Bytes that readers of the mount requested, and how many of "
+		"them the store had (hit).",
 	.type = METRIC_COUNTER,
 	.labels = {"kind"},
 };
 static struct metric_family m_wait = {
 	.name = "peerd_fuse_miss_seconds",
-	.help = "How long reads of absent bytes waited.",
+	.help = "Seconds that reads of absent bytes waited.",
 	.type = METRIC_HISTOGRAM,
 	.buckets = {0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1,
 		    2.5, 5, 10, 30, 60},
@@ -30,9 +30,9 @@ static struct metric_family m_wait = {
 static void op_init(void *userdata, struct fuse_conn_info *conn)
 {
 	(void)userdata;
-	/* A digest never changes its bytes, so pages are dropped only when we
-	 * say so; automatic invalidation would drop them whenever st_blocks
-	 * makes the kernel look again. */
+	/* The bytes of a digest never change, so only fs_blob_event() drops
+	 * pages. With automatic invalidation the kernel would drop them
+	 * whenever it reads attributes again because of st_blocks. */
 	conn->want &= ~(
 		unsigned int)(FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_READDIRPLUS |
 			      FUSE_CAP_READDIRPLUS_AUTO |
@@ -45,9 +45,9 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
 		conn->want |= FUSE_CAP_PARALLEL_DIROPS;
 	conn->max_read = CHUNK_SIZE;
 	conn->max_readahead = 16 << 20; /* the kernel lowers it */
-	/* Of all files together: those that wait for a registry that hangs must
-	 * not be all there may be. The kernel leaves read-ahead out from the
-	 * second number on. */
+	/* For all files together. The limit is high, so that reads that wait
+	 * for a hanging registry do not use up all requests. From
+	 * congestion_threshold on the kernel sends no read-ahead. */
 	conn->max_background = 1024;
 	conn->congestion_threshold = 768;
 }
@@ -98,6 +98,7 @@ int fs_new(const struct fs_config *cfg, struct fs **ret)
 		return -ENOMEM;
 	fs->cfg = *cfg;
 	list_init(&fs->dirs);
+	list_init(&fs->invals);
 	(void)pthread_mutex_init(&fs->mu, NULL);
 	r = nodes_init(fs);
 	if (r < 0)
@@ -131,49 +132,90 @@ void fs_set_session(struct fs *fs, struct fuse_session *se)
 	fs->se = se;
 }
 
-/* The kernel waits for the pages' locks, and those are held by reads that wait
- * for us: neither a store thread nor the loop may be kept by it. */
+/* Invalidates a file's pages on a pool worker. The call waits for page locks,
+ * and reads that wait for this daemon hold those; so it must not block a store
+ * thread or the loop. */
 struct inval {
+	struct list node; /* in fs.invals; the first one is under way */
 	struct loop_task task;
 	struct loop_job job;
 	struct fs *fs;
-	uint64_t ino;
+	struct blob *blob;
+	uint64_t *inos;
+	size_t n, cap;
 };
+
+static void inval_add(void *arg, uint64_t ino)
+{
+	struct inval *v = arg;
+
+	if (v->n == v->cap) {
+		size_t cap = v->cap ? v->cap * 2 : 4;
+		void *more = reallocarray(v->inos, cap, sizeof(*v->inos));
+
+		if (!more) {
+			log_error("pages of wrong bytes stay with the kernel",
+				  LE(-ENOMEM));
+			return;
+		}
+		v->inos = more;
+		v->cap = cap;
+	}
+	v->inos[v->n++] = ino;
+}
 
 static void inval_work(struct loop_job *j)
 {
 	struct inval *v = container_of(j, struct inval, job);
 
+	node_each_of(v->fs, v->blob, inval_add, v);
 	/* -ENOENT: the kernel has no such inode. */
-	(void)fuse_lowlevel_notify_inval_inode(v->fs->se, v->ino, 0, 0);
+	for (size_t i = 0; i < v->n; i++)
+		(void)fuse_lowlevel_notify_inval_inode(v->fs->se, v->inos[i], 0,
+						       0);
 }
 
 static void inval_done(struct loop_job *j)
 {
-	free(container_of(j, struct inval, job));
+	struct inval *v = container_of(j, struct inval, job);
+	struct fs *fs = v->fs;
+
+	list_del(&v->node);
+	blob_unref(&v->blob);
+	free(v->inos);
+	free(v);
+	if (list_empty(&fs->invals))
+		return;
+	v = list_first(&fs->invals, struct inval, node);
+	loop_work(fs->cfg.loop, &v->job, inval_work, inval_done);
 }
 
+/* One at a time: each may wait for a read that waits for another worker. */
 static void inval_start(struct loop_task *t)
 {
 	struct inval *v = container_of(t, struct inval, task);
+	bool first = list_empty(&v->fs->invals);
 
-	loop_work(v->fs->cfg.loop, &v->job, inval_work, inval_done);
+	list_add_tail(&v->fs->invals, &v->node);
+	if (first)
+		loop_work(v->fs->cfg.loop, &v->job, inval_work, inval_done);
 }
 
 void fs_blob_event(struct fs *fs, struct blob *b, enum blob_event ev)
 {
 	struct inval *v;
 
-	if (ev != BLOB_EV_MISMATCH || !fs->se)
+	/* What is damaged on disk now may have been when it was read. */
+	if ((ev != BLOB_EV_MISMATCH && ev != BLOB_EV_DROPPED) || !fs->se)
 		return;
 	v = calloc(1, sizeof(*v));
 	if (!v) {
-		log_error("pages of a bad blob stay with the kernel",
+		log_error("pages of wrong bytes stay with the kernel",
 			  LE(-ENOMEM));
 		return;
 	}
 	v->fs = fs;
-	v->ino = blob_ino(blob_key(b));
+	v->blob = blob_ref(b);
 	v->task.run = inval_start;
 	loop_post(fs->cfg.loop, &v->task);
 }

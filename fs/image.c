@@ -1,4 +1,4 @@
-/* From a tag to an image of this machine. */
+/* Resolves a tag to an image for this machine. */
 #include <errno.h>
 #include <string.h>
 
@@ -22,6 +22,14 @@ void image_unref(struct image **ip)
 	free(img->bytes);
 	free(img->index_bytes);
 	free(img);
+}
+
+void layer_name(const struct manifest *m, uint32_t i, char out[LAYER_NAME_SIZE])
+{
+	char hex[DIGEST_HEX_SIZE];
+
+	(void)snprintf(out, LAYER_NAME_SIZE, "%02u-%.12s", i,
+		       digest_hex(&m->entries[i].digest, hex));
 }
 
 struct resolve {
@@ -70,7 +78,7 @@ static void on_child(void *arg, int r, const struct manifest_result *res)
 	if (r == 0)
 		r = take_manifest(rs->img, res);
 	if (r == 0 && rs->img->manifest->index)
-		r = -ENOENT; /* an index in an index: nothing to show */
+		r = -ENOENT; /* an index in an index has no layers to show */
 	resolve_end(rs, r);
 }
 

@@ -1,4 +1,4 @@
-/* Names: what is below a directory. */
+/* Lookup: finds the node for a name in a directory. */
 #include <errno.h>
 #include <string.h>
 
@@ -8,8 +8,8 @@
 
 #define MAX_NAME_PART 255
 
-/* No empty names, no control bytes, no encoded slashes or NULs: whatever such
- * a name would mean upstream, it is not what it looks like. */
+/* Refuses empty names, control bytes, and encoded slashes or NULs, because
+ * upstream could read such a name differently than it looks here. */
 static bool name_ok(const char *name)
 {
 	size_t len = strlen(name);
@@ -36,22 +36,36 @@ static char *join(const char *a, const char *b)
 	return buf_steal(&s);
 }
 
-static void on_blob(void *arg, int r, struct blob *b)
+/* The name leads to "SCHEME://REST". */
+static void reply_blob(struct fs_op *op, int r, struct blob *b,
+		       const char *scheme, const char *rest)
 {
-	struct fs_op *op = arg;
+	CLEANUP(buf_release) struct buf place = BUF_INIT(65536);
 	struct node *n;
 
+	if (r == 0)
+		r = buf_printf(&place, "%s://%s", scheme, rest);
 	if (r < 0) {
+		blob_unref(&b);
 		fs_op_reply_err(op, r);
 		return;
 	}
-	n = node_get_blob(op->fs, &b);
+	n = node_get_blob(op->fs, &b, place.data);
 	fs_op_reply_entry(op, &n);
+}
+
+/* Of a repository. */
+static void on_blob(void *arg, int r, struct blob *b)
+{
+	struct fs_op *op = arg;
+
+	reply_blob(op, r, b, "registry", op->node->host);
 }
 
 /* ---- blobs/sha256/<hex> ---- */
 
-static void lookup_known_blob(struct fs *fs, fuse_req_t req, const char *name)
+static void lookup_known_blob(struct fs *fs, fuse_req_t req,
+			      const struct node *dir, const char *name)
 {
 	struct blob_key key = {.kind = BLOB_SHA256};
 	struct blob *b = NULL;
@@ -64,9 +78,9 @@ static void lookup_known_blob(struct fs *fs, fuse_req_t req, const char *name)
 		fs_reply_err(req, r == -EINVAL ? -ENOENT : r);
 		return;
 	}
-	n = node_get_blob(fs, &b);
+	n = node_get_blob(fs, &b, NULL);
 	if (n)
-		fs_reply_entry(fs, req, &n);
+		fs_reply_entry(fs, req, dir, &n);
 	else
 		fs_reply_err(req, -ENOMEM);
 }
@@ -150,7 +164,7 @@ static void run_tag(struct fs_op *op)
 		      op);
 }
 
-/* A file made of bytes that the image already has. */
+/* A file of bytes that the image already has in memory. */
 static struct node *bytes_node(struct fs *fs, const struct digest *d,
 			       const void *bytes, size_t len)
 {
@@ -213,14 +227,6 @@ static void run_tag_child(struct fs_op *op)
 		      on_tag_child, op);
 }
 
-void layer_name(const struct manifest *m, uint32_t i, char out[LAYER_NAME_SIZE])
-{
-	char hex[DIGEST_HEX_SIZE];
-
-	(void)snprintf(out, LAYER_NAME_SIZE, "%02u-%.12s", i,
-		       digest_hex(&m->entries[i].digest, hex));
-}
-
 static void run_layer(struct fs_op *op)
 {
 	struct registry *reg = op->fs->cfg.registry;
@@ -272,7 +278,7 @@ static void run_title(struct fs_op *op)
 	fs_op_reply_err(op, -ENOENT);
 }
 
-/* registry/<host>, and on from there. */
+/* registry/<host> and the directories below it. */
 static struct node *lookup_name(struct fs *fs, const struct node *dir,
 				const char *name)
 {
@@ -309,7 +315,7 @@ struct below_job {
 	bool known;
 };
 
-/* Whether files below the name were read before. */
+/* Sets known if a file below this name was read before. */
 static void below_work(struct loop_job *lj)
 {
 	struct below_job *j = container_of(lj, struct below_job, job);
@@ -340,7 +346,8 @@ static void below_done(struct loop_job *lj)
 	free(j);
 }
 
-/* Upstream cannot be asked what the name is; what was read before tells. */
+/* Upstream does not answer: decides by the files that were read before whether
+ * the name is a directory. */
 static void look_below(struct fs_op *op, int r)
 {
 	struct below_job *j = calloc(1, sizeof(*j));
@@ -360,10 +367,10 @@ static void on_url(void *arg, int r, struct blob *b)
 	CLEANUP(freep) char *path = NULL;
 	struct node *n;
 
-	/* HTTP has no directories: where a file ends is known only once the
-	 * server has one of that name. What is not a file may yet have files
-	 * below it, unless the server has said that its parent is a
-	 * directory, and knows nothing of this name. */
+	/* HTTP has no directories: which part of a path is a file is known only
+	 * once the server has a file of that name. A name that is not a file
+	 * may still have files below it. The exception: the server has said
+	 * that the parent is a directory, and does not know this name. */
 	if (r == -EHOSTUNREACH || r == -ETIMEDOUT) {
 		look_below(op, r);
 		return;
@@ -372,7 +379,8 @@ static void on_url(void *arg, int r, struct blob *b)
 	    (r != -EISDIR && r != -EOPNOTSUPP && r != -EACCES &&
 	     r != -ENOENT) ||
 	    (r == -ENOENT && op->node->real_dir)) {
-		on_blob(op, r, b);
+		path = join(op->node->name, op->name);
+		reply_blob(op, path ? r : -ENOMEM, b, op->node->host, path);
 		return;
 	}
 	path = join(op->node->name, op->name);
@@ -392,8 +400,8 @@ static void run_url(struct fs_op *op)
 	struct registry *reg = op->fs->cfg.registry;
 	CLEANUP(buf_release) struct buf url = BUF_INIT(8192);
 
-	/* Bytes that have a meaning in a URL are encoded; what stands encoded
-	 * already stays so. */
+	/* Encodes bytes that have a meaning in a URL, but not '%', so that
+	 * encoded bytes stay as they are. */
 	(void)buf_printf(&url, "%s://%s/", op->node->host, op->node->name);
 	for (const char *p = op->name; *p; p++) {
 		int r;
@@ -409,13 +417,13 @@ static void run_url(struct fs_op *op)
 			return;
 		}
 	}
-	registry_get_url(reg, url.data, on_url, op);
+	registry_get_url(reg, url.data, NULL, on_url, op);
 }
 
-/* ---- All ---- */
+/* ---- All directories ---- */
 
-static void reply_static(struct fs *fs, fuse_req_t req, const char *name,
-			 const char *const names[],
+static void reply_static(struct fs *fs, fuse_req_t req, const struct node *dir,
+			 const char *name, const char *const names[],
 			 const enum node_type types[], const char *arg)
 {
 	for (int i = 0; names[i]; i++) {
@@ -425,7 +433,7 @@ static void reply_static(struct fs *fs, fuse_req_t req, const char *name,
 			continue;
 		n = node_get(fs, types[i], arg ? name : NULL, arg, NULL, NULL);
 		if (n)
-			fs_reply_entry(fs, req, &n);
+			fs_reply_entry(fs, req, dir, &n);
 		else
 			fs_reply_err(req, -ENOMEM);
 		return;
@@ -440,7 +448,7 @@ static void lookup_sync(struct fs *fs, fuse_req_t req, struct node *dir,
 
 	switch (dir->type) {
 	case NODE_ROOT:
-		reply_static(fs, req, name,
+		reply_static(fs, req, dir, name,
 			     (const char *const[]){"blobs", "registry", "url",
 						   ".peerd", NULL},
 			     (const enum node_type[]){NODE_BLOBS_TOP,
@@ -449,29 +457,29 @@ static void lookup_sync(struct fs *fs, fuse_req_t req, struct node *dir,
 			     NULL);
 		break;
 	case NODE_BLOBS_TOP:
-		reply_static(fs, req, name,
+		reply_static(fs, req, dir, name,
 			     (const char *const[]){"sha256", NULL},
 			     (const enum node_type[]){NODE_BLOBS}, NULL);
 		break;
 	case NODE_PEERD:
-		reply_static(fs, req, name,
+		reply_static(fs, req, dir, name,
 			     (const char *const[]){"status.json", NULL},
 			     (const enum node_type[]){NODE_STATUS}, NULL);
 		break;
 	case NODE_URL:
-		reply_static(fs, req, name,
+		reply_static(fs, req, dir, name,
 			     (const char *const[]){"http", "https", NULL},
 			     (const enum node_type[]){NODE_SCHEME, NODE_SCHEME},
 			     "");
 		break;
 	case NODE_BLOBS:
-		lookup_known_blob(fs, req, name);
+		lookup_known_blob(fs, req, dir, name);
 		break;
 	case NODE_REGISTRY:
 	case NODE_NAME:
 		n = lookup_name(fs, dir, name);
 		if (n)
-			fs_reply_entry(fs, req, &n);
+			fs_reply_entry(fs, req, dir, &n);
 		else
 			fs_reply_err(req, -ENOENT);
 		break;
@@ -480,7 +488,7 @@ static void lookup_sync(struct fs *fs, fuse_req_t req, struct node *dir,
 						    name, NULL, NULL)
 					 : NULL;
 		if (n)
-			fs_reply_entry(fs, req, &n);
+			fs_reply_entry(fs, req, dir, &n);
 		else
 			fs_reply_err(req, -ENOENT);
 		break;
@@ -491,7 +499,7 @@ static void lookup_sync(struct fs *fs, fuse_req_t req, struct node *dir,
 
 void fs_op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
-	static void (*const async[])(struct fs_op * op) = {
+	static void (*const async[])(struct fs_op *) = {
 		[NODE_REPO_BLOBS] = run_repo_blob,
 		[NODE_REPO_MANIFESTS] = run_manifest,
 		[NODE_REPO_TAGS] = run_tag,

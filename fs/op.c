@@ -1,4 +1,4 @@
-/* Requests that are answered on the loop, and how answers are made. */
+/* Requests that are answered on the loop, and how replies are made. */
 #include <errno.h>
 #include <string.h>
 
@@ -22,6 +22,8 @@ int fs_errno(int r)
 		return -r;
 	case ECANCELED:
 		return EINTR;
+	case EPERM: /* an address that the guard refuses */
+		return EACCES;
 	default:
 		return EIO;
 	}
@@ -37,7 +39,8 @@ void fs_count(struct fs *fs, enum fs_metric m)
 	metric_add(fs->m_ops[m], 1);
 }
 
-void fs_reply_entry(struct fs *fs, fuse_req_t req, struct node **np)
+void fs_reply_entry(struct fs *fs, fuse_req_t req, const struct node *dir,
+		    struct node **np)
 {
 	struct node *n = *np;
 	struct fuse_entry_param e = {.ino = n->ino, .generation = 1};
@@ -45,14 +48,15 @@ void fs_reply_entry(struct fs *fs, fuse_req_t req, struct node **np)
 	node_stat(fs, n, &e.attr);
 	e.attr_timeout = node_attr_timeout(n);
 	e.entry_timeout = node_entry_timeout(fs, n);
-	/* Before the reply: the kernel may forget it before we come back. */
-	node_lookup_add(fs, n);
+	/* Before the reply: the kernel may forget the node before the reply
+	 * returns. */
+	node_lookup_add(fs, dir, n);
 	if (fuse_reply_entry(req, &e) == -ENOENT)
-		node_forget(fs, n->ino, 1); /* interrupted: never seen */
+		node_forget(fs, n->ino, 1); /* interrupted: reply not taken */
 	node_put(fs, np);
 }
 
-static void op_put(struct fs_op *op)
+void fs_op_put(struct fs_op *op)
 {
 	if (__atomic_sub_fetch(&op->refs, 1, __ATOMIC_ACQ_REL) > 0)
 		return;
@@ -61,8 +65,7 @@ static void op_put(struct fs_op *op)
 	free(op);
 }
 
-/* Takes the request away from whoever would interrupt it. */
-static fuse_req_t op_take(struct fs_op *op)
+fuse_req_t fs_op_take(struct fs_op *op)
 {
 	fuse_req_t req = steal_ptr(&op->req);
 
@@ -74,14 +77,14 @@ static fuse_req_t op_take(struct fs_op *op)
 static void op_cancel(struct loop_task *t)
 {
 	struct fs_op *op = container_of(t, struct fs_op, cancel);
-	fuse_req_t req = op_take(op);
+	fuse_req_t req = fs_op_take(op);
 
 	if (req)
 		(void)fuse_reply_err(req, EINTR);
-	op_put(op);
+	fs_op_put(op);
 }
 
-/* On a libfuse thread, under the request's lock. */
+/* Called on a libfuse thread, with the request's lock held. */
 static void op_interrupted(fuse_req_t req, void *data)
 {
 	struct fs_op *op = data;
@@ -99,7 +102,7 @@ static void op_run(struct loop_task *t)
 {
 	struct fs_op *op = container_of(t, struct fs_op, task);
 
-	/* Only from here on an interrupt may answer in our place. */
+	/* From here on an interrupt may answer the request. */
 	fuse_req_interrupt_func(op->req, op_interrupted, op);
 	op->run(op);
 }
@@ -130,10 +133,10 @@ void fs_op_start(struct fs *fs, fuse_req_t req, struct node *n,
 void fs_op_reply_err(struct fs_op *op, int r)
 {
 	struct fs *fs = op->fs;
-	fuse_req_t req = op_take(op);
+	fuse_req_t req = fs_op_take(op);
 
 	if (req && r == -ENOENT && op->name) {
-		/* A "no" that the kernel may remember for a while. */
+		/* A negative entry, which the kernel may keep for a while. */
 		struct fuse_entry_param e = {0};
 
 		e.entry_timeout = (double)fs->cfg.negative_ms / 1000;
@@ -141,7 +144,7 @@ void fs_op_reply_err(struct fs_op *op, int r)
 	} else if (req) {
 		fs_reply_err(req, r);
 	}
-	op_put(op);
+	fs_op_put(op);
 }
 
 void fs_op_reply_entry(struct fs_op *op, struct node **n)
@@ -152,23 +155,10 @@ void fs_op_reply_entry(struct fs_op *op, struct node **n)
 		fs_op_reply_err(op, -ENOMEM);
 		return;
 	}
-	req = op_take(op);
+	req = fs_op_take(op);
 	if (req)
-		fs_reply_entry(op->fs, req, n);
+		fs_reply_entry(op->fs, req, op->node, n);
 	else
 		node_put(op->fs, n);
-	op_put(op);
-}
-
-void fs_op_reply_opendir(struct fs_op *op, struct string_list *names)
-{
-	fuse_req_t req = op_take(op);
-
-	if (req) {
-		op->fi.fh = dir_open(op->fs, names);
-		(void)fuse_reply_open(req, &op->fi);
-	} else {
-		string_list_release(names);
-	}
-	op_put(op);
+	fs_op_put(op);
 }

@@ -1,12 +1,12 @@
-/* Bytes of files. A hit is answered by the libfuse thread that got the
- * request; a miss by whoever makes the bytes available. */
+/* Reads of files. The libfuse thread that got the request answers a hit. The
+ * loop, or a pool worker of the loop, answers a miss. */
 #include <errno.h>
 #include <string.h>
 
 #include "base/cleanup.h"
 #include "fs/fs-private.h"
 
-/* One for each libfuse thread and pool worker, made when first needed. */
+/* One buffer for each libfuse thread and pool worker, made on first use. */
 static _Thread_local void *read_buf;
 static pthread_key_t read_buf_key;
 static pthread_once_t read_buf_once = PTHREAD_ONCE_INIT;
@@ -33,13 +33,13 @@ struct fs_read {
 	struct loop_job job;
 	struct fs *fs;
 	fuse_req_t req;
-	struct node *node; /* a use, and by it the blob */
+	struct node *node; /* owns a use, and so the blob */
 	uint64_t start_ms;
-	struct fetch_piece piece[2]; /* for the job; a use of their memory */
+	struct fetch_piece piece[2]; /* for the job; own their buffers */
 	uint32_t npieces;
 	int result; /* of the job */
 	bool started, finished;
-	bool given_up;	   /* the reader has; loop thread */
+	bool given_up;	   /* the read was interrupted; loop thread */
 	bool cancelled;	   /* guarded by: libfuse's lock of the request */
 	unsigned int refs; /* atomic */
 };
@@ -52,7 +52,7 @@ static void read_put(struct fs_read *r)
 	free(r);
 }
 
-/* The one reply. From the loop, or from the worker that has the job. */
+/* Makes the one reply, on the loop or on the worker that runs the job. */
 static void read_reply(struct fs_read *r, int err, const struct iovec *iov,
 		       int n)
 {
@@ -86,8 +86,9 @@ static void read_interrupted(fuse_req_t req, void *data)
 	loop_post(r->fs->cfg.loop, &r->cancel);
 }
 
-/* Some of the bytes are in the store by now: a worker puts them together. Those
- * in memory are taken from there: it may be long until the store has them. */
+/* Some of the pieces are in the store by now: a pool worker reads them. The
+ * other pieces are sent from memory, because the store may get them much
+ * later. */
 static void from_store(struct loop_job *j)
 {
 	struct fs_read *r = container_of(j, struct fs_read, job);
@@ -122,8 +123,8 @@ static void from_store_done(struct loop_job *j)
 	if (r->result < 0 && r->given_up)
 		r->result = -ECANCELED;
 	if (r->result == -ENODATA || r->result == -EAGAIN) {
-		/* Evicted meanwhile, or not checked yet: once more, by the
-		 * same deadline. */
+		/* Evicted meanwhile, or not verified yet: the read starts
+		 * again, with the same deadline. */
 		r->finished = false;
 		fetch_read_start(r->fs->cfg.fetch, &r->rd);
 		return;
@@ -177,14 +178,14 @@ static void guess_ahead(struct fs *fs, struct node *n, uint64_t off,
 
 	if (!fs->cfg.max_window || blob_missing(n->blob) == 0)
 		return;
-	(void)pthread_mutex_lock(&n->ra_mu);
-	/* Posted with the lock held: whom it made believe that those chunks
-	 * were asked for does not come before they were. */
-	if (readahead_note(&n->ra, off, size, blob_size(n->blob),
+	(void)pthread_mutex_lock(&n->ahead->mu);
+	/* Posted with the lock held: another reader that takes these chunks as
+	 * requested cannot reach the loop before the request does. */
+	if (readahead_note(&n->ahead->ra, off, size, blob_size(n->blob),
 			   fs->cfg.max_window, waits, &want))
 		fetch_prefetch_post(fs->cfg.fetch, n->blob, want.off, want.len,
 				    want.steady);
-	(void)pthread_mutex_unlock(&n->ra_mu);
+	(void)pthread_mutex_unlock(&n->ahead->mu);
 }
 
 static void read_blob(struct fs *fs, fuse_req_t req, struct node *n, size_t len,
@@ -226,16 +227,15 @@ static void read_blob(struct fs *fs, fuse_req_t req, struct node *n, size_t len,
 	loop_post(fs->cfg.loop, &r->task);
 }
 
-/* .peerd/status.json: made anew for every read from the start on. */
+/* .peerd/status.json, made anew for each read. */
 static void run_status(struct fs_op *op)
 {
 	struct fs *fs = op->fs;
 	CLEANUP(buf_release) struct buf out = BUF_INIT(1 << 20);
-	fuse_req_t req = steal_ptr(&op->req);
+	fuse_req_t req = fs_op_take(op);
 	size_t off = (size_t)op->fi.fh, size = op->fi.lock_owner;
 	int r = fs->cfg.status(fs->cfg.status_arg, &out);
 
-	fuse_req_interrupt_func(req, NULL, NULL);
 	if (r < 0)
 		fs_reply_err(req, r);
 	else if (off >= out.len)
@@ -243,13 +243,13 @@ static void run_status(struct fs_op *op)
 	else
 		(void)fuse_reply_buf(req, out.data + off,
 				     min_u64(size, out.len - off));
-	fs_op_reply_err(op, 0); /* frees; the request is answered */
+	fs_op_put(op);
 }
 
 static void read_status(struct fs *fs, fuse_req_t req, struct node *n,
 			size_t size, off_t off)
 {
-	/* The operation's file info carries the range to the loop. */
+	/* The operation's file info carries offset and size to the loop. */
 	struct fuse_file_info range = {.fh = (uint64_t)off, .lock_owner = size};
 
 	fs_op_start(fs, req, n, NULL, &range, run_status);
@@ -275,7 +275,7 @@ void fs_op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
 			break;
 		}
 		size = min_u64(size, blob_size(n->blob) - at);
-		BUG_ON(size > CHUNK_SIZE); /* max_read says so */
+		BUG_ON(size > CHUNK_SIZE); /* max_read is CHUNK_SIZE */
 		read_blob(fs, req, n, size, at);
 		return;
 	case NODE_MANIFEST:
@@ -350,7 +350,7 @@ void fs_op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 
 	(void)fi;
 	fs_reply_err(req, 0);
-	/* opens is 0 for a file that a daemon before us opened. */
+	/* opens is 0 for a file that an earlier daemon opened. */
 	if (!n || __atomic_load_n(&n->opens, __ATOMIC_RELAXED) == 0 ||
 	    __atomic_sub_fetch(&n->opens, 1, __ATOMIC_RELAXED) > 0 ||
 	    !n->blob || blob_missing(n->blob) == 0 ||
@@ -358,10 +358,10 @@ void fs_op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		node_put(fs, &n);
 		return;
 	}
-	/* Nobody reads on: what was guessed and has not begun is dropped. */
-	(void)pthread_mutex_lock(&n->ra_mu);
-	memset(&n->ra, 0, sizeof(n->ra));
-	(void)pthread_mutex_unlock(&n->ra_mu);
+	/* No reader is left: drops prefetches that have not begun. */
+	(void)pthread_mutex_lock(&n->ahead->mu);
+	memset(&n->ahead->ra, 0, sizeof(n->ahead->ra));
+	(void)pthread_mutex_unlock(&n->ahead->mu);
 	p->fs = fs;
 	p->node = n;
 	p->task.run = forget_prefetch;

@@ -1,8 +1,6 @@
-#include <arpa/inet.h>
 #include <errno.h>
 #include <stdarg.h>
 #include <strings.h>
-#include <sys/un.h>
 
 #include "base/cleanup.h"
 #include "base/json.h"
@@ -21,7 +19,7 @@ static const char *head_bytes(const struct http_req *rq)
 	return container_of(rq, const struct conn, rq)->in;
 }
 
-/* Lives as long as the request. NULL when memory is short. */
+/* The string lives as long as the request. NULL without memory. */
 static char *new_string(const struct http_req *rq, size_t len)
 {
 	struct http_str *s = malloc(sizeof(*s) + len + 1);
@@ -52,7 +50,7 @@ const char *http_req_path(const struct http_req *rq)
 	return path ? path : "";
 }
 
-/* '+' is a blank in queries. False on a malformed escape and on NUL. */
+/* '+' means a space in a query. False on a malformed escape and on NUL. */
 static bool decode(const char *s, size_t len, char *out)
 {
 	for (size_t i = 0; i < len; i++) {
@@ -136,31 +134,6 @@ const void *http_req_body(const struct http_req *rq, size_t *ret_len)
 	return c->body_data ? c->body_data : "";
 }
 
-char *conn_addr(const struct conn *c, char out[HTTP_ADDR_SIZE])
-{
-	const struct sockaddr_in6 *a6 = (const void *)&c->addr;
-	const struct sockaddr_in *a4 = (const void *)&c->addr;
-	char host[INET6_ADDRSTRLEN] = "unknown";
-	const void *ip = &a4->sin_addr;
-	bool v6 = c->addr.ss_family == AF_INET6;
-
-	if (c->addr.ss_family != AF_INET && !v6) {
-		(void)snprintf(out, HTTP_ADDR_SIZE, "unix");
-		return out;
-	}
-	if (v6 && IN6_IS_ADDR_V4MAPPED(&a6->sin6_addr)) {
-		ip = &a6->sin6_addr.s6_addr[12];
-		v6 = false;
-	} else if (v6) {
-		ip = &a6->sin6_addr;
-	}
-	(void)inet_ntop(v6 ? AF_INET6 : AF_INET, ip, host, sizeof(host));
-	/* The port is at the same place in both. */
-	(void)snprintf(out, HTTP_ADDR_SIZE, v6 ? "[%s]:%u" : "%s:%u", host,
-		       (unsigned int)ntohs(a4->sin_port));
-	return out;
-}
-
 const char *http_req_client(const struct http_req *rq)
 {
 	char *s = new_string(rq, HTTP_ADDR_SIZE);
@@ -232,7 +205,7 @@ static const char *date_line(struct http_server *s)
 
 	if (s->date_s == (uint64_t)now || !gmtime_r(&now, &tm))
 		return s->date;
-	/* strftime(3) would follow the locale. */
+	/* strftime(3) would use the locale. */
 	(void)snprintf(s->date, sizeof(s->date),
 		       "Date: %.3s, %02d %.3s %d %02d:%02d:%02d GMT\r\n",
 		       days + 3 * (ptrdiff_t)tm.tm_wday, tm.tm_mday,
@@ -249,7 +222,7 @@ static const char *connection_line(const struct conn *c)
 	return c->rq.head.minor == 0 ? "Connection: keep-alive\r\n" : "";
 }
 
-/* length < 0: unknown. False when memory is short. */
+/* length < 0: unknown. False without memory. */
 static bool build_head(struct conn *c, int status, const char *type,
 		       int64_t length)
 {
@@ -306,7 +279,7 @@ void http_reply(struct http_req *rq, int status, const char *type,
 		conn_close(c, true);
 		return;
 	}
-	c->state = CONN_FLUSH;
+	conn_set_state(c, CONN_FLUSH);
 	if (!rq->without_body) {
 		c->lent = body;
 		c->lent_len = len;
@@ -364,11 +337,12 @@ void http_begin(struct http_req *rq, int status, int64_t length)
 		return;
 	}
 	rq->promised = length > 0 && !rq->without_body ? (uint64_t)length : 0;
-	/* The first bytes of the body, if they come now, leave with it. */
+	/* The first bytes of the body leave with the head if they come in this
+	 * turn. */
 	conn_later(c, LATER_FLUSH);
 }
 
-/* True when bytes are to be sent; else sent() is on its way. */
+/* True if there are bytes to send; else sent() will be called. */
 static bool begin_write(struct conn *c, uint64_t len, http_sent_cb *sent)
 {
 	struct http_req *rq = &c->rq;
@@ -408,6 +382,22 @@ void http_write(struct http_req *rq, const void *bytes, size_t len,
 	conn_kick_unless_armed(c);
 }
 
+size_t http_take_back(struct http_req *rq)
+{
+	struct conn *c = req_conn(rq);
+	size_t left = c->lent_len;
+
+	if (!c->writing || left == 0 || rq->chunked)
+		return 0;
+	c->writing = false;
+	c->sent = NULL;
+	c->lent_len = 0;
+	if (!rq->until_close)
+		rq->promised += left;
+	conn_kick(c); /* there may be nothing left that has a deadline */
+	return left;
+}
+
 void http_send_file(struct http_req *rq, int fd, uint64_t off, uint64_t len,
 		    http_sent_cb *sent)
 {
@@ -439,7 +429,7 @@ void http_end(struct http_req *rq)
 		conn_close(c, true);
 		return;
 	}
-	c->state = CONN_FLUSH;
+	conn_set_state(c, CONN_FLUSH);
 	conn_kick(c);
 }
 

@@ -15,17 +15,17 @@
 #define CONNECT_TIMEOUT_MS   10000
 #define RECEIVE_BUFFER_BYTES (512 * 1024L)
 #define MAX_HEADERS	     256
-/* How long a CA file that was replaced on disk may still be in use. */
+/* How long a CA file that was replaced on disk may stay in use. */
 #define CA_CACHE_SECONDS 300L
 
-/* The first error of several curl_easy_setopt() in a row stays in `code`. */
+/* After several calls in a row `code` holds the first error. */
 #define SET(opt, value)                                                        \
 	do {                                                                   \
 		if (code == CURLE_OK)                                          \
 			code = curl_easy_setopt(easy, opt, value);             \
 	} while (0)
 
-/* RFC 9110, 5.6.2. */
+/* A token: RFC 9110, 5.6.2. */
 static bool is_token(const char *s)
 {
 	size_t n = strspn(s, "!#$%&'*+-.^_`|~0123456789"
@@ -70,8 +70,8 @@ int client_check(const struct http_request *rq)
 	return 0;
 }
 
-/* "Name: value"; "Name;" makes curl send an empty one, and "Name:", for a NULL,
- * none at all. */
+/* Appends "Name: value". For an empty value curl needs "Name;". For NULL
+ * "Name:" makes curl leave the header out. */
 static int add_header(struct curl_slist **headers, const char *name,
 		      const char *value)
 {
@@ -120,7 +120,7 @@ static int add_headers(struct curl_slist **headers,
 	}
 	if (r == 0 && !has_header(rq, "Accept-Encoding"))
 		r = add_header(headers, "Accept-Encoding", "identity");
-	/* What curl would send of its own accord with a body. */
+	/* Headers that curl would add by itself to a request with a body. */
 	if (r == 0 && !has_header(rq, "Expect"))
 		r = add_header(headers, "Expect", NULL);
 	if (r == 0 && !has_header(rq, "Content-Type"))
@@ -149,9 +149,9 @@ static CURLcode set_method(CURL *easy, const struct http_request *rq)
 	return code;
 }
 
-/* ca_file is trusted through CURLOPT_CAINFO; this adds the system's. That way
- * round, curl can tell the connections apart when it looks for one to use
- * again. */
+/* Adds the system's CAs; ca_file itself is trusted through CURLOPT_CAINFO. In
+ * this way curl can tell connections of different ca_files apart when it looks
+ * for one to use again. */
 static CURLcode on_curl_ssl_ctx(CURL *easy, void *ssl_ctx, void *arg)
 {
 	const curl_version_info_data *v = curl_version_info(CURLVERSION_NOW);
@@ -163,34 +163,20 @@ static CURLcode on_curl_ssl_ctx(CURL *easy, void *ssl_ctx, void *arg)
 	return CURLE_OK;
 }
 
-/* curl 7.88 does not close its sockets on exec. */
+/* The name has been looked up, and this is where the connection goes: nobody
+ * can put another address in its place. curl 7.88 does not close its sockets on
+ * exec. */
 static curl_socket_t on_curl_open(void *arg, curlsocktype purpose,
 				  struct curl_sockaddr *a)
 {
-	(void)arg;
+	struct client_guard *guard = arg;
+
 	(void)purpose;
-	return socket(a->family, a->socktype | SOCK_CLOEXEC, a->protocol);
-}
-
-static curl_socket_t on_curl_open_checked(void *arg, curlsocktype purpose,
-					  struct curl_sockaddr *a)
-{
-	bool *refused = arg;
-
-	if (addr_is_local(&a->addr)) {
-		*refused = true;
+	if (guard && guard->refuse && addr_scope(&a->addr) >= guard->refuse) {
+		guard->refused = true;
 		return CURL_SOCKET_BAD;
 	}
-	return on_curl_open(NULL, purpose, a);
-}
-
-int client_refuse_local(CURL *easy, bool *refused)
-{
-	CURLcode code = CURLE_OK;
-
-	SET(CURLOPT_OPENSOCKETFUNCTION, on_curl_open_checked);
-	SET(CURLOPT_OPENSOCKETDATA, refused);
-	return code == CURLE_OK ? 0 : -EINVAL;
+	return socket(a->family, a->socktype | SOCK_CLOEXEC, a->protocol);
 }
 
 static CURLcode on_curl_identity(CURL *easy, void *ssl_ctx, void *identity)
@@ -200,9 +186,10 @@ static CURLcode on_curl_identity(CURL *easy, void *ssl_ctx, void *identity)
 						       : CURLE_OK;
 }
 
-/* curl has no files to tell by which connections may be used again: it tells by
- * the name of a directory for CAs, in which nobody ever looks, since the
- * callback puts the CA in the place of that. */
+/* curl decides by the names of CA files and directories which connections may
+ * be used again, and here it is given no file. So the identity's name is set as
+ * the directory of CAs. Nothing reads that directory, because the callback
+ * replaces the CA store. */
 static CURLcode set_identity(CURL *easy, const struct client_identity *identity)
 {
 	CURLcode code = CURLE_OK;
@@ -225,8 +212,8 @@ static CURLcode set_own_files(CURL *easy, const struct http_request *rq)
 	return code;
 }
 
-/* What counts is that they have a certificate of the CA in use now, and that
- * they see the one that we have now: no session is resumed. */
+/* The member must have a certificate of the CA in use now, and must see our
+ * current certificate: so no session is resumed. */
 static CURLcode set_peer_tls(CURL *easy, const struct http_request *rq,
 			     const struct client_identity *identity)
 {
@@ -244,8 +231,8 @@ static CURLcode set_peer_tls(CURL *easy, const struct http_request *rq,
 	return code == CURLE_OK ? set_own_files(easy, rq) : code;
 }
 
-/* Without a directory beside it curl keeps the parsed file for all connections
- * to come: megabytes and milliseconds for each. */
+/* If only a CA file is set, and no directory, curl keeps the parsed file for
+ * later connections. That saves megabytes and milliseconds for each. */
 static CURLcode set_server_tls(CURL *easy, const struct http_request *rq)
 {
 	const curl_version_info_data *v = curl_version_info(CURLVERSION_NOW);
@@ -259,7 +246,8 @@ static CURLcode set_server_tls(CURL *easy, const struct http_request *rq)
 		SET(CURLOPT_CAINFO, rq->ca_file);
 		SET(CURLOPT_CAPATH, rq->ca_only ? NULL : v->capath);
 		if (!rq->ca_only) {
-			/* What the callback adds must not be shared. */
+			/* A store to which the callback adds must not be
+			 * shared. */
 			SET(CURLOPT_CA_CACHE_TIMEOUT, 0L);
 			SET(CURLOPT_SSL_CTX_FUNCTION, on_curl_ssl_ctx);
 		}
@@ -281,7 +269,8 @@ static CURLcode set_tls(CURL *easy, const struct http_request *rq,
 	return code == CURLE_OK ? set_own_files(easy, rq) : code;
 }
 
-static CURLcode set_connection(CURL *easy, const struct http_request *rq)
+static CURLcode set_connection(CURL *easy, const struct http_request *rq,
+			       const char *proxy, struct client_guard *guard)
 {
 	CURLcode code = CURLE_OK;
 
@@ -299,24 +288,26 @@ static CURLcode set_connection(CURL *easy, const struct http_request *rq)
 					       ? (long)rq->connect_timeout_ms
 					       : (long)CONNECT_TIMEOUT_MS);
 	SET(CURLOPT_NOSIGNAL, 1L);
-	/* Else cancelling waits for the resolver's thread. */
+	/* Otherwise cancelling waits for the resolver's thread. */
 	SET(CURLOPT_QUICK_EXIT, 1L);
 	SET(CURLOPT_OPENSOCKETFUNCTION, on_curl_open);
+	SET(CURLOPT_OPENSOCKETDATA, guard);
 	SET(CURLOPT_TCP_KEEPALIVE, 1L);
-	/* curl 7.88 refuses this on a handle whose last transfer did not come
-	 * past name resolution; it has the right size from before then. */
+	/* curl 7.88 refuses this on a handle whose last transfer did not
+	 * get past name resolution. It then has the right size from before. */
 	(void)curl_easy_setopt(easy, CURLOPT_BUFFERSIZE, RECEIVE_BUFFER_BYTES);
 	SET(CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
 	if (rq->unix_socket)
 		SET(CURLOPT_UNIX_SOCKET_PATH, rq->unix_socket);
-	if (rq->unix_socket || rq->peer)
-		SET(CURLOPT_PROXY, "");
+	SET(CURLOPT_PROXY, proxy);
+	SET(CURLOPT_NOPROXY, ""); /* that was looked at */
 	return code;
 }
 
 int client_set_up(CURL *easy, const struct http_request *rq,
-		  const struct client_identity *identity,
-		  const char *user_agent, struct curl_slist **headers)
+		  const struct client_identity *identity, const char *proxy,
+		  struct client_guard *guard, const char *user_agent,
+		  struct curl_slist **headers)
 {
 	CLEANUP(url_release) struct url u = {0};
 	CLEANUP(buf_release) struct buf url = BUF_INIT(URL_MAX_BYTES);
@@ -334,7 +325,7 @@ int client_set_up(CURL *easy, const struct http_request *rq,
 	if (code == CURLE_OK)
 		code = set_tls(easy, rq, identity);
 	if (code == CURLE_OK)
-		code = set_connection(easy, rq);
+		code = set_connection(easy, rq, proxy, guard);
 	SET(CURLOPT_URL, url.data);
 	SET(CURLOPT_PATH_AS_IS, 1L);
 	SET(CURLOPT_HTTPHEADER, *headers);
@@ -376,8 +367,8 @@ static int connect_errno(CURL *easy)
 	}
 }
 
-/* Whether the other side refused our certificate, or the lack of one. With TLS
- * 1.3 that shows only when its answer is read, in the words of OpenSSL. */
+/* True if the other side refused our certificate, or the lack of one. With TLS
+ * 1.3 that shows only when the answer is read, in OpenSSL's words. */
 static bool certificate_refused(const char *s)
 {
 	return strstr(s, " alert ") &&
@@ -392,11 +383,11 @@ const char *client_tls_refusal(const char *errbuf)
 		const char *why;
 	} refusals[] = {
 		{" alert ", "certificate required",
-		 "the other side wants a certificate, and none was shown"},
+		 "the other side requires a certificate, and none was sent"},
 		{" alert ", "certificate expired",
 		 "the other side refused our certificate: it has expired"},
 		{" alert ", "unknown ca",
-		 "the other side refused our certificate: it is of another CA"},
+		 "the other side refused our certificate: another CA issued it"},
 		{" alert ", "bad certificate",
 		 "the other side refused our certificate: it is not valid yet, "
 		 "or damaged"},
@@ -413,10 +404,11 @@ const char *client_tls_refusal(const char *errbuf)
 		{"certificate problem", "not yet valid",
 		 "the other side's certificate is not valid yet"},
 		{"certificate problem", "local issuer certificate",
-		 "the other side's certificate is of another CA"},
+		 "another CA issued the other side's certificate"},
 		{"certificate problem", "self-signed certificate",
-		 "the other side's certificate is of another CA"},
-		/* What OpenSSL says before that, and curl instead. */
+		 "another CA issued the other side's certificate"},
+		/* For a wrong signature curl reports OpenSSL's first error
+		 * instead. */
 		{"error:", "asn1 encoding routines",
 		 "the signature of the other side's certificate is wrong"},
 		{"error:", "rsa routines",
@@ -448,7 +440,7 @@ static int transfer_errno(CURL *easy, const char *errbuf)
 
 static int handshake_errno(const char *errbuf)
 {
-	/* One whose issuer has the right name and another key. */
+	/* The issuer has the right name and another key. */
 	if (certificate_refused(errbuf) ||
 	    strstr(errbuf, "asn1 encoding routines") ||
 	    strstr(errbuf, "rsa routines") ||

@@ -6,11 +6,13 @@
 #include <sys/un.h>
 
 #include "base/cleanup.h"
+#include "base/descriptors.h"
 #include "http/deadline.h"
 #include "http/head.h"
 #include "http/local.h"
+#include "http/proxies.h"
+#include "http/url.h"
 
-#define MAX_CONNECTIONS	      1024
 #define MAX_IDLE_CONNECTIONS  64
 #define MAX_HOST_CONNECTIONS  16
 #define FIRST_BYTE_TIMEOUT_MS 30000
@@ -18,32 +20,33 @@
 #define LOW_SPEED_SECONDS     20
 #define MAX_IDLE_HANDLES      4
 #define MAX_RETRY_AFTER_S     3600
-/* A daemon has one, its tests some more. */
+/* A daemon has one; its tests have a few. */
 #define MAX_IDENTITIES 8
 
 /* Life of an exchange: http_start() puts it on `todo`; the task hands it to
  * curl; curl's message, a deadline or a cancel ends it. curl's functions must
- * not be called from its callbacks, so whatever callers ask for in there is
- * only noted on `todo`, and the task does it. */
+ * not be called from curl's callbacks. So a request of the caller in a callback
+ * is only noted on `todo`, and the task carries it out. */
 struct http_exchange {
 	struct http_client *client;
 	struct list node; /* in client->active */
 	struct list todo; /* in client->todo, or empty */
 	struct http_callbacks cb;
 	void *arg;
-	CURL *easy; /* NULL once it has left curl */
+	CURL *easy; /* NULL once removed from curl */
 	struct curl_slist *headers;
 	struct head head;
-	struct head *trailers; /* NULL: there are none */
+	struct head *trailers; /* NULL if there are none */
 
-	bool added;    /* curl has it */
+	bool added;    /* curl has the handle */
 	bool canceled; /* no callback but done() from now on */
 	bool paused;
 	bool in_data;
 	bool resume; /* http_resume() was called */
 	bool ended;  /* done() is being called */
-	bool refuse_local;
-	bool refused_local; /* an address was; another may have been tried */
+	bool proxied;
+	struct client_guard guard;
+	struct lookup *lookup; /* NULL: none under way */
 	int failure; /* why a callback of ours stopped it, 0 if none did */
 
 	struct deadline deadline;
@@ -59,18 +62,24 @@ struct http_client {
 	CURLM *multi;
 	char *user_agent;
 	uv_timer_t timer; /* curl's */
-	uv_timer_t sweep; /* deadlines of ours */
+	uv_timer_t sweep; /* for our deadlines */
 	struct loop_task task;
-	bool task_posted;
 	bool in_curl;
 	bool closing;
-	unsigned int refs; /* two timers, and the task while posted */
+	unsigned int refs; /* two timers */
 	struct list active, todo;
 	struct list watches;
 	CURL *idle[MAX_IDLE_HANDLES];
 	unsigned int nidle;
 	struct client_identity identities[MAX_IDENTITIES];
 	unsigned int nidentities;
+};
+
+/* The name of a server that a proxy is to be asked for. Outlives its exchange
+ * until libuv calls back. */
+struct lookup {
+	uv_getaddrinfo_t req;
+	struct http_exchange *x; /* NULL: it has ended */
 };
 
 /* A socket of curl's. */
@@ -92,6 +101,7 @@ static void client_unref(struct http_client *c)
 {
 	if (--c->refs > 0)
 		return;
+	loop_cancel(c->loop, &c->task);
 	free(c->user_agent);
 	free(c);
 }
@@ -101,22 +111,13 @@ static void on_timer_closed(uv_handle_t *h)
 	client_unref(h->data);
 }
 
-static void post_task(struct http_client *c)
-{
-	if (c->task_posted)
-		return;
-	c->task_posted = true;
-	c->refs++;
-	loop_post(c->loop, &c->task);
-}
-
 static void read_messages(struct http_client *c)
 {
 	const CURLMsg *m;
 	int left;
 
-	/* done() may free the client, whose memory lives until its handles
-	 * are closed. */
+	/* done() may free the client; its memory lives until its handles are
+	 * closed. */
 	while (!c->closing && (m = curl_multi_info_read(c->multi, &left))) {
 		struct http_exchange *x = NULL;
 		CURLcode code = m->data.result;
@@ -169,7 +170,7 @@ static void watch_close(struct watch *w)
 {
 	w->closing = true;
 	list_del(&w->node);
-	/* Takes the descriptor out of epoll at once; curl may close it. */
+	/* Removes the descriptor from epoll at once; curl may close it. */
 	uv_close((uv_handle_t *)&w->poll, on_watch_closed);
 }
 
@@ -182,18 +183,18 @@ static void on_poll(uv_poll_t *p, int status, int events)
 		flags |= CURL_CSELECT_IN;
 	if (events & UV_WRITABLE)
 		flags |= CURL_CSELECT_OUT;
-	/* Not CURL_CSELECT_ERR alone: curl would give up without reading what
-	 * came before the reset. */
+	/* With CURL_CSELECT_ERR alone curl would give up without reading the
+	 * bytes that came before the reset. */
 	if (status < 0)
 		flags = CURL_CSELECT_IN | CURL_CSELECT_OUT | CURL_CSELECT_ERR;
 	run_curl(w->client, w->fd, flags);
-	/* libuv stops watching on an error. */
+	/* libuv stops watching after an error. */
 	if (status < 0 && !w->closing)
 		(void)uv_poll_start(&w->poll, w->events, on_poll);
 }
 
-/* A socket that cannot be watched stalls until a deadline of ours passes; to
- * return an error from here would break every exchange of the client. */
+/* A socket that cannot be watched stalls until one of our deadlines passes. An
+ * error returned from here would break all exchanges of the client. */
 static int on_curl_socket(CURL *easy, curl_socket_t fd, int what, void *arg,
 			  void *assigned)
 {
@@ -269,14 +270,14 @@ static void on_sweep(uv_timer_t *t)
 	struct http_client *c = t->data;
 	struct http_exchange *x;
 
-	/* done() may do anything to the list: start again after each. */
+	/* done() may change the list in any way: start again after each. */
 	while (!c->closing && (x = find_overdue(c)))
 		end_exchange(x, -ETIMEDOUT);
 }
 
 /* --- curl's callbacks: c->in_curl is true in all of them ------------------ */
 
-/* curl knows two ways to stop: this and an error of its own. */
+/* Makes curl end the exchange. r is the reason, which curl cannot carry. */
 static size_t stop(struct http_exchange *x, int r)
 {
 	if (x->failure == 0)
@@ -284,7 +285,7 @@ static size_t stop(struct http_exchange *x, int r)
 	return CURL_WRITEFUNC_ERROR;
 }
 
-/* The connection stands and the request is about to be sent. */
+/* curl has a connection and is about to send the request. */
 static int on_curl_ready(void *arg, char *remote_ip, char *local_ip,
 			 int remote_port, int local_port)
 {
@@ -293,8 +294,9 @@ static int on_curl_ready(void *arg, char *remote_ip, char *local_ip,
 	(void)local_ip;
 	(void)local_port;
 	/* A connection of before, made for somebody who may. */
-	if (x->refuse_local && host_looks_local(remote_ip)) {
-		x->refused_local = true;
+	if (x->guard.refuse && !x->proxied &&
+	    host_scope(remote_ip) >= x->guard.refuse) {
+		x->guard.refused = true;
 		return CURL_PREREQFUNC_ABORT;
 	}
 	x->sent_ns = uv_hrtime();
@@ -307,7 +309,7 @@ static int on_curl_ready(void *arg, char *remote_ip, char *local_ip,
 	return CURL_PREREQFUNC_OK;
 }
 
-/* Few look at them: one that is malformed is left out. */
+/* A malformed field is left out: few callers read trailers. */
 static void add_trailer(struct http_exchange *x, const char *line, size_t len)
 {
 	if (!x->trailers) {
@@ -381,8 +383,8 @@ static size_t on_curl_body(char *bytes, size_t one, size_t len, void *arg)
 
 /* --- The end of an exchange ----------------------------------------------- */
 
-/* Takes the exchange out of curl; its connection is closed unless the response
- * was read to its end. */
+/* Removes the exchange from curl, which closes its connection unless the
+ * response was read to its end. */
 static void detach(struct http_exchange *x)
 {
 	struct http_client *c = x->client;
@@ -393,7 +395,7 @@ static void detach(struct http_exchange *x)
 		return;
 	if (x->added)
 		(void)curl_multi_remove_handle(c->multi, easy);
-	curl_easy_reset(easy); /* it still points to x */
+	curl_easy_reset(easy); /* the options still point to x */
 	if (c->nidle < MAX_IDLE_HANDLES && !c->closing)
 		c->idle[c->nidle++] = easy;
 	else
@@ -404,6 +406,8 @@ static void detach(struct http_exchange *x)
 static void free_exchange(struct http_exchange *x)
 {
 	detach(x);
+	if (x->lookup)
+		x->lookup->x = NULL;
 	list_del(&x->node);
 	list_del(&x->todo);
 	head_release(&x->head);
@@ -424,6 +428,8 @@ static void end_exchange(struct http_exchange *x, int r)
 	free_exchange(x);
 }
 
+static const char guard_why[] = "an address of this host or link";
+
 /* With x->easy still there: it knows more. */
 static int explain(struct http_exchange *x, CURLcode code)
 {
@@ -432,13 +438,13 @@ static int explain(struct http_exchange *x, CURLcode code)
 	const char *why = x->errbuf[0] ? x->errbuf : curl_easy_strerror(code);
 	const char *ip = NULL;
 	long port = 0;
-	/* curl 7.88 says that of a header line of 100 KiB. */
+	/* curl 7.88 reports a header line of 100 KiB so. */
 	bool long_line = code == CURLE_OUT_OF_MEMORY && x->sent_ns > 0 &&
 			 !x->head.complete;
 
-	if (r < 0 && x->refused_local && x->sent_ns == 0) {
+	if (r < 0 && x->guard.refused && x->sent_ns == 0) {
 		r = -EPERM;
-		why = "an address of this host or link";
+		why = guard_why;
 	} else if (r == 0 && !x->head.complete) {
 		r = -EPROTO;
 		why = "no response head";
@@ -492,7 +498,7 @@ static void unpause(struct http_exchange *x)
 		curl_ended(x, code);
 }
 
-/* True when curl was given work that no timer or socket will wake it for. */
+/* True if curl was given work for which no timer or socket will wake it. */
 static bool do_todo(struct http_exchange *x)
 {
 	struct http_client *c = x->client;
@@ -501,10 +507,15 @@ static bool do_todo(struct http_exchange *x)
 	if (x->canceled) {
 		(void)snprintf(x->why, sizeof(x->why), "canceled");
 		end_exchange(x, -ECANCELED);
+	} else if (x->lookup) {
+		return false; /* begins when that has come back */
+	} else if (x->guard.refused && !x->added) {
+		(void)snprintf(x->why, sizeof(x->why), "%s", guard_why);
+		end_exchange(x, -EPERM);
 	} else if (!x->added) {
 		if (curl_multi_add_handle(c->multi, x->easy) != CURLM_OK) {
 			(void)snprintf(x->why, sizeof(x->why),
-				       "curl could not start the exchange");
+				       "curl cannot start the exchange");
 			end_exchange(x, -EIO);
 			return false;
 		}
@@ -523,21 +534,14 @@ static void on_task(struct loop_task *t)
 	struct list batch;
 	bool kick = false;
 
-	c->task_posted = false;
-	/* What callbacks add meanwhile waits for the next turn. */
+	/* Exchanges that callbacks add meanwhile wait for the next turn. */
 	list_init(&batch);
-	while (!list_empty(&c->todo)) {
-		struct list *n = c->todo.next;
-
-		list_del(n);
-		list_add_tail(&batch, n);
-	}
+	list_move_all(&c->todo, &batch);
 	/* If a done() frees the client, that empties the batch. */
 	while (!list_empty(&batch))
 		kick |= do_todo(list_first(&batch, struct http_exchange, todo));
 	if (kick && !c->closing)
 		run_curl(c, CURL_SOCKET_TIMEOUT, 0);
-	client_unref(c);
 }
 
 static void add_todo(struct http_exchange *x)
@@ -545,7 +549,7 @@ static void add_todo(struct http_exchange *x)
 	if (!list_empty(&x->todo))
 		return;
 	list_add_tail(&x->client->todo, &x->todo);
-	post_task(x->client);
+	loop_post(x->client->loop, &x->client->task);
 }
 
 /* --- Client --------------------------------------------------------------- */
@@ -558,8 +562,10 @@ static void init_curl(void)
 static int init_multi(struct http_client *c,
 		      const struct http_client_config *cfg)
 {
-	long n = cfg->max_connections ? (long)cfg->max_connections
-				      : MAX_CONNECTIONS;
+	uint32_t most = descriptors_share(DESCRIPTORS_CLIENT);
+	long n = cfg->max_connections
+			 ? (long)min_u64(cfg->max_connections, most)
+			 : (long)most;
 	long host = cfg->max_host_connections ? (long)cfg->max_host_connections
 					      : MAX_HOST_CONNECTIONS;
 
@@ -601,7 +607,7 @@ int http_client_new(struct loop *l, const struct http_client_config *cfg,
 		free(c->user_agent);
 		return r;
 	}
-	/* Cannot fail; from here on it ends by uv_close(). */
+	/* Cannot fail. From here on the timers end by uv_close(). */
 	(void)uv_timer_init(loop_uv(l), &c->timer);
 	(void)uv_timer_init(loop_uv(l), &c->sweep);
 	c->timer.data = c->sweep.data = c;
@@ -640,9 +646,10 @@ void http_client_free(struct http_client **cp)
 
 /* --- Exchanges ------------------------------------------------------------ */
 
-/* Of a member's files; NULL: curl is to read them. When new ones are no good it
- * stays what it was; our server, which reads the same, says so in the log (and
- * not here, where half of a renewal may be seen). */
+/* The loaded files of a member; NULL: curl is to read them. If changed files
+ * cannot be used, the old ones stay in use. That is logged by our server, which
+ * reads the same files, and not here, where a half-written renewal may be
+ * seen. */
 static const struct client_identity *identity_for(struct http_client *c,
 						  const struct http_request *rq)
 {
@@ -670,6 +677,41 @@ static const struct client_identity *identity_for(struct http_client *c,
 		       (unsigned int)(id - c->identities),
 		       (unsigned long long)tls_identity_generation(id->tls));
 	return id;
+}
+
+static void on_looked_up(uv_getaddrinfo_t *req, int status,
+			 struct addrinfo *list)
+{
+	struct lookup *l = container_of(req, struct lookup, req);
+	struct http_exchange *x = l->x;
+
+	(void)status; /* without a list the proxy may know better */
+	for (const struct addrinfo *a = list; x && a; a = a->ai_next)
+		if (addr_scope(a->ai_addr) >= x->guard.refuse)
+			x->guard.refused = true;
+	uv_freeaddrinfo(list);
+	free(l);
+	if (!x)
+		return;
+	x->lookup = NULL;
+	add_todo(x);
+}
+
+static int look_up(struct http_exchange *x, const char *host)
+{
+	struct addrinfo hints = {.ai_socktype = SOCK_STREAM};
+	struct lookup *l = calloc(1, sizeof(*l));
+
+	if (!l)
+		return -ENOMEM;
+	l->x = x;
+	if (uv_getaddrinfo(loop_uv(x->client->loop), &l->req, on_looked_up,
+			   host, NULL, &hints) < 0) {
+		free(l);
+		return -ENOMEM;
+	}
+	x->lookup = l;
+	return 0;
 }
 
 static void set_deadline(struct http_exchange *x, const struct http_request *rq)
@@ -708,6 +750,29 @@ static int set_callbacks(struct http_exchange *x)
 	return code == CURLE_OK ? 0 : -EINVAL;
 }
 
+/* Everything that is known before curl begins. */
+static int prepare(struct http_exchange *x, const struct http_request *rq)
+{
+	CLEANUP(url_release) struct url u = {0};
+	struct http_client *c = x->client;
+	const char *proxy = NULL;
+	int r = url_parse(rq->url, &u);
+
+	if (r < 0)
+		return r;
+	if (!rq->unix_socket && !rq->peer)
+		proxy = proxy_for(&u);
+	x->proxied = proxy != NULL;
+	x->guard.refuse = rq->refuse;
+	r = client_set_up(x->easy, rq, identity_for(c, rq), proxy ? proxy : "",
+			  proxy ? NULL : &x->guard, c->user_agent, &x->headers);
+	if (r == 0)
+		r = set_callbacks(x);
+	if (r == 0 && proxy && rq->refuse)
+		r = look_up(x, u.host);
+	return r;
+}
+
 int http_start(struct http_client *c, const struct http_request *rq,
 	       const struct http_callbacks *cb, void *arg,
 	       struct http_exchange **ret)
@@ -729,14 +794,7 @@ int http_start(struct http_client *c, const struct http_request *rq,
 	x->arg = arg;
 	x->start_ns = uv_hrtime();
 	x->easy = c->nidle > 0 ? c->idle[--c->nidle] : curl_easy_init();
-	r = x->easy ? client_set_up(x->easy, rq, identity_for(c, rq),
-				    c->user_agent, &x->headers)
-		    : -ENOMEM;
-	if (r == 0)
-		r = set_callbacks(x);
-	x->refuse_local = rq->refuse_local;
-	if (r == 0 && rq->refuse_local)
-		r = client_refuse_local(x->easy, &x->refused_local);
+	r = x->easy ? prepare(x, rq) : -ENOMEM;
 	if (r < 0) {
 		free_exchange(x);
 		return r;
@@ -767,7 +825,8 @@ void http_cancel(struct http_exchange *x)
 	add_todo(x);
 }
 
-/* --- What is known about an exchange -------------------------------------- */
+/* --- Queries of an exchange
+ * ------------------------------------------------- */
 
 const char *http_header(struct http_exchange *x, const char *name, size_t i)
 {
@@ -794,6 +853,17 @@ uint32_t http_retry_after_s(struct http_exchange *x)
 	if (wait < 0)
 		return 0;
 	return (uint32_t)(wait > MAX_RETRY_AFTER_S ? MAX_RETRY_AFTER_S : wait);
+}
+
+void http_peer_cert(struct http_exchange *x, char out[TLS_NAME_SIZE])
+{
+	struct curl_tlssessioninfo *tls = NULL;
+
+	*out = '\0';
+	if (curl_easy_getinfo(x->easy, CURLINFO_TLS_SSL_PTR, &tls) ==
+		    CURLE_OK &&
+	    tls && tls->backend == CURLSSLBACKEND_OPENSSL && tls->internals)
+		tls_peer_name(tls->internals, out);
 }
 
 const char *http_peer_addr(struct http_exchange *x)

@@ -1,12 +1,12 @@
-/* HTTP requests on the loop: libcurl's multi interface driven by
- * curl_multi_socket_action() over uv_poll and uv_timer.
+/* An HTTP client on the loop: libcurl's multi interface, driven by
+ * curl_multi_socket_action() with uv_poll and uv_timer.
  *
- * One exchange is one request and one response; redirects are not followed
- * here (http status 3xx is a response like any other), so that no header of
- * ours can cross to another host by accident. Connections are kept alive and
- * shared by all exchanges of a client.
+ * One exchange is one request and one response. The client does not follow
+ * redirects: it hands a 3xx to the caller as any other response, so that no
+ * header of ours reaches another host by accident. All exchanges of a client
+ * share its connections, which are kept alive.
  *
- * Everything runs on the loop thread. */
+ * All functions run on the loop thread. */
 #ifndef HTTP_CLIENT_H
 #define HTTP_CLIENT_H
 
@@ -16,14 +16,17 @@
 
 #include "base/loop.h"
 #include "base/util.h"
+#include "http/local.h"
+#include "http/tls.h"
 
 struct http_client;
 struct http_exchange;
 
 struct http_client_config {
 	const char *user_agent; /* copied */
-	/* In all, used or idle; 0 = 1024, of which 64 idle: so many hosts that
-	 * hang hold up nobody else. */
+	/* Used and idle ones together, at most the client's share of the open
+	 * files (base/descriptors.h). 0 = that share, of which 64 idle: so many
+	 * that hosts that hang do not delay requests to other hosts. */
 	uint32_t max_connections;
 	uint32_t max_host_connections; /* 0 = 16 */
 };
@@ -33,7 +36,7 @@ struct http_header {
 	const char *value;
 };
 
-/* Everything here is copied by http_start(). Zero means the default. */
+/* http_start() copies everything here. Zero means the default. */
 struct http_request {
 	const char *method; /* NULL = GET */
 	const char *url;    /* http or https, absolute */
@@ -44,50 +47,57 @@ struct http_request {
 	bool has_range; /* sends "Range: bytes=off-(off+len-1)" */
 	uint64_t range_off, range_len;
 
-	const char
-		*unix_socket; /* connect there instead of to the URL's host */
-	bool http2_prior_knowledge;	  /* each on a connection of its own */
-	const char *ca_file;		  /* besides the system's; PEM */
-	const char *cert_file, *key_file; /* our own certificate */
-	bool ca_only;			  /* ca_file instead of the system's */
-	/* The other side is a member of our cluster: whatever its host is
-	 * called, a certificate of ca_file, which must be given with https, is
-	 * what counts, and TLS is 1.3. New files are taken up by the next
-	 * request, and connections made with others not used again; when they
-	 * are no good the old ones stay in use. Proxies are not used. */
+	/* Connect to this socket instead of the URL's host. */
+	const char *unix_socket;
+	bool http2_prior_knowledge; /* each on a connection of its own */
+	const char *ca_file;	    /* PEM; trusted besides the system's */
+	const char *cert_file, *key_file; /* our own certificate and its key */
+	bool ca_only;			  /* trust ca_file only */
+	/* The other side is a member of our cluster. The connection uses TLS
+	 * 1.3 and no proxy. Any certificate from ca_file's CA is accepted,
+	 * whatever the host's name; https needs ca_file. The next request takes
+	 * up changed files, and connections made with the old files are not
+	 * used again. Changed files that cannot be used leave the old ones in
+	 * use. */
 	bool peer;
-	bool refuse_local; /* done(-EPERM) instead of asking an address of this
-			      host or link (http/local.h), whatever name led
-			      there, on new connections and on those used
-			      again. With a proxy, it is the proxy's */
+	/* done(-EPERM) instead of asking an address that is so near, or nearer
+	 * (http/local.h), whatever name led there, on new connections and on
+	 * those used again; 0: none is refused. A proxy may be anywhere. It
+	 * looks names up for itself, so the name is looked up here before, and
+	 * is refused if one of its addresses is. A name that is not known here
+	 * is left to the proxy. */
+	enum addr_scope refuse;
 
-	/* Waiting for one of max_host_connections counts only in total. */
-	uint32_t connect_timeout_ms;	/* name, TCP and TLS; 10 s */
-	uint32_t first_byte_timeout_ms; /* from the sending of the request until
-					   the final head has arrived; 30 s */
-	uint32_t low_speed_bytes;   /* below this many a second (1024) … */
-	uint32_t low_speed_seconds; /* … for so long (20) is a stall; time
-				       while paused does not count */
-	uint64_t total_timeout_ms;  /* 0 = none */
+	/* Time spent waiting for one of max_host_connections counts only in
+	 * total_timeout_ms. */
+	uint32_t connect_timeout_ms; /* resolver, TCP and TLS; 10 s */
+	/* From sending the request until the final head has arrived; 30 s. */
+	uint32_t first_byte_timeout_ms;
+	/* Fewer than low_speed_bytes a second (1024) for low_speed_seconds (20)
+	 * is a stall. Time while paused does not count. */
+	uint32_t low_speed_bytes;
+	uint32_t low_speed_seconds;
+	uint64_t total_timeout_ms; /* 0 = none */
 };
 
-/* A response head; valid until the exchange's done() returns. */
+/* A response head. Valid until the exchange's done() returns. */
 struct http_response {
 	int status;		/* 200… */
 	int64_t content_length; /* -1: not given */
 };
 
 struct http_callbacks {
-	/* The final status and headers have arrived (1xx are skipped). Return
-	 * 0, or a negative errno to end the exchange with it. May be NULL. */
+	/* The final status and headers have arrived (1xx are skipped). Returns
+	 * 0, or a negative errno, which ends the exchange with that error. May
+	 * be NULL. */
 	int (*head)(void *arg, struct http_exchange *x,
 		    const struct http_response *res);
-	/* A 1xx: the other side is at work on it. May be NULL. */
+	/* A 1xx arrived: the server is at work on the request. May be NULL. */
 	void (*informed)(void *arg, struct http_exchange *x);
-	/* Body bytes, at most 512 KiB at once (16 KiB with curl 7.88). Returns
-	 * 0: taken. -EAGAIN: not taken, the exchange pauses until
-	 * http_resume() and then hands them over again. Another negative errno
-	 * ends the exchange with it. NULL: the body is discarded. */
+	/* Body bytes, at most 512 KiB per call (16 KiB with curl 7.88). Returns
+	 * 0 if it took them, or -EAGAIN if not: the exchange then pauses until
+	 * http_resume() and hands them over again. Another negative errno ends
+	 * the exchange with that error. NULL: the body is discarded. */
 	int (*data)(void *arg, struct http_exchange *x, const void *bytes,
 		    size_t len);
 	/* Exactly once, never from inside http_start(); x is freed after it.
@@ -98,7 +108,7 @@ struct http_callbacks {
 	 * reset), -EPROTO (not HTTP, header too large), -EKEYREJECTED (TLS:
 	 * their certificate is not trusted, or they refused ours or the lack of
 	 * it; `why` tells which, and what is wrong with it), -EPERM (see
-	 * refuse_local), -EIO others (among them a certificate of ours that
+	 * refuse), -EIO others (among them a certificate of ours that
 	 * cannot be read), or what a callback returned. `why` is a sentence
 	 * without the URL's query. */
 	void (*done)(void *arg, struct http_exchange *x, int r,
@@ -107,36 +117,44 @@ struct http_callbacks {
 
 int http_client_new(struct loop *l, const struct http_client_config *cfg,
 		    struct http_client **ret);
-/* Cancels what is under way (done() is called from here, -ECANCELED), then
- * frees and NULLs. Memory that libuv still needs goes in its close
- * callbacks. Allowed in done(), not in head() and data(). NULL allowed. */
+/* Cancels all exchanges: calls their done(-ECANCELED) from inside this
+ * function. Then frees c and sets it to NULL; memory that libuv still uses is
+ * freed in its close callbacks. Allowed in done(), not in head() and data().
+ * NULL is allowed. */
 void http_client_free(struct http_client **c);
 
-/* On 0 *ret lives until done() returned. -EINVAL, -ENOMEM: done() will not be
- * called. Allowed in every callback. The proxies that http_proxy, https_proxy
- * and no_proxy name are used, except for a unix_socket. */
+/* Starts an exchange. On 0 *ret lives until done() has returned. On -EINVAL and
+ * -ENOMEM done() is not called. Allowed in every callback. Uses the proxies
+ * that http_proxy, https_proxy and no_proxy name, except with unix_socket or
+ * peer. */
 int http_start(struct http_client *c, const struct http_request *rq,
 	       const struct http_callbacks *cb, void *arg,
 	       struct http_exchange **ret);
-/* After data() returned -EAGAIN, or in data() before that. Data comes in a
- * later turn of the loop, never from inside this call. */
+/* Continues an exchange, after data() returned -EAGAIN, or in data() before
+ * that. Data comes in a later turn of the loop, never from inside this call. */
 void http_resume(struct http_exchange *x);
-/* done(-ECANCELED) follows in a later turn of the loop, and no other callback
- * before it. Harmless when repeated, and in done(). */
+/* Cancels an exchange: done(-ECANCELED) follows in a later turn of the loop,
+ * and no other callback before it. May be called again, and in done(), without
+ * effect. */
 void http_cancel(struct http_exchange *x);
 
-/* From head() on: a response header's value, NULL if absent; the i-th of
- * several of that name. Borrowed until done() returns. */
+/* The value of a response header, NULL if absent; i selects one of several of
+ * that name. From head() on; borrowed until done() returns. */
 const char *http_header(struct http_exchange *x, const char *name, size_t i);
-/* The same for what was sent after the body, as gRPC does; from done() on. */
+/* The same for a trailer field, which follows the body (gRPC uses them). In
+ * done(). */
 const char *http_trailer(struct http_exchange *x, const char *name, size_t i);
-/* Seconds from Retry-After (a number or a date), 0 if there is none, at most
- * 3600. */
+/* The seconds in Retry-After (a number or a date), at most 3600; 0 if
+ * absent. */
 uint32_t http_retry_after_s(struct http_exchange *x);
-/* Where it went, for logs: "10.0.0.1:443"; empty before it connected. */
+/* In head() and data(): the common name in the certificate of the other side,
+ * "" without TLS or without such a name. */
+void http_peer_cert(struct http_exchange *x, char out[TLS_NAME_SIZE]);
+/* The address the exchange went to, for logs: "10.0.0.1:443"; "" before it
+ * connected. */
 const char *http_peer_addr(struct http_exchange *x);
-/* Milliseconds from http_start() until connected (TLS included) and until the
- * first byte; 0 if not reached. */
+/* The milliseconds from http_start() until connected (TLS included) and until
+ * the first byte; 0 if not reached. */
 void http_timing(struct http_exchange *x, double *ret_connect_ms,
 		 double *ret_first_byte_ms);
 

@@ -8,10 +8,10 @@
 #include "http/server-private.h"
 #include "http/tls.h"
 
-#define IN_MIN	     4096	  /* first size of the input buffer */
-#define BODY_ROOM    2048	  /* least room to read chunked bytes into */
-#define OUT_MAX	     (256U << 20) /* own bytes waiting: replies are whole */
-#define SLICE	     (2U << 20)	  /* sent per turn and connection */
+#define IN_MIN	     4096 /* first size of the input buffer */
+#define BODY_ROOM    2048 /* least free space for reading chunked bytes */
+#define OUT_MAX	     (256U << 20) /* own bytes; a reply is buffered whole */
+#define SLICE	     (2U << 20)	  /* bytes sent per turn and connection */
 #define RUN_MAX	     16		  /* pipelined requests per turn */
 #define LINGER_MS    2000
 #define LINGER_BYTES (1U << 20)
@@ -48,9 +48,9 @@ static int wanted(const struct conn *c)
 		return events | UV_READABLE;
 	case CONN_HANDLER:
 	case CONN_FLUSH:
-		/* Once the peer has closed its half UV_DISCONNECT would fire
-		 * for ever; UV_PRIORITIZED is the one event through which only
-		 * errors and a full hang-up arrive. */
+		/* After a FIN, UV_DISCONNECT would be reported in every turn.
+		 * UV_PRIORITIZED is the one event that reports only errors and
+		 * a full hang-up. */
 		return events | (c->fin ? UV_PRIORITIZED : UV_DISCONNECT);
 	case CONN_DEAD:
 		break;
@@ -58,8 +58,9 @@ static int wanted(const struct conn *c)
 	return 0;
 }
 
-/* libuv takes up to three system calls to change the events of a descriptor,
- * so those that are wanted no longer stay until one of them fires to no use. */
+/* libuv needs up to three system calls to change the events of a descriptor.
+ * Therefore an event that is no longer wanted stays set until it is reported
+ * without need. unused: the events that were. */
 static void conn_arm(struct conn *c, int unused)
 {
 	int want = wanted(c);
@@ -84,6 +85,19 @@ void conn_later(struct conn *c, unsigned int what)
 	http_server_wake(s);
 }
 
+/* Until the whole of a request is here, and once its answer has left, nobody
+ * misses much if the connection ends. */
+void conn_set_state(struct conn *c, enum conn_state state)
+{
+	c->state = state;
+	if (state == CONN_DEAD)
+		places_leave(c->places, &c->place);
+	else
+		places_wait(c->places, &c->place,
+			    state == CONN_HEAD || state == CONN_BODY ||
+				    state == CONN_LINGER);
+}
+
 /* ---- The end ---- */
 
 static void free_strings(struct conn *c)
@@ -103,7 +117,6 @@ static void conn_free(struct conn *c)
 	list_del(&c->later_node);
 	list_del(&c->node);
 	s->n_conns--;
-	s->n_refused -= c->refused;
 	free_strings(c);
 	buf_release(&c->rq.fields);
 	buf_release(&c->out);
@@ -127,7 +140,7 @@ void conn_close(struct conn *c, bool reset)
 {
 	if (c->state == CONN_DEAD)
 		return;
-	c->state = CONN_DEAD;
+	conn_set_state(c, CONN_DEAD);
 	c->deadline_ms = 0;
 	buf_reset(&c->out);
 	c->out_pos = c->lent_len = 0;
@@ -154,7 +167,7 @@ void conn_unhold(struct conn *c)
 	c->held = false;
 	c->sent = NULL;
 	if (c->state == CONN_DEAD)
-		conn_later(c, LATER_CALL); /* frees it */
+		conn_later(c, LATER_CALL); /* frees the connection */
 }
 
 void conn_do_later(struct conn *c)
@@ -164,15 +177,15 @@ void conn_do_later(struct conn *c)
 	c->later = 0;
 	if (what & LATER_CALL) {
 		http_sent_cb *sent = c->writing ? NULL : c->sent;
-		void (*gone)(struct http_req * rq);
+		void (*gone)(struct http_req *);
 
 		if (sent) {
 			c->sent = NULL;
 			sent(&c->rq, c->sent_r);
 		}
 		gone = c->rq.gone;
-		/* A write that sent() began and that failed at once comes
-		 * first, in the next turn. */
+		/* If sent() began a write that failed at once, that write's
+		 * callback comes first, in the next turn. */
 		if (c->state == CONN_DEAD && c->held && !c->sent && gone) {
 			c->rq.gone = NULL;
 			gone(&c->rq);
@@ -223,16 +236,16 @@ static ssize_t send_bytes(struct conn *c, size_t max)
 	return c->tr->writev(c, iov, n, c->file_len > 0);
 }
 
-/* The file did not give what its length had promised. */
+/* Reading the file failed, or the file is shorter than its length (r 0). */
 static void file_failed(struct conn *c, int r)
 {
 	c->file_len = 0;
 	c->sent_r = r == 0 ? -EIO : r;
 }
 
-/* Bytes of the file through memory, own bytes in front: for small files, where
- * one call for head and body is cheaper than sendfile(2), and for transports
- * without it. */
+/* Reads bytes of the file and sends them with own bytes in front. For small
+ * files, where one call for head and body is cheaper than sendfile(2), and for
+ * transports without sendfile(). */
 static ssize_t send_copy(struct conn *c)
 {
 	char *buf = c->server->scratch;
@@ -274,7 +287,8 @@ static ssize_t send_file(struct conn *c, size_t max)
 	return n;
 }
 
-/* 0 when nothing is left to send, -EAGAIN, or why the connection is broken. */
+/* 0 if nothing is left to send, -EAGAIN, or the error that broke the
+ * connection. */
 static int conn_send(struct conn *c)
 {
 	size_t left = SLICE;
@@ -306,14 +320,14 @@ static int conn_send(struct conn *c)
 
 static void linger(struct conn *c)
 {
-	c->state = CONN_LINGER;
+	conn_set_state(c, CONN_LINGER);
 	c->deadline_ms = uv_now(c->server->uv) + LINGER_MS;
 	c->linger_left = LINGER_BYTES;
 	c->tr->shut_wr(c);
 	conn_arm(c, 0);
 }
 
-/* The answer has left. */
+/* The whole answer is in the socket. */
 static void response_done(struct conn *c)
 {
 	const struct http_server_config *cfg = &c->server->cfg;
@@ -339,7 +353,8 @@ static void response_done(struct conn *c)
 		c->in_cap = 0;
 	}
 	c->in_used = c->in_pos = 0;
-	c->state = CONN_HEAD;
+	conn_set_state(c, CONN_HEAD);
+	c->head_timed = c->in_len > 0;
 	c->deadline_ms = now + (c->in_len > 0 ? cfg->header_timeout_ms
 					      : cfg->idle_timeout_ms);
 	if (!c->running && c->in_len > 0)
@@ -358,7 +373,7 @@ void conn_kick(struct conn *c)
 		return;
 	}
 	if (r == -EAGAIN) {
-		/* A handshake has no more time than a head. */
+		/* A handshake has no more time than a head has. */
 		if (c->state != CONN_HEAD &&
 		    (c->progress || c->deadline_ms == 0))
 			c->deadline_ms = uv_now(c->server->uv) +
@@ -380,15 +395,19 @@ void conn_kick_unless_armed(struct conn *c)
 {
 	if (!(c->armed & UV_WRITABLE))
 		conn_kick(c);
+	else if (c->deadline_ms == 0)
+		/* The socket may be full to the byte, and stay so. */
+		c->deadline_ms =
+			uv_now(c->server->uv) + c->server->cfg.send_timeout_ms;
 }
 
 /* ---- Receiving ---- */
 
-/* Refuses what cannot become a request for the handler. */
+/* Answers a request that is not passed to the handler. */
 static void refuse(struct conn *c, int status, const char *code,
 		   const char *message)
 {
-	c->state = CONN_HANDLER;
+	conn_set_state(c, CONN_HANDLER);
 	c->held = true;
 	c->keep = false;
 	c->unread = true;
@@ -419,7 +438,7 @@ static void refuse_head(struct conn *c, int status)
 
 static void call_handler(struct conn *c)
 {
-	c->state = CONN_HANDLER;
+	conn_set_state(c, CONN_HANDLER);
 	c->held = true;
 	c->deadline_ms = 0;
 	if (c->in[c->rq.head.target] == '*') {
@@ -430,7 +449,7 @@ static void call_handler(struct conn *c)
 	c->handler(c->handler_arg, &c->rq);
 }
 
-/* Grows with what has arrived, not with what was announced. */
+/* Grows the buffer for bytes that have arrived, not for an announced length. */
 static int reserve(char **p, size_t *cap, size_t need, size_t max)
 {
 	size_t n = *cap ? *cap : IN_MIN;
@@ -457,7 +476,7 @@ static int body_add(struct conn *c, const char *bytes, size_t len)
 
 	if (len > max - c->body_len)
 		return -EMSGSIZE;
-	/* One byte more, for a NUL. */
+	/* One byte more, for the final NUL. */
 	if (reserve(&c->body, &c->body_cap, c->body_len + len + 1, max + 1) < 0)
 		return -ENOMEM;
 	memcpy(c->body + c->body_len, bytes, len);
@@ -466,7 +485,8 @@ static int body_add(struct conn *c, const char *bytes, size_t len)
 	return 0;
 }
 
-/* Takes body bytes from the input buffer. 1 when the body is complete. */
+/* Takes body bytes from the input buffer. 1 if the body is complete, 0 if more
+ * is needed, -EBADMSG, -EMSGSIZE, -ENOMEM. */
 static int take_body(struct conn *c)
 {
 	const struct http_head *h = &c->rq.head;
@@ -497,7 +517,7 @@ static int take_body(struct conn *c)
 
 static void run_body(struct conn *c)
 {
-	size_t head = c->in_pos; /* its length, since run_head() */
+	size_t head = c->in_pos; /* the head's length */
 	int r = take_body(c);
 
 	if (r == 1) {
@@ -512,7 +532,7 @@ static void run_body(struct conn *c)
 			      "request body too large");
 	if (r < 0)
 		return conn_close(c, true);
-	/* All that followed the head was body. */
+	/* All bytes after the head belonged to the body. */
 	c->in_len = c->in_used = head;
 }
 
@@ -529,7 +549,7 @@ static void await_body(struct conn *c)
 		c->in_used += c->body_len;
 		return call_handler(c);
 	}
-	c->state = CONN_BODY;
+	conn_set_state(c, CONN_BODY);
 	c->chunks = (struct http_chunked){0};
 	c->deadline_ms = uv_now(c->server->uv) + c->server->cfg.send_timeout_ms;
 	if (h->expect_continue && c->in_len == c->in_used) {
@@ -553,7 +573,7 @@ static void start_request(struct conn *c, size_t head_len)
 	rq->status = 0;
 	rq->begun = rq->chunked = rq->chunk_open = false;
 	rq->until_close = rq->without_body = rq->out_of_memory = false;
-	c->keep = rq->head.keep_alive;
+	c->keep = rq->head.keep_alive && !place_is_spare(&c->place);
 	c->unread = false;
 	c->body_data = NULL;
 	c->body_len = 0;
@@ -561,7 +581,7 @@ static void start_request(struct conn *c, size_t head_len)
 	c->sent_r = 0;
 }
 
-/* For an answer to something that is no request. */
+/* Prepares an answer to bytes that are not a request. */
 static void no_request(struct conn *c)
 {
 	memset(&c->rq.head, 0, offsetof(struct http_head, fields));
@@ -569,7 +589,7 @@ static void no_request(struct conn *c)
 	start_request(c, 0);
 }
 
-/* Blank lines in front of a request line are skipped (RFC 9112, 2.2). */
+/* Skips empty lines before a request line (RFC 9112, 2.2). */
 static void skip_blank_lines(struct conn *c)
 {
 	size_t n = 0;
@@ -582,7 +602,14 @@ static void skip_blank_lines(struct conn *c)
 	}
 }
 
-/* True when a request was taken from the buffer. */
+static bool is_probe(const struct conn *c)
+{
+	const char *probe = c->server->cfg.probe;
+
+	return probe && strcmp(http_req_path(&c->rq), probe) == 0;
+}
+
+/* True if a request was taken from the buffer. */
 static bool run_head(struct conn *c)
 {
 	const struct http_server_config *cfg = &c->server->cfg;
@@ -595,7 +622,7 @@ static bool run_head(struct conn *c)
 		return false;
 	r = http_head_find(c->in, c->in_len, &c->in_pos, &len);
 	if (r == -EAGAIN && c->in_len <= cfg->max_header_bytes) {
-		/* "PROPPATCH " and " HTTP/1.1" around it */
+		/* room for "PROPPATCH " and " HTTP/1.1" */
 		if (c->in_len > (size_t)cfg->max_target_bytes + 64 &&
 		    !memchr(c->in, '\n', c->in_len)) {
 			no_request(c);
@@ -613,6 +640,8 @@ static bool run_head(struct conn *c)
 	start_request(c, len);
 	if (r != 0)
 		refuse_head(c, r);
+	else if (place_is_spare(&c->place) && !is_probe(c))
+		refuse(c, 503, "TOOMANYREQUESTS", "too many connections");
 	else
 		await_body(c);
 	return true;
@@ -631,8 +660,8 @@ static void conn_run(struct conn *c)
 	conn_arm(c, 0);
 }
 
-/* Reads into the input buffer. False when nothing came: the connection may be
- * closed then. */
+/* Reads into the input buffer. False if no byte came; the connection may then
+ * be closed. */
 static bool fill(struct conn *c, size_t room)
 {
 	size_t max = (size_t)HTTP_MAX_HEAD + IN_MIN;
@@ -647,7 +676,7 @@ static bool fill(struct conn *c, size_t room)
 		c->in_len += (size_t)n;
 		return true;
 	}
-	/* Before a request there is nobody to tell. */
+	/* Without a request there is no handler to tell. */
 	if (n == -ESHUTDOWN)
 		linger(c);
 	else if (n != -EAGAIN)
@@ -657,17 +686,17 @@ static bool fill(struct conn *c, size_t room)
 
 static void read_head(struct conn *c)
 {
-	bool first = c->in_len == 0;
-
 	if (!fill(c, 1))
 		return;
-	if (first)
+	/* Once: blank lines may come and be dropped without end. */
+	if (!c->head_timed)
 		c->deadline_ms = uv_now(c->server->uv) +
 				 c->server->cfg.header_timeout_ms;
+	c->head_timed = true;
 	conn_run(c);
 }
 
-/* After the body the next request may follow in the same bytes. */
+/* The bytes after the body may hold the next request. */
 static void read_body(struct conn *c)
 {
 	if (!fill(c, BODY_ROOM))
@@ -701,10 +730,11 @@ static void conn_read(struct conn *c)
 		read_and_drop(c);
 }
 
-/* The peer has closed its half, or all; a FIN alone does not tell which. On a
- * connection closed for good every byte from here is answered by RST, which
- * tells, so if an answer has not begun an interim one is sent: clients ignore
- * it (RFC 9110, 15.2). Else the answer's next bytes have the same effect. */
+/* The client has closed its half, or both; a FIN does not tell which. The host
+ * of a client that has closed both answers every byte with RST, which does
+ * tell. So, if the answer has not begun, an interim response is sent, which
+ * clients ignore (RFC 9110, 15.2). Otherwise the next bytes of the answer have
+ * the same effect. */
 static void on_fin(struct conn *c)
 {
 	struct pollfd p = {.fd = c->fd};
@@ -771,8 +801,27 @@ void conn_timeout(struct conn *c)
 	}
 }
 
+/* A connection that waits may have to go for it. */
+static int take_place(struct conn *c)
+{
+	struct http_server *s = c->server;
+	struct place *victim;
+	int r = places_enter(c->places, &c->place, &c->addr, &victim);
+
+	if (r == 0 && victim)
+		conn_close(container_of(victim, struct conn, place), false);
+	if ((r == -EAGAIN || victim) && log_limit_ok(&s->crowd_log, 1, 60000)) {
+		char addr[HTTP_ADDR_SIZE];
+
+		log_warn("too many connections",
+			 LS("client", conn_addr(c, addr)),
+			 LU("limit", c->places->max));
+	}
+	return r;
+}
+
 int conn_new(struct http_listener *l, int fd_,
-	     const struct sockaddr_storage *addr, bool refuse_it)
+	     const struct sockaddr_storage *addr)
 {
 	CLEANUP(freep) struct conn *c = calloc(1, sizeof(*c));
 	CLEANUP(closep) int fd = fd_;
@@ -781,35 +830,37 @@ int conn_new(struct http_listener *l, int fd_,
 
 	if (!c)
 		return -ENOMEM;
-	if (addr->ss_family != AF_UNIX)
-		(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
 	c->fd = fd;
 	c->server = s;
 	c->tr = &http_plain;
-	r = l->tls ? conn_use_tls(c, l->tls) : 0;
+	c->addr = *addr;
+	c->places = l->places;
+	r = take_place(c);
+	if (r < 0)
+		return r;
+	if (addr->ss_family != AF_UNIX)
+		(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+	/* With TLS a refusal would cost more than many requests. */
+	if (l->tls)
+		r = place_is_spare(&c->place) ? -EAGAIN
+					      : conn_use_tls(c, l->tls);
 	if (r == 0)
 		r = uv_poll_init_socket(s->uv, &c->poll, fd);
 	if (r < 0) {
+		places_leave(c->places, &c->place);
 		tls_session_free(&c->tls);
 		return r;
 	}
 	c->poll.data = c;
 	(void)steal_fd(&fd);
-	c->addr = *addr;
 	c->handler = l->handler;
 	c->handler_arg = l->arg;
 	c->out = BUF_INIT(OUT_MAX);
 	c->rq.fields = BUF_INIT(HTTP_MAX_HEAD);
-	c->refused = refuse_it;
 	list_init(&c->later_node);
 	list_add_tail(&s->conns, &c->node);
 	s->n_conns++;
-	s->n_refused += refuse_it;
 	c->deadline_ms = uv_now(s->uv) + s->cfg.header_timeout_ms;
-	if (refuse_it) {
-		no_request(c);
-		refuse(c, 503, "TOOMANYREQUESTS", "too many connections");
-	}
 	conn_arm(c, 0);
 	(void)steal_ptr(&c);
 	return 0;

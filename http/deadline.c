@@ -5,7 +5,7 @@
 #include "base/util.h"
 
 #define WINDOW_MS 1000
-/* A window longer than this was stretched by a loop that did not get to run. */
+/* A longer window was stretched by a loop that was held up. */
 #define WINDOW_MAX_MS  2000
 #define SECOND_LOOK_MS 1
 

@@ -4,8 +4,8 @@
 #include <string.h>
 #include <strings.h>
 
-/* An interim response that switches protocols is final: nothing follows it
- * that we asked for. RFC 9110, 15.2.2. */
+/* 101 is a final response, although 1xx: after it the connection does not carry
+ * HTTP any more. RFC 9110, 15.2.2. */
 #define SWITCHING_PROTOCOLS 101
 
 void head_init(struct head *h)
@@ -44,7 +44,7 @@ static int add_status_line(struct head *h, const char *line, size_t len)
 	return h->status >= 100 ? 0 : -EPROTO;
 }
 
-/* Several that agree are one; that differ, an attack: RFC 9110, 8.6. */
+/* Equal values count as one; different values are an attack: RFC 9110, 8.6. */
 static int note_content_length(struct head *h, const char *value)
 {
 	int64_t v = 0;
@@ -67,7 +67,7 @@ static int add_field(struct head *h, const char *line, size_t len)
 	size_t name_len, value_len;
 	int r;
 
-	/* A line folded onto the next is refused, too: RFC 9112, 5.2. */
+	/* Folded lines are refused, too: RFC 9112, 5.2. */
 	if (!colon || colon == line || line[0] == ' ' || line[0] == '\t' ||
 	    memchr(line, '\0', len) || h->status == 0 ||
 	    h->nfields == HEAD_MAX_FIELDS)

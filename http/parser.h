@@ -1,12 +1,13 @@
 /* The head of an HTTP/1.x request, and chunked bodies, from bytes. Pure: no
  * I/O, no clock, no allocation. Any thread.
  *
- * http-parser (included in parser.c only) splits the head; what it is lenient
- * about is checked here once more, because two readers of one connection that
- * disagree on where a request ends let one client speak in another's name
- * (RFC 9112, section 11.2). Refused, therefore: line ends other than CR LF,
- * control bytes, folded lines, blanks around field names, Content-Length
- * beside Transfer-Encoding, several Content-Lengths, no Host or several. */
+ * llhttp (included in parser.c only) splits the head, in its strict mode. Two
+ * readers of one connection that disagree on where a request ends let one
+ * client speak in another's name (RFC 9112, section 11.2). Refused, therefore:
+ * line ends other than CR LF, control bytes, folded lines, blanks around field
+ * names, Content-Length beside Transfer-Encoding, several Content-Lengths, no
+ * Host or several. llhttp 8.1 (Debian 12) accepts folded lines and empty field
+ * names; http_head_find() refuses the former, http_head_parse() the latter. */
 #ifndef HTTP_PARSER_H
 #define HTTP_PARSER_H
 
@@ -15,7 +16,7 @@
 #include <stdint.h>
 
 #define HTTP_MAX_FIELDS 100
-/* http-parser's own limit is 80 KiB. */
+/* llhttp has no limit. */
 #define HTTP_MAX_HEAD (64U << 10)
 
 /* Offsets into the head's bytes, where name and value end in NUL. */
@@ -47,7 +48,8 @@ int http_head_find(const char *bytes, size_t len, size_t *pos, size_t *ret_len);
 
 /* Parses a head of the length that http_head_find() gave. Writes NULs into the
  * bytes, also when it fails. Returns 0, or the status to refuse it with: 400,
- * 414 (target longer than max_target), 417, 431, 501, 505. Fields of *ret
+ * 414 (target longer than max_target), 417, 431, 501, 505; 400 comes first when
+ * llhttp finds a fault. Fields of *ret
  * that were not reached are zero, except minor, which is 1. */
 int http_head_parse(char *bytes, size_t len, size_t max_target,
 		    struct http_head *ret);

@@ -1,4 +1,5 @@
-/* The transport of connections without TLS. */
+/* The transport of connections without TLS, and their addresses. */
+#include <arpa/inet.h>
 #include <errno.h>
 #include <sys/sendfile.h>
 #include <unistd.h>
@@ -51,6 +52,31 @@ static void plain_close(struct conn *c, bool reset)
 	if (reset)
 		(void)setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &l, sizeof(l));
 	(void)close(c->fd);
+}
+
+char *conn_addr(const struct conn *c, char out[HTTP_ADDR_SIZE])
+{
+	const struct sockaddr_in6 *a6 = (const void *)&c->addr;
+	const struct sockaddr_in *a4 = (const void *)&c->addr;
+	char host[INET6_ADDRSTRLEN] = "unknown";
+	const void *ip = &a4->sin_addr;
+	bool v6 = c->addr.ss_family == AF_INET6;
+
+	if (c->addr.ss_family != AF_INET && !v6) {
+		(void)snprintf(out, HTTP_ADDR_SIZE, "unix");
+		return out;
+	}
+	if (v6 && IN6_IS_ADDR_V4MAPPED(&a6->sin6_addr)) {
+		ip = &a6->sin6_addr.s6_addr[12];
+		v6 = false;
+	} else if (v6) {
+		ip = &a6->sin6_addr;
+	}
+	(void)inet_ntop(v6 ? AF_INET6 : AF_INET, ip, host, sizeof(host));
+	/* The port is at the same offset in both structs. */
+	(void)snprintf(out, HTTP_ADDR_SIZE, v6 ? "[%s]:%u" : "%s:%u", host,
+		       (unsigned int)ntohs(a4->sin_port));
+	return out;
 }
 
 const struct http_transport http_plain = {

@@ -17,8 +17,8 @@ static void skip_space(const char **p)
 		(*p)++;
 }
 
-/* Digits only, at least one. A number too large becomes UINT64_MAX, which is
- * right for positions: it lies past every end. */
+/* Digits only, at least one. A number that is too large becomes UINT64_MAX. For
+ * a position that is right, since it lies after every end. */
 static bool take_number(const char **p, uint64_t *ret)
 {
 	uint64_t v = 0;
@@ -67,6 +67,30 @@ static bool take_spec(const char **p, uint64_t size, struct byte_range *ret)
 	return true;
 }
 
+/* Adds b to the n in out, of which no two overlap. Those that b overlaps become
+ * one with it, at the place of the first of them. Returns how many there are
+ * then. */
+static int add_range(struct byte_range *out, int n, struct byte_range b)
+{
+	int at = -1, kept = 0;
+
+	for (int i = 0; i < n; i++) {
+		struct byte_range o = out[i];
+		uint64_t end = max_u64(o.off + o.len, b.off + b.len);
+
+		if (o.off >= b.off + b.len || b.off >= o.off + o.len) {
+			out[kept++] = o;
+			continue;
+		}
+		b.off = min_u64(o.off, b.off);
+		b.len = end - b.off;
+		if (at < 0)
+			at = kept++;
+	}
+	out[at < 0 ? kept++ : at] = b;
+	return kept;
+}
+
 int range_parse(const char *value, uint64_t size,
 		struct byte_range out[RANGE_MAX])
 {
@@ -80,7 +104,7 @@ int range_parse(const char *value, uint64_t size,
 	for (;;) {
 		struct byte_range b;
 
-		/* Empty elements of a list are allowed: RFC 9110, 5.6.1.2. */
+		/* Empty list elements are allowed: RFC 9110, 5.6.1.2. */
 		skip_space(&p);
 		while (*p == ',') {
 			p++;
@@ -93,7 +117,7 @@ int range_parse(const char *value, uint64_t size,
 		if (++specs > RANGE_MAX)
 			return -E2BIG;
 		if (b.len > 0)
-			out[n++] = b;
+			n = add_range(out, n, b);
 		skip_space(&p);
 		if (*p && *p != ',')
 			return -EINVAL;

@@ -1,5 +1,5 @@
-/* Range, Content-Range and If-Range arithmetic. Source: RFC 9110, section 14.
- * Any thread; no allocation. */
+/* Parses Range and Content-Range. Source: RFC 9110, section 14. Any thread; no
+ * allocation. */
 #ifndef HTTP_RANGE_H
 #define HTTP_RANGE_H
 
@@ -7,7 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* More ranges in one header than this are refused (RFC 9110, 17.15). */
+/* A header with more ranges is refused (RFC 9110, 17.15). */
 #define RANGE_MAX 64
 
 struct byte_range {
@@ -15,17 +15,18 @@ struct byte_range {
 	uint64_t len; /* > 0 */
 };
 
-/* Parses the value of a Range header against a representation of `size`
- * bytes: "bytes=0-99", "bytes=5-", "bytes=-3", several with commas. Returns
- * the number of satisfiable ranges put into out (in the order given;
- * overlapping ones are kept). -ERANGE: none is satisfiable (416). -EINVAL: not
- * a byte range or malformed: the header is to be ignored (RFC 9110, 14.2).
- * -E2BIG: more than RANGE_MAX ranges. */
+/* Parses the value of a Range header ("bytes=0-99", "bytes=5-", "bytes=-3",
+ * several with commas) against a representation of `size` bytes. Returns the
+ * number of satisfiable ranges, which are in out in the order given. Ranges
+ * that overlap are merged, at the place of the first (RFC 9110, 15.3.7.2), so
+ * that no byte is sent twice. -ERANGE: none is satisfiable (416). -EINVAL:
+ * malformed or not a byte range; the caller ignores the header (RFC 9110,
+ * 14.2). -E2BIG: more than RANGE_MAX ranges. */
 int range_parse(const char *value, uint64_t size,
 		struct byte_range out[RANGE_MAX]);
 
-/* "bytes 0-99/200". *ret_total is UINT64_MAX for "*". -EINVAL for anything
- * else, "bytes * /200" (a 416's) included. */
+/* Parses "bytes 0-99/200". *ret_last is inclusive; *ret_total is UINT64_MAX for
+ * "*". -EINVAL for anything else, also for the "bytes * /200" of a 416. */
 int content_range_parse(const char *value, uint64_t *ret_first,
 			uint64_t *ret_last, uint64_t *ret_total);
 

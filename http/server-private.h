@@ -1,26 +1,30 @@
-/* What the files of the server share. Loop thread only.
+/* Shared by the files of the server. Loop thread only.
  *
  *   server.c   the server, its listeners, the sweep of timeouts
  *   conn.c     one connection: its states, reading, sending, closing
- *   plain.c    how bytes get onto the wire without TLS
- *   tls-conn.c the same with TLS, as http/tls.h does it
+ *   places.c   limits connections per listener and client, and picks those to
+ *              close
+ *   plain.c    the transport without TLS
+ *   tls-conn.c the transport with TLS, by http/tls.h
  *   answer.c   the half of server.h that handlers call
- *   parser.c   bytes to heads
+ *   parser.c   parses heads and chunked bodies
  *
  * Life of a connection:
  *
  *   HEAD -> [BODY ->] HANDLER -> FLUSH -> HEAD, or LINGER, or DEAD
  *
- * HANDLER: a handler holds the request (conn.held). FLUSH: the answer is
- * complete here and is being sent. LINGER: all was sent and our half closed;
- * what the client still sends is thrown away for a moment, since closing with
- * unread bytes would reset the connection and could destroy the answer on its
- * way. DEAD: the socket is closed; the memory stays until libuv has let go of
- * the handle and the handler of the request.
+ * - HANDLER: a handler holds the request (conn.held).
+ * - FLUSH: the answer is complete in memory and is being sent.
+ * - LINGER: the answer was sent and our half of the connection is closed. For a
+ *   moment conn.c reads and drops the client's bytes, because closing with
+ *   unread bytes would reset the connection and could destroy the answer on its
+ *   way.
+ * - DEAD: the socket is closed. The memory stays until libuv has closed the
+ *   handle and the handler has ended the request.
  *
- * Callbacks to handlers are never made from inside their calls: they wait in
- * server.later, which is worked off when the outermost of our own callbacks
- * ends, or in the loop's next turn. */
+ * A callback to a handler never runs inside a call of that handler. Callbacks
+ * wait in server.later. The outermost callback of the server runs the list when
+ * it ends; else the next turn of the loop does. */
 #ifndef HTTP_SERVER_PRIVATE_H
 #define HTTP_SERVER_PRIVATE_H
 
@@ -34,32 +38,35 @@
 #include "base/list.h"
 #include "base/log.h"
 #include "http/parser.h"
+#include "http/places.h"
 #include "http/server.h"
 
 struct conn;
 struct tls_server;
 struct tls_session;
 
-/* How bytes get onto the wire. The calls behave like the system calls of the
- * same names on a nonblocking socket, but return -errno, and never raise
- * SIGPIPE. One that encrypts may take bytes although the socket has not taken
- * all it made of them; then it sets conn.unsent, and returns -EAGAIN from
- * further writes until they are gone. */
+/* A transport: how bytes get to and from the client. The calls behave like the
+ * system calls of the same names on a nonblocking socket, but return -errno and
+ * never raise SIGPIPE. An encrypting transport may accept bytes that the socket
+ * has not accepted yet. It then sets conn.unsent and returns -EAGAIN from
+ * further writes until those bytes are sent. */
 struct http_transport {
-	/* 0: end. -ESHUTDOWN: the connection is to be ended, but not without
-	 * sending what was written so far. */
+	/* 0: end of the stream. -ESHUTDOWN: end the connection, after sending
+	 * what was written so far. */
 	ssize_t (*read)(struct conn *c, void *buf, size_t len);
-	/* more: further bytes follow at once, so that a short segment need not
-	 * leave yet. Without any bytes: sends what is unsent. */
+	/* more: further bytes follow at once, so a short segment may be held
+	 * back. With n 0: sends what is unsent. */
 	ssize_t (*writev)(struct conn *c, const struct iovec *iov, int n,
 			  bool more);
-	/* NULL: the file is read and written instead. 0: the file has ended. */
+	/* NULL: the file is read and written instead. Returns 0 at the end of
+	 * the file. */
 	ssize_t (*sendfile)(struct conn *c, int fd, uint64_t off, size_t len);
-	/* Bytes can be read although the socket has none. NULL: never. */
+	/* True if the transport has bytes to read although the socket has none.
+	 * NULL: never. */
 	bool (*pending)(const struct conn *c);
-	/* Nothing will be written any more. */
+	/* Called when nothing will be written any more. */
 	void (*shut_wr)(struct conn *c);
-	/* Closes the descriptor. reset: with RST, unsent bytes dropped. */
+	/* Closes the descriptor. reset: sends RST and drops unsent bytes. */
 	void (*close)(struct conn *c, bool reset);
 };
 
@@ -74,15 +81,15 @@ enum conn_state {
 	CONN_DEAD,
 };
 
-/* What waits in server.later for a connection. */
+/* The reasons for which a connection is in server.later. */
 enum conn_later {
-	LATER_CALL = 1,	 /* sent(), gone(), or freeing */
-	LATER_RUN = 2,	 /* buffered bytes may hold the next request */
-	LATER_FLUSH = 4, /* a head to send that no body bytes came with */
-	LATER_READ = 8,	 /* the transport has bytes that were not read */
+	LATER_CALL = 1,	 /* to call sent() or gone(), or to be freed */
+	LATER_RUN = 2,	 /* to parse buffered bytes, which may hold a request */
+	LATER_FLUSH = 4, /* to send a head that came without body bytes */
+	LATER_READ = 8,	 /* to read bytes that the transport has */
 };
 
-/* Strings made for a request, freed with it. */
+/* A string made for a request and freed with it. */
 struct http_str {
 	struct http_str *next;
 	char s[];
@@ -99,14 +106,16 @@ struct http_req {
 	void (*gone)(struct http_req *rq);
 
 	/* The answer. */
-	struct buf fields;  /* what http_header_add() collected */
-	uint64_t called_ns; /* when the handler was; 0: it was not */
+	struct buf fields;  /* header lines of http_header_add() */
+	uint64_t called_ns; /* when the handler was called; 0: it was not */
 	int status;
-	uint64_t promised; /* body bytes of http_begin() still to come */
+	uint64_t promised; /* body bytes that http_begin() promised and that
+			      were not written yet */
 	bool begun;	   /* the head was built */
-	bool chunked;	   /* the answer is */
+	bool chunked;	   /* the answer is chunked */
 	bool chunk_open;   /* a chunk's closing CR LF is still to be sent */
-	bool until_close;  /* length unknown, and no chunks in HTTP/1.0 */
+	bool until_close;  /* the length is unknown, and HTTP/1.0 has no chunks
+			    */
 	bool without_body; /* HEAD, 204, 304 */
 	bool out_of_memory;
 };
@@ -121,39 +130,45 @@ struct conn {
 	int fd;
 	int armed; /* events of poll */
 	const struct http_transport *tr;
-	struct tls_session *tls; /* NULL without, and once closed */
+	struct tls_session *tls; /* NULL without TLS, and once closed */
 	char *tls_name;		 /* NULL before the handshake is complete */
-	bool tls_reported;	 /* that the handshake failed */
-	bool unsent; /* the transport has bytes that the socket did not take */
+	bool tls_reported; /* the failed handshake was counted and logged */
+	bool unsent; /* the transport has bytes that the socket has not accepted
+		      */
 	struct sockaddr_storage addr;
 	http_handler *handler;
 	void *handler_arg;
+	struct places *places; /* the listener's */
+	struct place place;
 
-	enum conn_state state;
-	uint64_t deadline_ms; /* 0: none */
-	bool held;	      /* a handler owns rq */
-	bool closed;	      /* libuv has let go of poll */
-	bool keep;	      /* another request may follow */
-	bool unread;	      /* of this request not all was read */
-	bool fin;	      /* the peer will send nothing more */
-	bool refused;	      /* over the limit; counted in n_refused */
-	bool running;	      /* inside conn_run() */
+	enum conn_state state; /* set by conn_set_state() */
+	uint64_t deadline_ms;  /* 0: none */
+	bool held;	       /* a handler owns rq */
+	bool closed;	       /* libuv has closed poll */
+	bool keep;	       /* another request may follow */
+	bool unread;	       /* a part of this request was not read */
+	bool fin;	       /* the client has closed its half */
+	bool head_timed;       /* deadline_ms is that of a head */
+	bool running;	       /* inside conn_run() */
 
-	/* Bytes read and not yet consumed; the request's head stays at the
-	 * front until it ends. */
+	/* Bytes that were read and not consumed. The head of a request stays at
+	 * the front until the request ends. */
 	char *in;
 	size_t in_len, in_cap;
-	size_t in_pos;	/* where http_head_find() is */
+	size_t in_pos;	/* how far http_head_find() has looked; from run_head()
+			   on the head's length */
 	size_t in_used; /* bytes at the front that belong to the request */
 
-	/* The body: in `in` when it came whole with its head, else here. */
+	/* The body of the request; it lies in `in` if it came whole with its
+	 * head. */
 	char *body;
 	size_t body_len, body_cap;
 	const char *body_data;
 	struct http_chunked chunks;
 	size_t linger_left;
 
-	/* Output, in this order: own bytes, then what a handler lent. */
+	/* Output, in this order: own bytes, then bytes or a file that the
+	 * handler lent. */
 	struct buf out;
 	size_t out_pos;
 	const char *lent;
@@ -161,8 +176,8 @@ struct conn {
 	int file;
 	uint64_t file_off, file_len;
 	bool progress; /* something was sent since the deadline was set */
-	bool writing;  /* of a handler's write not all was sent */
-	int sent_r;    /* how it went, for sent() */
+	bool writing;  /* a handler's write is not complete */
+	int sent_r;    /* result of the write, for sent() */
 	http_sent_cb *sent;
 
 	struct http_strs strs;
@@ -174,7 +189,8 @@ struct http_listener {
 	struct list node;
 	uv_poll_t poll;
 	int fd;
-	struct tls_server *tls; /* NULL: without */
+	struct places *places;	/* shared by all addresses of its name */
+	struct tls_server *tls; /* NULL without TLS */
 	bool paused;		/* out of descriptors */
 	http_handler *handler;
 	void *arg;
@@ -183,7 +199,7 @@ struct http_listener {
 	ino_t unix_ino;
 };
 
-/* Files up to this size are read and sent with their head in one call. */
+/* Files up to this size are sent with their head in one call. */
 #define HTTP_SMALL_FILE (16U << 10)
 
 struct http_server {
@@ -191,16 +207,18 @@ struct http_server {
 	struct http_server_config cfg; /* defaults filled in; name unused */
 	char *name;
 	struct list listeners, conns, later;
-	uint32_t n_conns, n_refused;
-	unsigned int depth; /* of our own callbacks on the stack */
-	uv_idle_t turn;	    /* active while later is not empty */
-	uv_timer_t sweep;   /* active while there is anything to time */
+	struct list places;
+	uint32_t n_conns;
+	unsigned int depth; /* number of server callbacks on the stack */
+	uv_idle_t turn;	    /* active while `later` is not empty */
+	uv_timer_t sweep;   /* active while a timeout is pending */
 	unsigned int open_handles;
 	bool stopping, closing, stopped;
-	uint64_t cut_ms; /* when stopping: connections are cut off then */
+	uint64_t cut_ms; /* when stopping: the time at which connections are
+			    closed */
 	void (*done)(void *arg);
 	void *done_arg;
-	struct log_limit emfile_log, tls_log;
+	struct log_limit emfile_log, crowd_log, tls_log;
 	char date[48]; /* "Date: …\r\n" of date_s */
 	uint64_t date_s;
 	char scratch[HTTP_SMALL_FILE + 4096];
@@ -209,38 +227,41 @@ struct http_server {
 /* ---- server.c ---- */
 
 void http_server_enter(struct http_server *s);
-/* Ends one of our own callbacks; the outermost works off server.later. */
+/* Every libuv callback of the server runs between enter and leave. The
+ * outermost leave runs server.later. */
 void http_server_leave(struct http_server *s);
-/* Something was put into server.later. */
+/* To be called after adding to server.later. */
 void http_server_wake(struct http_server *s);
-/* After a connection or a listener was freed. */
+/* To be called after freeing a connection or a listener. */
 void http_server_check_stopped(struct http_server *s);
 
 /* ---- conn.c ---- */
 
-/* Takes fd over, also when it fails. */
+/* Makes a connection of an accepted socket. Owns fd, also on failure. -EAGAIN:
+ * no place is left. */
 int conn_new(struct http_listener *l, int fd,
-	     const struct sockaddr_storage *addr, bool refuse);
+	     const struct sockaddr_storage *addr);
+void conn_set_state(struct conn *c, enum conn_state state);
 void conn_close(struct conn *c, bool reset);
 void conn_later(struct conn *c, unsigned int what);
 void conn_do_later(struct conn *c);
 void conn_timeout(struct conn *c);
-/* Sends what can be sent now, and goes on from there. */
+/* Sends as much as the socket accepts, then continues with the next state. */
 void conn_kick(struct conn *c);
-/* The same, unless the loop is going to tell that the socket is ready. */
+/* The same, unless the loop waits for the socket to become writable. */
 void conn_kick_unless_armed(struct conn *c);
-/* The handler is done with the request. */
+/* The handler has ended the request. */
 void conn_unhold(struct conn *c);
 
-/* ---- answer.c ---- */
+/* ---- plain.c ---- */
 
-/* "127.0.0.1:1234" or "unix". Returns out. */
+/* Formats the client's address: "127.0.0.1:1234" or "unix". Returns out. */
 #define HTTP_ADDR_SIZE (INET6_ADDRSTRLEN + 16)
 char *conn_addr(const struct conn *c, char out[HTTP_ADDR_SIZE]);
 
 /* ---- tls-conn.c ---- */
 
-/* Makes c, which is new, speak TLS. -ENOMEM. */
+/* Makes the new connection c use TLS. -ENOMEM. */
 int conn_use_tls(struct conn *c, struct tls_server *tls);
 void conn_tls_metrics(void);
 

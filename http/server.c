@@ -8,14 +8,14 @@
 #include <sys/un.h>
 
 #include "base/cleanup.h"
+#include "base/descriptors.h"
 #include "http/server-private.h"
 
 #define ACCEPT_BATCH  64
-#define ACCEPT_PAUSE  200 /* ms without accepting when descriptors run out */
-#define MAX_REFUSED   64  /* clients being told 503; more are just closed */
-#define MAX_ADDRESSES 8	  /* of one listener's name */
+#define ACCEPT_PAUSE  200 /* ms without accepting after descriptors ran out */
+#define MAX_ADDRESSES 8	  /* of one name */
 
-/* ---- Callbacks that wait ---- */
+/* ---- Callbacks put off ---- */
 
 void http_server_enter(struct http_server *s)
 {
@@ -41,12 +41,7 @@ static void run_later(struct http_server *s)
 	struct list batch;
 
 	list_init(&batch);
-	while (!list_empty(&s->later)) {
-		struct list *n = s->later.next;
-
-		list_del(n);
-		list_add_tail(&batch, n);
-	}
+	list_move_all(&s->later, &batch);
 	while (!list_empty(&batch)) {
 		struct conn *c = list_first(&batch, struct conn, later_node);
 
@@ -62,7 +57,7 @@ void http_server_leave(struct http_server *s)
 	s->depth--;
 	if (s->depth > 0)
 		return;
-	/* What was added meanwhile waits for the next turn, so that one busy
+	/* Entries added meanwhile wait for the next turn, so that one busy
 	 * connection cannot keep the loop from the others. */
 	if (list_empty(&s->later))
 		(void)uv_idle_stop(&s->turn);
@@ -119,20 +114,19 @@ static void pause_accepting(struct http_listener *l, int r)
 
 	l->paused = true;
 	(void)uv_poll_stop(&l->poll);
-	/* Also without a connection: it is what resumes. */
+	/* The sweep resumes accepting, so it runs also without connections. */
 	(void)uv_timer_start(&s->sweep, on_sweep, ACCEPT_PAUSE, ACCEPT_PAUSE);
 	if (log_limit_ok(&s->emfile_log, 1, 60000))
 		log_error("cannot accept connections", LE(r),
 			  LU("connections", s->n_conns));
 }
 
-/* False when there is no further connection to accept now. */
+/* False if there is no further connection to accept now. */
 static bool accept_one(struct http_listener *l)
 {
 	struct http_server *s = l->server;
 	struct sockaddr_storage addr = {0};
 	socklen_t len = sizeof(addr);
-	bool refuse = s->n_conns - s->n_refused >= s->cfg.max_connections;
 	int fd, r;
 
 	fd = accept4(l->fd, (struct sockaddr *)&addr, &len,
@@ -142,17 +136,12 @@ static bool accept_one(struct http_listener *l)
 		if (r == -EMFILE || r == -ENFILE || r == -ENOBUFS ||
 		    r == -ENOMEM)
 			pause_accepting(l, r);
-		/* Others concern only the connection (accept(2)). */
+		/* Other errors concern only that connection (accept(2)). */
 		return r != -EAGAIN && !l->paused;
 	}
-	/* With TLS the answer would cost more than many requests. */
-	if (refuse && (l->tls || s->n_refused >= MAX_REFUSED)) {
-		(void)close(fd);
-		return true;
-	}
-	r = conn_new(l, fd, &addr, refuse);
-	if (r < 0 && log_limit_ok(&s->emfile_log, 1, 60000))
-		log_error("cannot take a connection", LE(r));
+	r = conn_new(l, fd, &addr);
+	if (r < 0 && r != -EAGAIN && log_limit_ok(&s->emfile_log, 1, 60000))
+		log_error("cannot set up a connection", LE(r));
 	if (r == 0)
 		start_sweep(s);
 	return true;
@@ -163,7 +152,7 @@ static void on_acceptable(uv_poll_t *h, int status, int events)
 	struct http_listener *l = h->data;
 	struct http_server *s = l->server;
 
-	(void)status; /* accept4() tells */
+	(void)status; /* accept4() reports it */
 	(void)events;
 	http_server_enter(s);
 	for (int i = 0; i < ACCEPT_BATCH && accept_one(l); i++)
@@ -204,14 +193,14 @@ static void listener_close(struct http_listener *l)
 
 	list_del(&l->node);
 	uv_close((uv_handle_t *)&l->poll, on_listener_closed);
-	/* Not the socket of somebody who replaced ours. */
+	/* Not the socket of a process that replaced ours. */
 	if (l->unix_path && lstat(l->unix_path, &st) == 0 &&
 	    st.st_dev == l->unix_dev && st.st_ino == l->unix_ino)
 		(void)unlink(l->unix_path);
 	(void)close(l->fd);
 }
 
-/* Takes fd, which is bound, over when it succeeds. */
+/* Adds a listener on the bound fd; owns fd on success only. */
 static int listener_new(struct http_server *s, int fd, http_handler *handler,
 			void *arg, const char *unix_path)
 {
@@ -244,7 +233,7 @@ static int listener_new(struct http_server *s, int fd, http_handler *handler,
 	return 0;
 }
 
-/* A socket file that nobody listens on is a leftover of a process that died. */
+/* Removes a socket file that no process listens on: a dead process left it. */
 static int remove_stale(const struct sockaddr_un *sun)
 {
 	CLEANUP(closep) int fd = -1;
@@ -279,9 +268,9 @@ static int listen_unix(struct http_server *s, const char *path,
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0)
 		return -errno;
-	/* On Linux the file gets the socket's own mode, so there is no moment
-	 * at which others could connect, and the umask of other threads is left
-	 * alone. */
+	/* On Linux the file gets the socket's own mode. So there is no moment
+	 * at which others could connect, and the umask, which all threads
+	 * share, does not change. */
 	if (fchmod(fd, 0600) < 0)
 		return -errno;
 	if (bind(fd, (const struct sockaddr *)&sun, sizeof(sun)) < 0)
@@ -302,7 +291,7 @@ static uint16_t *port_of(struct sockaddr_storage *a)
 		       : &((struct sockaddr_in *)(void *)a)->sin_port;
 }
 
-/* *port: 0 lets the kernel choose; set to the one in use. */
+/* *port: 0 lets the kernel choose; set to the port in use. */
 static int listen_tcp(struct http_server *s, struct sockaddr_storage *addr,
 		      socklen_t len, bool v6only, uint16_t *port,
 		      http_handler *handler, void *arg)
@@ -331,7 +320,7 @@ static int listen_tcp(struct http_server *s, struct sockaddr_storage *addr,
 	return 0;
 }
 
-/* ":port": one socket for IPv6 and IPv4, or IPv4 alone where the kernel has no
+/* ":port": one socket for IPv6 and IPv4, or for IPv4 alone if the kernel has no
  * IPv6. */
 static int listen_any(struct http_server *s, uint16_t *port,
 		      http_handler *handler, void *arg)
@@ -348,8 +337,8 @@ static int listen_any(struct http_server *s, uint16_t *port,
 			  handler, arg);
 }
 
-/* "localhost" may be 127.0.0.1 and ::1: all addresses of a name are listened
- * on, those that the machine lacks excepted. */
+/* Listens on all addresses of a name ("localhost" may be 127.0.0.1 and ::1),
+ * except for those that the machine lacks. */
 static int listen_host(struct http_server *s, const char *host, uint16_t *port,
 		       http_handler *handler, void *arg)
 {
@@ -381,7 +370,7 @@ static int listen_host(struct http_server *s, const char *host, uint16_t *port,
 	return n > 0 ? 0 : missing;
 }
 
-/* "host:port", "[v6]:port", ":port". -EINVAL. */
+/* Splits "host:port", "[v6]:port" or ":port". -EINVAL. */
 static int split_address(const char *addr, char *host, size_t host_size,
 			 uint16_t *ret_port)
 {
@@ -418,12 +407,18 @@ int http_listen(struct http_server *s, const char *addr, struct tls_server *tls,
 		struct error *err)
 {
 	struct list *last = s->listeners.prev;
+	struct places *places;
 	uint16_t port = 0;
 	char host[256];
 	int r;
 
 	if (s->stopping)
-		return set_error(err, -ECANCELED, "%s: stopping", addr);
+		return set_error(err, -ECANCELED, "%s: the server is stopping",
+				 addr);
+	r = places_new(s->cfg.max_connections, &places);
+	if (r < 0)
+		return set_error(err, r, "%s: %s", addr, strerror(-r));
+	list_add_tail(&s->places, &places->owned);
 	if (strncmp(addr, "unix:", 5) == 0) {
 		r = listen_unix(s, addr + 5, handler, arg);
 	} else {
@@ -437,15 +432,20 @@ int http_listen(struct http_server *s, const char *addr, struct tls_server *tls,
 			  : listen_any(s, &port, handler, arg);
 	}
 	if (r < 0) {
-		/* All of its addresses or none. */
+		/* All addresses of a name, or none. */
 		while (s->listeners.prev != last)
 			listener_close(list_entry(s->listeners.prev,
 						  struct http_listener, node));
 		return set_error(err, r, "cannot listen on %s: %s", addr,
 				 strerror(-r));
 	}
-	for (struct list *it = last->next; it != &s->listeners; it = it->next)
-		list_entry(it, struct http_listener, node)->tls = tls;
+	for (struct list *it = last->next; it != &s->listeners; it = it->next) {
+		struct http_listener *l =
+			list_entry(it, struct http_listener, node);
+
+		l->tls = tls;
+		l->places = places;
+	}
 	if (tls)
 		conn_tls_metrics();
 	if (ret_port)
@@ -476,7 +476,8 @@ int http_server_new(const struct http_server_config *cfg,
 	s->cfg = *cfg;
 	c = &s->cfg;
 	c->name = s->name;
-	c->max_connections = or_default(c->max_connections, 4096);
+	c->max_connections = or_default(
+		c->max_connections, descriptors_share(DESCRIPTORS_LISTENER));
 	c->max_header_bytes = or_default(c->max_header_bytes, 32U << 10);
 	c->max_target_bytes = or_default(c->max_target_bytes, 8U << 10);
 	c->max_body_bytes = or_default(c->max_body_bytes, 1U << 20);
@@ -488,6 +489,7 @@ int http_server_new(const struct http_server_config *cfg,
 	list_init(&s->listeners);
 	list_init(&s->conns);
 	list_init(&s->later);
+	list_init(&s->places);
 	s->uv = loop_uv(c->loop);
 	(void)uv_idle_init(s->uv, &s->turn);
 	(void)uv_timer_init(s->uv, &s->sweep);
@@ -510,7 +512,7 @@ static void on_handle_closed(uv_handle_t *h)
 
 void http_server_check_stopped(struct http_server *s)
 {
-	/* Two handles are the server's own, the others listeners. */
+	/* Two handles are the server's own; the others are listeners. */
 	if (!s->stopping || s->closing || s->depth > 0 ||
 	    !list_empty(&s->conns) || s->open_handles > 2)
 		return;
@@ -553,6 +555,11 @@ void http_server_free(struct http_server **sp)
 	if (!s)
 		return;
 	BUG_ON(!s->stopped);
+	while (!list_empty(&s->places)) {
+		struct places *p = list_first(&s->places, struct places, owned);
+
+		places_free(&p);
+	}
 	free(s->name);
 	free(s);
 	*sp = NULL;

@@ -1,5 +1,5 @@
-/* The transport of connections with TLS: http/tls.h behind the calls that
- * conn.c knows. */
+/* The transport of connections with TLS: implements http_transport with
+ * http/tls.h. */
 #include <errno.h>
 #include <unistd.h>
 
@@ -11,12 +11,13 @@
 
 static struct metric_family failures = {
 	.name = "peerd_tls_handshake_failures_total",
-	.help = "TLS handshakes of clients that failed, by what was wrong.",
+	.help = "Failed TLS handshakes of clients, by reason.",
 	.type = METRIC_COUNTER,
 	.labels = {"reason"},
 };
 
-/* Anybody who reaches the port can cause these. */
+/* Logs with a limit, because any client that reaches the port can cause
+ * failures. */
 static void report_failure(struct conn *c)
 {
 	struct http_server *s = c->server;
@@ -76,7 +77,7 @@ static size_t bytes_of(const struct iovec *iov, int n)
 	return sum;
 }
 
-/* Head and body of a small answer make one record. */
+/* Head and body of a small answer become one record. */
 static int write_joined(struct conn *c, const struct iovec *iov, int n)
 {
 	char *buf = tls_session_buffer(c->tls);
@@ -118,7 +119,7 @@ static ssize_t tls_writev(struct conn *c, const struct iovec *iov, int n,
 static ssize_t tls_sendfile(struct conn *c, int fd, uint64_t off, size_t len)
 {
 	char *buf = tls_session_buffer(c->tls);
-	/* A head may have been put off until now. */
+	/* tls_session_hold() may have kept a head until now. */
 	int r = 0;
 	ssize_t n;
 
@@ -147,7 +148,7 @@ static void tls_shut_wr(struct conn *c)
 {
 	tls_session_end(c->tls);
 	(void)flush(c);
-	/* What the socket had no room for is lost. */
+	/* Bytes that the socket has no room for are lost. */
 	c->unsent = false;
 	http_plain.shut_wr(c);
 }
@@ -189,7 +190,7 @@ void conn_tls_metrics(void)
 					    "refused", "protocol",
 					    "incomplete"};
 
-	/* So that they are there, and 0, from the start. */
+	/* Makes the series exist, with value 0, from the start. */
 	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++)
 		(void)metric_get(&failures, &kinds[i]);
 }

@@ -19,7 +19,7 @@
 
 enum tls_file { CA_FILE, CERT_FILE, KEY_FILE, N_FILES };
 
-/* What tells that a file is no longer the one that was read. */
+/* Attributes that differ if a file was changed or replaced. */
 struct file_id {
 	dev_t dev;
 	ino_t ino;
@@ -27,22 +27,22 @@ struct file_id {
 	struct timespec mtime, ctime;
 };
 
-/* What the files hold. */
+/* The content of the files. */
 struct material {
 	X509_STORE *ca;
 	X509 *own;
-	struct stack_st_X509 *chain; /* from it to the CA */
+	struct stack_st_X509 *chain; /* from `own` to the CA */
 	EVP_PKEY *key;
 };
 
 struct tls_identity {
 	char *path[N_FILES];
-	struct file_id seen[N_FILES]; /* what was read last, or tried */
+	struct file_id seen[N_FILES]; /* of the last attempt to read */
 	uint64_t generation;
 	struct material m;
 };
 
-/* All zero for a file that is not there. */
+/* All zero for a file that is absent. */
 static void identify(const char *path, struct file_id *ret)
 {
 	struct stat st;
@@ -70,7 +70,7 @@ static bool same_file(const struct file_id *a, const struct file_id *b)
 
 static void bio_freep(BIO **b)
 {
-	(void)BIO_free(*b); /* which wipes what was in it */
+	(void)BIO_free(*b); /* also wipes the content */
 }
 
 static void store_ctx_freep(X509_STORE_CTX **s)
@@ -93,7 +93,7 @@ static int file_error(struct error *err, int r, const char *path)
 	return set_error(err, r, "%s: %s", path, strerror(-r));
 }
 
-/* Never blocks for long: what is not a small regular file is refused. */
+/* Never blocks for long: refuses everything but a small regular file. */
 static int read_file(const char *path, BIO **ret, struct error *err)
 {
 	CLEANUP(closep) int fd = -1;
@@ -127,7 +127,7 @@ static int read_file(const char *path, BIO **ret, struct error *err)
 	return 0;
 }
 
-/* Nobody is there to be asked. */
+/* A daemon has nobody to ask for a passphrase. */
 static int no_passphrase(char *buf, int size, int rwflag, void *arg)
 {
 	(void)buf;
@@ -137,7 +137,8 @@ static int no_passphrase(char *buf, int size, int rwflag, void *arg)
 	return -1;
 }
 
-/* After PEM_read_bio_…() gave nothing: whether that is the end of the file. */
+/* After PEM_read_bio_…() returned NULL: true if that was the end of the
+ * file. */
 static bool pem_end(void)
 {
 	bool end = ERR_GET_REASON(ERR_peek_last_error()) == PEM_R_NO_START_LINE;
@@ -146,7 +147,7 @@ static bool pem_end(void)
 	return end;
 }
 
-/* One certificate or more. */
+/* Reads one or more certificates. */
 static int read_certs(const char *path, struct stack_st_X509 **ret,
 		      struct error *err)
 {
@@ -167,7 +168,7 @@ static int read_certs(const char *path, struct stack_st_X509 **ret,
 	if (!chain)
 		return file_error(err, -ENOMEM, path);
 	if (!pem_end())
-		return set_error(err, -EBADMSG, "%s: a damaged certificate",
+		return set_error(err, -EBADMSG, "%s: a certificate is damaged",
 				 path);
 	if (sk_X509_num(chain) == 0)
 		return set_error(err, -EBADMSG,
@@ -197,7 +198,7 @@ static int read_key(const char *path, EVP_PKEY **ret, struct error *err)
 	}
 	return set_error(err, -EBADMSG,
 			 pem_end() ? "%s: no private key in PEM form in it"
-				   : "%s: a damaged private key",
+				   : "%s: the private key is damaged",
 			 path);
 }
 
@@ -225,14 +226,13 @@ static int read_ca(const char *path, X509_STORE **ret, struct error *err)
 
 		if (X509_check_ca(x) == 0)
 			return set_error(err, -EBADMSG,
-					 "%s: holds a certificate that is not "
-					 "a CA's",
+					 "%s: a certificate in it is not a CA "
+					 "certificate",
 					 path);
 		if (X509_STORE_add_cert(store, x) != 1)
 			return file_error(err, -ENOMEM, path);
 	}
-	/* One that another CA has issued is as good as one that has issued
-	 * itself; libcurl holds it the same way. */
+	/* Accepts an intermediate CA as trust anchor, as libcurl does. */
 	(void)X509_STORE_set_flags(store, X509_V_FLAG_PARTIAL_CHAIN);
 	*ret = steal_ptr(&store);
 	return 0;
@@ -262,7 +262,8 @@ static bool use(const struct material *m, SSL_CTX *ctx)
 	return SSL_CTX_use_cert_and_key(ctx, m->own, m->key, m->chain, 1) == 1;
 }
 
-/* OpenSSL says no to keys that are too short, for one. */
+/* Makes a context on trial: OpenSSL refuses, for example, keys that are too
+ * short. */
 static int try_out(const struct material *m, const char *path,
 		   struct error *err)
 {
@@ -271,14 +272,15 @@ static int try_out(const struct material *m, const char *path,
 	bool ok;
 
 	if (!ctx)
-		return set_error(err, -ENOMEM, "no TLS context");
+		return set_error(err, -ENOMEM, "cannot make a TLS context");
 	ok = use(m, ctx);
 	SSL_CTX_free(ctx);
 	if (ok)
 		return 0;
 	why = ERR_reason_error_string(ERR_peek_error());
 	ERR_clear_error();
-	return set_error(err, -EBADMSG, "%s: not usable: %s", path,
+	return set_error(err, -EBADMSG,
+			 "%s: OpenSSL refuses the certificate or key: %s", path,
 			 why ? why : "unknown error");
 }
 
@@ -302,7 +304,7 @@ static int load(struct tls_identity *t, struct error *err)
 	return 0;
 }
 
-/* ---- For others ---- */
+/* ---- The interface ---- */
 
 int tls_identity_new(const char *ca_file, const char *cert_file,
 		     const char *key_file, struct tls_identity **ret,
@@ -346,7 +348,8 @@ int tls_identity_refresh(struct tls_identity *t, struct error *err)
 	bool changed = false;
 	int r;
 
-	/* Before they are read: what changes meanwhile is seen next time. */
+	/* Before reading: a change during the read is then seen by the next
+	 * call. */
 	for (int i = 0; i < N_FILES; i++) {
 		struct file_id now;
 
@@ -357,7 +360,7 @@ int tls_identity_refresh(struct tls_identity *t, struct error *err)
 	if (!changed)
 		return 0;
 	r = load(t, err);
-	/* That is no fault of the files: again at the next call. */
+	/* Not an error of the files: try again at the next call. */
 	if (r == -EMFILE || r == -ENFILE || r == -ENOMEM || r == -EIO)
 		memset(t->seen, 0, sizeof(t->seen));
 	return r < 0 ? r : 1;
@@ -397,7 +400,7 @@ static void warn_of_ca(const struct tls_identity *t)
 	for (int i = 0; i < sk_X509_num(all); i++)
 		if (X509_cmp_current_time(
 			    X509_get0_notAfter(sk_X509_value(all, i))) < 0)
-			log_warn("a CA's certificate has expired",
+			log_warn("a CA certificate has expired",
 				 LS("file", t->path[CA_FILE]));
 }
 

@@ -15,10 +15,10 @@
 #include "base/log.h"
 #include "http/tls-identity.h"
 
-#define DEPTH_MAX   4	       /* of a client's chain, besides the CA */
+#define DEPTH_MAX   4	       /* of a client's chain, without the CA */
 #define REST_MAX    (1U << 20) /* encrypted bytes that wait for the socket */
 #define RECORD_MAX  (16U << 10)
-#define RECORD_MORE 64U /* at most, by which a record grows */
+#define RECORD_MORE 64U /* most bytes that encryption adds to a record */
 #define OUT_BYTES                                                              \
 	(TLS_PIECE_BYTES + RECORD_MAX +                                        \
 	 (TLS_PIECE_BYTES / RECORD_MAX + 4) * RECORD_MORE)
@@ -29,7 +29,7 @@ int tls_add_ca_file(void *ssl_ctx, const char *path)
 
 	if (X509_STORE_load_file(store, path) == 1)
 		return 0;
-	/* Else it would be taken for an error of the handshake. */
+	/* Otherwise it would be taken for an error of the handshake. */
 	ERR_clear_error();
 	return -ENOENT;
 }
@@ -37,8 +37,8 @@ int tls_add_ca_file(void *ssl_ctx, const char *path)
 struct tls_server {
 	SSL_CTX *ctx;
 	struct tls_identity *identity;
-	uint64_t generation; /* of the identity that ctx was made of */
-	/* Encrypted bytes of the session that is writing right now. */
+	uint64_t generation; /* of the identity that ctx was made from */
+	/* Encrypted bytes of the session that is writing now. */
 	size_t out_len;
 	unsigned char out[OUT_BYTES];
 	char plain[TLS_PIECE_BYTES];
@@ -53,8 +53,8 @@ static void ctx_freep(SSL_CTX **c)
 
 static int set_protocol(SSL_CTX *ctx)
 {
-	/* AES-128-GCM first: nothing is faster with AES in hardware, and a
-	 * client without puts ChaCha20 first. */
+	/* AES-128-GCM first: it is the fastest with AES in hardware, and a
+	 * client without AES in hardware puts ChaCha20 first. */
 	static const char suites[] = "TLS_AES_128_GCM_SHA256:"
 				     "TLS_CHACHA20_POLY1305_SHA256:"
 				     "TLS_AES_256_GCM_SHA384";
@@ -67,11 +67,11 @@ static int set_protocol(SSL_CTX *ctx)
 					       SSL_OP_NO_TICKET |
 					       SSL_OP_CIPHER_SERVER_PREFERENCE |
 					       SSL_OP_PRIORITIZE_CHACHA |
-					       /* Requests tell their length. */
+					       /* requests carry their length */
 					       SSL_OP_IGNORE_UNEXPECTED_EOF);
 	/* A resumed session would outlive its certificates. */
 	(void)SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
-	/* 34 KiB less for each idle connection. */
+	/* saves 34 KiB per idle connection */
 	(void)SSL_CTX_set_mode(ctx, SSL_MODE_RELEASE_BUFFERS);
 	SSL_CTX_set_verify(
 		ctx, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, NULL);
@@ -87,7 +87,7 @@ static int make_context(struct tls_server *s, struct error *err)
 	ERR_clear_error();
 	ctx = SSL_CTX_new(TLS_server_method());
 	if (!ctx)
-		return set_error(err, -ENOMEM, "no TLS context");
+		return set_error(err, -ENOMEM, "cannot make a TLS context");
 	r = set_protocol(ctx);
 	if (r < 0) {
 		ERR_clear_error();
@@ -95,8 +95,8 @@ static int make_context(struct tls_server *s, struct error *err)
 	}
 	r = tls_identity_use(s->identity, ctx);
 	if (r < 0)
-		return set_error(err, r, "no TLS context");
-	/* Sessions hold on to the one they were made from. */
+		return set_error(err, r, "cannot make a TLS context");
+	/* Existing sessions hold a reference to the old context. */
 	SSL_CTX_free(s->ctx);
 	s->ctx = steal_ptr(&ctx);
 	s->generation = tls_identity_generation(s->identity);
@@ -145,7 +145,7 @@ int tls_server_reload_if_changed(struct tls_server *s)
 			r = 1;
 	}
 	if (r < 0)
-		log_warn("the new certificates are no good, the old ones stay "
+		log_warn("cannot use the new certificates, the old ones stay "
 			 "in use",
 			 LS("cause", err.text));
 	if (r > 0)
@@ -160,18 +160,18 @@ struct tls_session {
 	struct tls_server *server;
 	SSL *ssl;
 	int fd;
-	int socket_r; /* what the socket said last, if it was an error */
+	int socket_r; /* last error of the socket; 0 if none */
 	bool eof;     /* the client has closed its half */
-	bool heard;   /* it has sent something */
+	bool heard;   /* the client has sent bytes */
 	bool established;
-	bool broken; /* SSL must not be used any more */
-	/* Encrypted bytes that the socket has not taken; those in server->out
-	 * come after them. */
+	bool broken; /* ssl must not be used any more */
+	/* Encrypted bytes that the socket has not accepted; those in
+	 * server->out follow them. */
 	unsigned char *rest;
 	size_t rest_pos, rest_len;
 	const char *kind; /* see tls_session_failure() */
 	char failure[192];
-	char name[129];
+	char name[TLS_NAME_SIZE];
 };
 
 static bool keep_rest(struct tls_session *t, const void *bytes, size_t len)
@@ -197,8 +197,8 @@ static bool keep_rest(struct tls_session *t, const void *bytes, size_t len)
 }
 
 /* OpenSSL reads from the socket, but writes into memory, where records gather
- * until one system call sends them all. So a write never has to be tried
- * again, with the same bytes at that. */
+ * until one system call sends them all. So SSL_write() never has to be repeated
+ * with the same bytes. */
 static int on_bio_read(BIO *b, char *buf, int len)
 {
 	struct tls_session *t = BIO_get_data(b);
@@ -315,7 +315,7 @@ static void fail(struct tls_session *t, const char *kind, const char *what,
 
 static void explain(struct tls_session *t)
 {
-	/* The last, for what a library below said comes before it. */
+	/* The last error; errors of lower libraries come before it. */
 	unsigned long e = ERR_peek_last_error();
 	const char *text = ERR_reason_error_string(e);
 
@@ -323,13 +323,12 @@ static void explain(struct tls_session *t)
 		text = "unknown error";
 	switch (ERR_GET_REASON(e)) {
 	case SSL_R_CERTIFICATE_VERIFY_FAILED:
-		fail(t, "certificate", "the client's certificate is refused",
+		fail(t, "certificate", "the client's certificate was refused",
 		     X509_verify_cert_error_string(
 			     SSL_get_verify_result(t->ssl)));
 		break;
 	case SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE:
-		fail(t, "no_certificate", "the client showed no certificate",
-		     "");
+		fail(t, "no_certificate", "the client sent no certificate", "");
 		break;
 	case SSL_R_HTTP_REQUEST:
 		fail(t, "protocol", "the client spoke HTTP without TLS", "");
@@ -339,13 +338,14 @@ static void explain(struct tls_session *t)
 		break;
 	default:
 		if (ERR_GET_REASON(e) >= SSL_AD_REASON_OFFSET)
-			fail(t, "refused", "the client refused us", text);
+			fail(t, "refused", "the client sent an alert", text);
 		else
-			fail(t, "protocol", "not TLS as it should be", text);
+			fail(t, "protocol", "the client broke the TLS protocol",
+			     text);
 	}
 }
 
-/* No control characters, and no NUL that would cut it short. */
+/* No control characters, and no NUL, which would cut the name short. */
 static bool is_printable(const unsigned char *s, size_t len)
 {
 	for (size_t i = 0; i < len; i++)
@@ -354,9 +354,9 @@ static bool is_printable(const unsigned char *s, size_t len)
 	return true;
 }
 
-static void take_name(struct tls_session *t)
+void tls_peer_name(void *ssl, char out[TLS_NAME_SIZE])
 {
-	X509 *x = SSL_get0_peer_certificate(t->ssl);
+	const X509 *x = SSL_get0_peer_certificate(ssl);
 	X509_NAME *subject = x ? X509_get_subject_name(x) : NULL;
 	int i = subject ? X509_NAME_get_index_by_NID(subject, NID_commonName,
 						     -1)
@@ -364,12 +364,15 @@ static void take_name(struct tls_session *t)
 	unsigned char *s = NULL;
 	int n;
 
+	*out = '\0';
 	if (i < 0)
 		return;
 	n = ASN1_STRING_to_UTF8(
 		&s, X509_NAME_ENTRY_get_data(X509_NAME_get_entry(subject, i)));
-	if (n > 0 && (size_t)n < sizeof(t->name) && is_printable(s, (size_t)n))
-		memcpy(t->name, s, (size_t)n);
+	if (n > 0 && n < TLS_NAME_SIZE && is_printable(s, (size_t)n)) {
+		memcpy(out, s, (size_t)n);
+		out[n] = '\0';
+	}
 	OPENSSL_free(s);
 }
 
@@ -383,7 +386,7 @@ static ssize_t read_and_drop(struct tls_session *t, void *buf, size_t len)
 	return n < 0 ? -errno : n;
 }
 
-/* After SSL_read() gave nothing. */
+/* The result for the caller after SSL_read() returned no bytes. */
 static ssize_t why_no_bytes(struct tls_session *t, int n)
 {
 	int e = SSL_get_error(t->ssl, n);
@@ -417,12 +420,13 @@ ssize_t tls_session_read(struct tls_session *t, void *buf, size_t len)
 	r = n > 0 ? n : 0;
 	if (!t->established && SSL_is_init_finished(t->ssl)) {
 		t->established = true;
-		take_name(t);
+		tls_peer_name(t->ssl, t->name);
 	}
 	if (n <= 0)
 		r = why_no_bytes(t, n);
 	ERR_clear_error();
-	/* Its own messages, and alerts. What fails here will fail again. */
+	/* Sends handshake messages and alerts. If this fails, the next call
+	 * fails, too. */
 	(void)tls_session_flush(t);
 	return r;
 }
@@ -518,7 +522,7 @@ void tls_session_end(struct tls_session *t)
 	ERR_clear_error();
 }
 
-/* ---- What is known ---- */
+/* ---- State ---- */
 
 char *tls_session_buffer(struct tls_session *t)
 {

@@ -38,7 +38,7 @@ static char *dup_lower(const char *s, size_t len)
 	return d;
 }
 
-/* Bytes of 0x80 and up pass: servers put raw UTF-8 into Location. */
+/* Bytes from 0x80 on pass, since servers send raw UTF-8 in Location. */
 static bool bytes_allowed(const char *s, size_t len)
 {
 	for (size_t i = 0; i < len; i++) {
@@ -53,7 +53,7 @@ static bool bytes_allowed(const char *s, size_t len)
 /* RFC 3986, 5.2.4, in place; the path begins with '/'. */
 static void remove_dot_segments(char *path)
 {
-	char *out = path; /* path..out is done and has no dot segment */
+	char *out = path; /* path..out is done: it has no dot segment */
 	const char *in = path;
 
 	while (*in) {
@@ -179,7 +179,7 @@ int url_parse(const char *s, struct url *ret)
 		return r;
 
 	s += n;
-	/* What url_format() makes of it must parse, too. */
+	/* The output of url_format() must parse, too. */
 	if (*s != '/' && len == URL_MAX_BYTES)
 		return -EINVAL;
 	n = strcspn(s, "?#");
@@ -242,8 +242,8 @@ static bool has_scheme(const char *ref)
 	return n > 0 && ref[n] == ':' && isalpha((unsigned char)ref[0]);
 }
 
-/* The URL as text before its dot segments are removed: RFC 3986, 5.2.2, where
- * R's and the base's parts are chosen, and 5.2.3, "merge". */
+/* The URL as text, with its dot segments: RFC 3986, 5.2.2 (which parts come
+ * from the reference and which from the base) and 5.2.3 ("merge"). */
 static int join(const struct url *base, const char *ref, struct buf *out)
 {
 	bool whole_path = *ref == '\0' || *ref == '?' || *ref == '#';

@@ -1,5 +1,5 @@
-/* Absolute http and https URLs, split and put together. Source: RFC 3986.
- * Any thread. */
+/* Parses and formats absolute http and https URLs. Source: RFC 3986. Any
+ * thread. */
 #ifndef HTTP_URL_H
 #define HTTP_URL_H
 
@@ -14,30 +14,33 @@
 struct url {
 	char *scheme;  /* "http" or "https", lower case */
 	char *host;    /* lower case; IPv6 without brackets */
-	uint16_t port; /* the scheme's default when not given */
+	uint16_t port; /* the scheme's default if not given */
 	bool port_given;
-	char *path;  /* begins with '/', as it stood, percent-encoding and
-			all, but with "." and ".." segments removed */
-	char *query; /* without '?'; NULL if there is none */
+	/* Begins with '/'. As given, with its percent-encoding, but without "."
+	 * and ".." segments. */
+	char *path;
+	char *query; /* without '?'; NULL if absent */
 };
 
-/* -EINVAL: not an absolute http(s) URL; control bytes, spaces, user
- * information, or longer than URL_MAX_BYTES. The fragment is dropped. On 0
- * the caller owns the strings: url_release(). */
+/* Parses a URL; drops the fragment. On 0 the caller owns the strings and frees
+ * them with url_release(). -EINVAL: not an absolute http(s) URL, longer than
+ * URL_MAX_BYTES, or with control bytes, spaces or user information. -ENOMEM. */
 int url_parse(const char *s, struct url *ret);
 void url_release(struct url *u);
-/* Appends. authority: "host", "host:port" (only if not the default) with
- * brackets for IPv6. */
+/* Both append to out. The authority is "host" or, unless the port is the
+ * default, "host:port", with brackets around an IPv6 address. */
 int url_authority(const struct url *u, struct buf *out);
 int url_format(const struct url *u, bool with_query, struct buf *out);
-/* What Location: `ref` means when it came from `base`. RFC 3986, 5.2. */
+/* Resolves the reference `ref` (of a Location header) against `base`. RFC 3986,
+ * 5.2. Errors as url_parse(). */
 int url_resolve(const struct url *base, const char *ref, struct url *ret);
-/* Same scheme, host and port. */
+/* True if scheme, host and port are the same. */
 bool url_same_origin(const struct url *a, const struct url *b);
-/* Appends s, with everything but unreserved characters and those in `keep`
- * percent-encoded. */
+/* Appends s; percent-encodes all but unreserved characters and those in
+ * `keep`. */
 int url_encode(struct buf *out, const char *s, const char *keep);
-/* In place; false on a malformed escape or an encoded NUL. */
+/* Decodes in place. False on a malformed escape or an encoded NUL; s is
+ * unchanged then. */
 bool url_decode(char *s);
 
 #endif

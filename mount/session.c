@@ -20,13 +20,13 @@
 
 struct mount {
 	struct mount_config cfg;
-	char *path; /* absolute, without links */
+	char *path; /* absolute, without symbolic links */
 	struct fuse_session *se;
 	unsigned int major, minor; /* of the mounted device */
 	pthread_t threads[MAX_THREADS];
 	uint32_t nthreads;
 	bool closing; /* atomic */
-	bool gone;    /* atomic; told once */
+	bool gone;    /* atomic; gone() was called */
 };
 
 static void fclosep(FILE **f)
@@ -35,7 +35,7 @@ static void fclosep(FILE **f)
 		(void)fclose(*f);
 }
 
-/* Octal escapes of mountinfo (proc(5)), in place. */
+/* Decodes the octal escapes of mountinfo (proc(5)) in place. */
 static void unescape(char *s)
 {
 	char *out = s;
@@ -53,8 +53,8 @@ static void unescape(char *s)
 	*out = '\0';
 }
 
-/* The topmost mount at path: 1, 0 if there is none. Asks nobody but the
- * kernel's table, so that a dead mount cannot block us. */
+/* Finds the topmost mount at path: 1, or 0 if there is none. Reads the kernel's
+ * table only, so that a dead mount cannot block. */
 static int find_mount(const char *path, char *ret_type, size_t type_size,
 		      unsigned int *ret_major, unsigned int *ret_minor)
 {
@@ -90,7 +90,7 @@ static int find_mount(const char *path, char *ret_type, size_t type_size,
 			(void)snprintf(ret_type, type_size, "%s",
 				       tok ? tok : "");
 		if (sscanf(dev, "%u:%u", ret_major, ret_minor) == 2)
-			found = 1; /* the last line of a path is on top */
+			found = 1; /* the last line is the topmost mount */
 	}
 	return found;
 }
@@ -115,8 +115,8 @@ static int make_dirs(const char *path)
 	}
 }
 
-/* A daemon that died left its mount: nothing behind it answers any more. That
- * shows in statfs(2); stat(2) may be answered from the kernel's memory. */
+/* Detaches the mount of a dead daemon, which answers no request. statfs(2)
+ * shows that; stat(2) may be answered from the kernel's cache. */
 static int clear_stale(const char *path, struct error *err)
 {
 	struct statfs st;
@@ -127,10 +127,10 @@ static int clear_stale(const char *path, struct error *err)
 			return 0;
 		if (umount2(path, MNT_DETACH) == -1)
 			return set_error(err, -errno,
-					 "%s is the mount of a dead daemon and "
-					 "cannot be unmounted: %s",
+					 "cannot unmount %s, the mount of a "
+					 "dead daemon: %s",
 					 path, strerror(errno));
-		log_warn("cleared the mount of a dead daemon",
+		log_warn("detached the mount of a dead daemon",
 			 LS("mount", path));
 	}
 	return 0;
@@ -149,8 +149,9 @@ static int prepare(struct mount *m, struct error *err)
 		return set_error(err, r, "cannot make the mount point %s: %s",
 				 m->cfg.path, strerror(-r));
 	if (!realpath(m->cfg.path, real))
-		return set_error(err, -errno, "mount point %s: %s", m->cfg.path,
-				 strerror(errno));
+		return set_error(err, -errno,
+				 "cannot resolve the mount point %s: %s",
+				 m->cfg.path, strerror(errno));
 	m->path = strdup(real);
 	if (!m->path)
 		return -ENOMEM;
@@ -180,9 +181,9 @@ static int attach_as_root(struct mount *m, struct error *err)
 	(void)snprintf(dev, sizeof(dev), "/dev/fd/%d", fd);
 	if (fuse_session_mount(m->se, dev) != 0) {
 		(void)umount2(m->path, MNT_DETACH);
-		return set_error(err, -EIO, "libfuse does not take the mount");
+		return set_error(err, -EIO, "libfuse refused the mount");
 	}
-	(void)steal_fd(&fd); /* the session's now */
+	(void)steal_fd(&fd); /* the session owns it */
 	return 0;
 }
 
@@ -191,7 +192,7 @@ static int session_new(struct mount *m, struct error *err)
 	struct fuse_args args = FUSE_ARGS_INIT(0, NULL);
 	int r = fuse_opt_add_arg(&args, "peerd");
 
-	/* The operations' init() asks for the same maximum. */
+	/* The operations' init() sets the same maximum. */
 	if (r == 0)
 		r = fuse_opt_add_arg(&args, "-omax_read=1048576");
 	if (r == 0 && geteuid() != 0)
@@ -204,7 +205,7 @@ static int session_new(struct mount *m, struct error *err)
 					 m->cfg.userdata);
 	fuse_opt_free_args(&args);
 	if (!m->se)
-		return set_error(err, -EIO, "libfuse makes no session");
+		return set_error(err, -EIO, "libfuse cannot make a session");
 	return 0;
 }
 
@@ -249,8 +250,8 @@ static void on_wake(int signum)
 	(void)signum;
 }
 
-/* Signals are the loop thread's, but for the one that gets a thread out of its
- * read(2) of /dev/fuse; see join(). */
+/* The threads block all signals, which belong to the loop thread, except for
+ * the one that interrupts their read(2) of /dev/fuse; see join(). */
 static int start_threads(struct mount *m)
 {
 	uint32_t want = m->cfg.threads ? m->cfg.threads : 3;
@@ -294,7 +295,8 @@ int mount_open(const struct mount_config *cfg, struct mount **ret,
 		return r;
 	}
 	if (find_mount(m->path, NULL, 0, &m->major, &m->minor) != 1)
-		log_warn("the mount is not in mountinfo", LS("mount", m->path));
+		log_warn("cannot find the mount in mountinfo",
+			 LS("mount", m->path));
 	else if (cfg->read_ahead_kb)
 		raise_read_ahead(m);
 	if (cfg->session)
@@ -310,7 +312,7 @@ int mount_open(const struct mount_config *cfg, struct mount **ret,
 	return 0;
 }
 
-/* True while what is mounted at our path is ours. */
+/* True if the mount at our path is still ours. */
 static bool still_mounted(const struct mount *m)
 {
 	unsigned int major = 0, minor = 0;
@@ -326,7 +328,8 @@ static void unmount(struct mount *m)
 	if (!still_mounted(m) || umount2(m->path, 0) == 0)
 		return;
 	busy = errno == EBUSY;
-	/* MNT_FORCE ends the connection: who waits for bytes is let go. */
+	/* MNT_FORCE ends the connection, and with it all reads that wait for
+	 * bytes. */
 	if (umount2(m->path, MNT_FORCE | MNT_DETACH) == -1)
 		log_error("cannot unmount", LS("mount", m->path), LE(-errno));
 	else if (busy)
@@ -334,8 +337,9 @@ static void unmount(struct mount *m)
 			 LS("mount", m->path));
 }
 
-/* As long as files are open on a mount that was detached, read(2) of /dev/fuse
- * does not end by itself. A signal that comes just before it is lost. */
+/* While files are open on a detached mount, read(2) of /dev/fuse does not
+ * return by itself. The signal is repeated, because one that comes just before
+ * read(2) is lost. */
 static void join(pthread_t thread)
 {
 	while (pthread_tryjoin_np(thread, NULL) == EBUSY) {

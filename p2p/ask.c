@@ -53,7 +53,7 @@ int origin_path(const char *origin, const struct blob_key *key, struct buf *out)
 	const char *host, *name;
 
 	if (!origin || strncmp(origin, scheme, sizeof(scheme) - 1) != 0) {
-		if (origin && key->kind == BLOB_URL)
+		if (origin)
 			return buf_printf(out, "/blobs/%s", origin);
 		return buf_printf(out, "/v2/peerd/blobs/%s",
 				  digest_str(&key->id, s));
@@ -121,8 +121,6 @@ static uint64_t ask_left(const struct ask *a)
 {
 	return a->rq->length - a->got;
 }
-
-static void pump_later(struct peers *p);
 
 static int check_head(const struct ask *a, struct http_exchange *x,
 		      const struct http_response *res)
@@ -309,7 +307,7 @@ static void on_done(void *arg, struct http_exchange *x, int r, const char *why)
 		a->waiting = true;
 		a->leaving = false;
 	}
-	pump_later(p);
+	asks_pump(p);
 }
 
 /* The headers of a request, and memory for their values. */
@@ -438,7 +436,7 @@ static bool ask_decide(struct ask *a)
 		note_tried(a, a->at, r, strerror(-r));
 		partner_unref(&a->at);
 		a->waiting = true;
-		pump_later(p);
+		asks_pump(p);
 	}
 	return true;
 }
@@ -447,12 +445,8 @@ static void on_pump(struct loop_task *t)
 {
 	struct peers *p = container_of(t, struct peers, pump);
 
-	p->pump_posted = false;
-	if (p->freeing) {
-		p->jobs++;
-		peers_job_ended(p);
+	if (p->freeing)
 		return;
-	}
 	list_for_each_safe (n, &p->asks) {
 		struct ask *a = list_entry(n, struct ask, node);
 
@@ -462,18 +456,11 @@ static void on_pump(struct loop_task *t)
 	}
 }
 
-static void pump_later(struct peers *p)
-{
-	if (p->pump_posted || p->freeing)
-		return;
-	p->pump_posted = true;
-	p->pump.run = on_pump;
-	loop_post(p->cfg.loop, &p->pump);
-}
-
 void asks_pump(struct peers *p)
 {
-	pump_later(p);
+	p->pump.run = on_pump;
+	if (!p->freeing)
+		loop_post(p->cfg.loop, &p->pump);
 }
 
 /* ---- fetch/source.h ---- */
@@ -539,7 +526,7 @@ static int start(struct source *s, struct source_request *rq)
 	rq->source_data = a;
 	list_add_tail(&p->asks, &a->node);
 	arm_peers_tick(p);
-	pump_later(p);
+	asks_pump(p);
 	return 0;
 }
 
@@ -549,7 +536,7 @@ static void hurry(struct source *s, struct source_request *rq)
 	const struct ask *a = rq->source_data;
 
 	if (a && a->waiting)
-		pump_later(of(s));
+		asks_pump(of(s));
 }
 
 static void resume(struct source *s, struct source_request *rq)
@@ -721,6 +708,15 @@ void asks_hedge(struct peers *p, uint64_t normal_ms, uint64_t now)
 	}
 }
 
+static void blame(struct source *s, struct blob *b, uint16_t from,
+		  uint32_t place)
+{
+	(void)b;
+	(void)place;
+	if (from != CHUNK_FROM_UPSTREAM)
+		peers_bench(of(s), from);
+}
+
 void peers_source_init(struct peers *p)
 {
 	static const struct source_ops ops = {
@@ -728,6 +724,7 @@ void peers_source_init(struct peers *p)
 		.extent = extent,
 		.start = start,
 		.hurry = hurry,
+		.blame = blame,
 		.resume = resume,
 		.cancel = cancel,
 	};

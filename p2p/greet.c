@@ -24,12 +24,6 @@ static struct metric_family m_greetings = {
 	.labels = {"result"},
 };
 
-struct greeting {
-	struct addr *a;
-	struct buf body;
-	int status;
-};
-
 void greet_register(void)
 {
 	metric_register(&m_greetings);
@@ -113,9 +107,8 @@ static const char *result_of(int r)
 	}
 }
 
-/* Returns 0 if the answer is a valid greeting; then members_answered() was
- * called. */
-static int take_answer(struct greeting *g, struct http_exchange *x,
+/* Returns 0 if the answer makes the node a member, or is this node's. */
+static int take_answer(struct addr *a, const struct http_answer *ans,
 		       struct error *err)
 {
 	CLEANUP(json_decrefp) json_t *o = NULL;
@@ -123,17 +116,18 @@ static int take_answer(struct greeting *g, struct http_exchange *x,
 	double connect_ms, first_ms;
 	int r;
 
-	if (g->status != 200)
+	if (ans->status != 200)
 		return set_error(err, -EACCES,
-				 "it answered the greeting with %d", g->status);
-	r = greet_parse(g->body.data ? g->body.data : "", g->body.len, &o, &h,
-			err);
+				 "it answered the greeting with %d",
+				 ans->status);
+	r = greet_parse(ans->body.data ? ans->body.data : "", ans->body.len, &o,
+			&h, err);
 	if (r < 0)
 		return r;
-	http_timing(x, &connect_ms, &first_ms);
-	members_answered(g->a, &h,
-			 first_ms > connect_ms ? first_ms - connect_ms : 0);
-	return 0;
+	http_timing(ans->x, &connect_ms, &first_ms);
+	return members_answered(
+		a, &h, ans->cert,
+		first_ms > connect_ms ? first_ms - connect_ms : 0, err);
 }
 
 /* Limited: probably the same for hundreds of members. */
@@ -146,18 +140,17 @@ static void log_certificate(struct members *m, const struct addr *a,
 			 LS("addr", a->text), LS("why", why));
 }
 
-static void greeting_ended(struct greeting *g, struct http_exchange *x, int r,
-			   const char *why)
+static void greeting_ended(struct addr *a, const struct http_answer *ans)
 {
-	struct addr *a = g->a;
 	struct error err = {""};
+	int r = ans->r;
 
 	if (r == 0)
-		r = take_answer(g, x, &err);
+		r = take_answer(a, ans, &err);
 	else if (r == -EMSGSIZE)
 		(void)set_error(&err, r, "its greeting is too long");
 	else
-		(void)set_error(&err, r, "%s", why);
+		(void)set_error(&err, r, "%s", ans->why);
 	metric_add(metric_get(&m_greetings,
 			      (const char *const[]){result_of(r)}),
 		   1);
@@ -172,48 +165,23 @@ static void greeting_ended(struct greeting *g, struct http_exchange *x, int r,
 	addr_greeted(a);
 }
 
-static int on_head(void *arg, struct http_exchange *x,
-		   const struct http_response *res)
+static void on_done(struct http_small *s, struct http_answer *ans)
 {
-	struct greeting *g = arg;
-
-	(void)x;
-	g->status = res->status;
-	return res->content_length > (int64_t)MAX_ANSWER ? -EMSGSIZE : 0;
-}
-
-static int on_data(void *arg, struct http_exchange *x, const void *bytes,
-		   size_t len)
-{
-	struct greeting *g = arg;
-
-	(void)x;
-	return buf_add(&g->body, bytes, len);
-}
-
-static void on_done(void *arg, struct http_exchange *x, int r, const char *why)
-{
-	struct greeting *g = arg;
-	struct addr *a = g->a;
+	struct addr *a = container_of(s, struct addr, greeting);
 	struct members *m = a->m;
 
-	a->x = NULL;
 	/* Short memory of this node is not the member's fault. */
-	if (!m->closing && r != -ENOMEM && r != -ECANCELED)
-		greeting_ended(g, x, r, why);
-	buf_release(&g->body);
-	free(g);
+	if (!m->closing && ans->r != -ENOMEM && ans->r != -ECANCELED)
+		greeting_ended(a, ans);
 	addr_again(a);
 	members_arm(m);
 	members_unref(m);
 }
 
-static int send_greeting(struct greeting *g)
+static int send_greeting(struct addr *a)
 {
-	static const struct http_callbacks cb = {
-		.head = on_head, .data = on_data, .done = on_done};
 	CLEANUP(buf_release) struct buf url = BUF_INIT(512);
-	struct members *m = g->a->m;
+	struct members *m = a->m;
 	uint32_t ms = (uint32_t)min_u64(
 		max_u64(m->cfg.greet_ms, MIN_TIMEOUT_MS), MAX_TIMEOUT_MS);
 	struct http_header listen = {.name = "Peerd-Listen"};
@@ -222,7 +190,7 @@ static int send_greeting(struct greeting *g)
 	char port[8];
 	int r;
 
-	(void)snprintf(at.addr, sizeof(at.addr), "%s", g->a->text);
+	(void)snprintf(at.addr, sizeof(at.addr), "%s", a->text);
 	r = members_request(m, &at, HELLO_PATH, &rq, &url);
 	if (r < 0)
 		return r;
@@ -231,26 +199,19 @@ static int send_greeting(struct greeting *g)
 	rq.nheaders = m->cfg.port != 0;
 	rq.connect_timeout_ms = ms;
 	rq.total_timeout_ms = ms;
-	return http_start(m->cfg.client, &rq, &cb, g, &g->a->x);
+	return http_small_start(&a->greeting, m->cfg.client, &rq, MAX_ANSWER,
+				false, on_done);
 }
 
 int greet_start(struct addr *a)
 {
-	struct greeting *g = calloc(1, sizeof(*g));
 	int r;
 
 	a->m->greeting++;
-	if (!g)
-		return -ENOMEM;
-	g->a = a;
-	g->body = BUF_INIT(MAX_ANSWER);
-	r = send_greeting(g);
-	if (r < 0) {
-		free(g);
-		return r;
-	}
-	a->m->refs++;
-	return 0;
+	r = send_greeting(a);
+	if (r == 0)
+		a->m->refs++;
+	return r;
 }
 
 /* ---- Answering ---- */
@@ -297,9 +258,8 @@ static void learn(struct members *m, const struct resolve_addr *at)
 	members_arm(m);
 }
 
-/* Parses "10.0.0.1:1234" or "[::1]:1234", with `port` in place of the port. */
-static int client_addr(const char *client, uint16_t port,
-		       struct resolve_addr *ret)
+int greet_client_addr(const char *client, uint16_t port,
+		      struct resolve_addr *ret)
 {
 	const char *end = strrchr(client, ':');
 	char ip[INET6_ADDRSTRLEN];
@@ -325,7 +285,7 @@ static void learn_from(struct members *m, const struct http_req *rq)
 
 	if (listen && strlen(listen) <= 5 && parse_u64(listen, &port) == 0 &&
 	    port >= 1 && port <= UINT16_MAX &&
-	    client_addr(http_req_client(rq), (uint16_t)port, &at) == 0)
+	    greet_client_addr(http_req_client(rq), (uint16_t)port, &at) == 0)
 		learn(m, &at);
 }
 

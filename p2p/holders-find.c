@@ -41,7 +41,6 @@ struct search {
 	struct member *homes[PLACE_HOMES]; /* NULL once forgotten */
 	uint32_t nhomes, next;
 	struct holders_call call;
-	struct buf body;
 	uint64_t start_ns;
 
 	/* The result. r is 0 as soon as one home has answered. */
@@ -72,11 +71,11 @@ static bool ask_has(const struct search *a, const struct member *mb)
 
 /* -EBADMSG: malformed. Leaves out this node, members that are not known and
  * members that are gone. */
-static int read_answer(struct search *a)
+static int read_answer(struct search *a, const struct buf *body)
 {
 	CLEANUP(holders_answer_release) struct holders_answer answer = {0};
 	struct members *m = a->h->cfg.members;
-	int r = holders_answer_parse(a->body.data, a->body.len, &answer);
+	int r = holders_answer_parse(body->data, body->len, &answer);
 
 	if (r < 0)
 		return r;
@@ -99,7 +98,6 @@ static void ask_end(struct search *a)
 	struct holders *h = a->h;
 	uint64_t keep = a->n > 0 ? h->cfg.found_ms : h->cfg.none_ms;
 
-	buf_release(&a->body);
 	if (a->n > 0)
 		a->r = 0;
 	a->is_known = true;
@@ -125,41 +123,19 @@ static void ask_end(struct search *a)
 
 static void ask_next(struct search *a);
 
-static int on_head(void *arg, struct http_exchange *x,
-		   const struct http_response *res)
+static void on_done(struct http_small *s, struct http_answer *ans)
 {
-	struct search *a = arg;
-
-	(void)x;
-	a->call.status = res->status;
-	return 0;
-}
-
-static int on_data(void *arg, struct http_exchange *x, const void *bytes,
-		   size_t len)
-{
-	struct search *a = arg;
-
-	(void)x;
-	return buf_add(&a->body, bytes, len);
-}
-
-static void on_done(void *arg, struct http_exchange *x, int r, const char *why)
-{
-	struct search *a = arg;
+	struct search *a = container_of(s, struct search, call.http);
 	struct holders *h = a->h;
-	int answer;
+	int answer = ans->r < 0 ? ans->r : -EIO;
 
-	a->call.x = NULL;
 	if (h->closing) {
 		holders_unref(h);
 		return;
 	}
-	if (r == 0 && a->call.status == 200) {
-		r = answer = read_answer(a);
-		why = "malformed answer about holders";
-	} else {
-		answer = r < 0 ? r : -EIO;
+	if (ans->r == 0 && ans->status == 200) {
+		ans->r = answer = read_answer(a, &ans->body);
+		ans->why = "malformed answer about holders";
 	}
 	if (answer < 0)
 		a->n = 0;
@@ -167,8 +143,8 @@ static void on_done(void *arg, struct http_exchange *x, int r, const char *why)
 		a->r = answer;
 	if (answer == 0 && a->call.mb)
 		own_heard_epoch(h, a->call.mb,
-				http_header(x, HOLDERS_EPOCH, 0));
-	holders_note(h, &a->call, x, r, why);
+				http_header(ans->x, HOLDERS_EPOCH, 0));
+	holders_note(h, &a->call, ans);
 	a->call.mb = NULL;
 	if (a->n > 0)
 		ask_end(a);
@@ -176,9 +152,6 @@ static void on_done(void *arg, struct http_exchange *x, int r, const char *why)
 		ask_next(a);
 	holders_unref(h);
 }
-
-static const struct http_callbacks callbacks = {
-	.head = on_head, .data = on_data, .done = on_done};
 
 static uint32_t first_byte_ms(const struct member *mb)
 {
@@ -207,17 +180,16 @@ static int ask_member(struct search *a, struct member *mb)
 	rq.first_byte_timeout_ms = wait;
 	rq.connect_timeout_ms = wait > CONNECT_MIN_MS ? wait : CONNECT_MIN_MS;
 	rq.total_timeout_ms = (uint64_t)wait + rq.connect_timeout_ms + BODY_MS;
-	buf_reset(&a->body);
 	a->call = (struct holders_call){.mb = mb,
 					.start_ms = now_ms(),
 					.total_ms = rq.total_timeout_ms};
-	r = http_start(h->cfg.client, &rq, &callbacks, a, &a->call.x);
-	if (r < 0) {
-		a->call = (struct holders_call){0};
-		return r;
-	}
-	holders_ref(h);
-	return 0;
+	r = http_small_start(&a->call.http, h->cfg.client, &rq,
+			     HOLDERS_ANSWER_BYTES, false, on_done);
+	if (r < 0)
+		a->call.mb = NULL;
+	else
+		holders_ref(h);
+	return r;
 }
 
 static void ask_next(struct search *a)
@@ -288,10 +260,7 @@ static bool is_fresh(const struct search *a)
 
 static void ask_free(struct key_node *n)
 {
-	struct search *a = key_entry(n, struct search);
-
-	buf_release(&a->body);
-	free(a);
+	free(key_entry(n, struct search));
 }
 
 static void forget_one(struct holders *h)
@@ -318,7 +287,6 @@ static struct search *ask_new(struct holders *h, const struct holder_key *key)
 		return NULL;
 	a->h = h;
 	a->node.key = *key;
-	a->body = BUF_INIT(HOLDERS_ANSWER_BYTES);
 	list_init(&a->state);
 	list_init(&a->tell);
 	list_init(&a->waiters);
@@ -417,7 +385,7 @@ static void tell_all(struct search *a)
 	struct list l;
 
 	list_init(&l);
-	list_take(&a->waiters, &l);
+	list_move_all(&a->waiters, &l);
 	a->telling = true;
 	while (!list_empty(&l))
 		tell(a->h, list_first(&l, struct search_waiter, node), a);
@@ -430,8 +398,8 @@ void find_work(struct holders *h)
 
 	list_init(&asks);
 	list_init(&failing);
-	list_take(&h->telling, &asks);
-	list_take(&h->failing, &failing);
+	list_move_all(&h->telling, &asks);
+	list_move_all(&h->failing, &failing);
 	while (!list_empty(&asks)) {
 		struct search *a = list_first(&asks, struct search, tell);
 
@@ -472,8 +440,7 @@ static void forget_in(struct list *asks, const struct member *mb)
 		if (a->call.mb != mb)
 			continue;
 		a->call.mb = NULL;
-		if (a->call.x)
-			http_cancel(a->call.x);
+		http_small_cancel(&a->call.http);
 	}
 }
 
@@ -488,8 +455,7 @@ void find_stop(struct holders *h)
 	list_for_each (it, &h->asking) {
 		struct search *a = list_entry(it, struct search, state);
 
-		if (a->call.x)
-			http_cancel(a->call.x);
+		http_small_cancel(&a->call.http);
 	}
 	list_for_each (it, &h->waiters)
 		waiter_fail(h, list_entry(it, struct search_waiter, all),

@@ -341,9 +341,10 @@ static void handle_post(struct holders *h, struct http_req *rq)
 	else if (r < 0)
 		http_reply_error(rq, 400, "UNSUPPORTED", "%s", err.text);
 	else if (strlen(b.id) >= MEMBER_ID_MAX || strcmp(b.id, h->id) == 0 ||
-		 !members_find(h->cfg.members, b.id))
-		http_reply_error(rq, 403, "DENIED",
-				 "\"id\" is not a known member");
+		 !members_speaker(h->cfg.members, rq, b.id))
+		http_reply_error(
+			rq, 403, "DENIED",
+			"\"id\" is not a known member, or not the requester");
 	else
 		take_batch(h, rq, &b);
 }

@@ -93,7 +93,7 @@ static struct home *target_get(struct holders *h, struct member *mb)
 /* Frees t if no key has this home and no request is open. */
 static void target_put(struct home *t)
 {
-	if (t->nslots > 0 || t->call.x)
+	if (t->nslots > 0 || t->call.http.x)
 		return;
 	key_table_del(&t->h->targets, &t->node);
 	free(t);
@@ -239,7 +239,7 @@ bool own_work(struct holders *h)
  * turn even if the members change again and again. */
 void holders_members_changed(struct holders *h)
 {
-	list_take(&h->placed, &h->unplaced);
+	list_move_all(&h->placed, &h->unplaced);
 	holders_kick(h);
 	holders_wake(h, now_ms());
 }
@@ -311,7 +311,7 @@ static void heard_epoch(struct home *t, const char *epoch, uint64_t now)
 	    strcmp(epoch, t->epoch) == 0)
 		return;
 	if (t->epoch[0] != '\0' && !list_empty(&t->sent)) {
-		list_take(&t->sent, &t->pending);
+		list_move_all(&t->sent, &t->pending);
 		target_due(t, now);
 	}
 	(void)snprintf(t->epoch, sizeof(t->epoch), "%s", epoch);
@@ -333,42 +333,32 @@ static void retry(struct home *t, uint64_t now)
 
 	t->failures++;
 	/* The keys of the failed request come first again. */
-	list_take(&t->pending, &t->sending);
-	list_take(&t->sending, &t->pending);
+	list_move_all(&t->pending, &t->sending);
+	list_move_all(&t->sending, &t->pending);
 	target_due(t, now + holders_random(t->h, wait / 2, wait));
 }
 
 /* Keys that a home refuses for good count as sent; they are sent again in
  * time. */
-static void sent(struct home *t, struct http_exchange *x, uint64_t now)
+static void sent(struct home *t, const struct http_answer *a, uint64_t now)
 {
-	bool taken = t->call.status / 100 == 2;
+	bool taken = a->status / 100 == 2;
 
-	heard_epoch(t, http_header(x, HOLDERS_EPOCH, 0), now);
+	heard_epoch(t, http_header(a->x, HOLDERS_EPOCH, 0), now);
 	if (taken)
 		list_for_each (it, &t->sending)
 			t->h->stats.announcements_sent++;
 	else
 		log_debug("a member refuses an announcement",
 			  LS("peer", t->call.mb ? t->call.mb->name : ""),
-			  LU("status", t->call.status));
-	list_take(&t->sending, &t->sent);
+			  LU("status", a->status));
+	list_move_all(&t->sending, &t->sent);
 	t->failures = 0;
 	t->due_ms = UINT64_MAX;
 	if (!list_empty(&t->pending))
 		target_due(t, now);
 	if (t->again_ms == UINT64_MAX)
 		target_again(t, now);
-}
-
-static int on_head(void *arg, struct http_exchange *x,
-		   const struct http_response *res)
-{
-	struct home *t = arg;
-
-	(void)x;
-	t->call.status = res->status;
-	return 0;
 }
 
 /* 403: the home does not know this node yet. 404: it does not have this route
@@ -378,28 +368,24 @@ static bool is_final(int status)
 	return status / 100 == 2 || status == 400 || status == 413;
 }
 
-static void on_done(void *arg, struct http_exchange *x, int r, const char *why)
+static void on_done(struct http_small *s, struct http_answer *a)
 {
-	struct home *t = arg;
+	struct home *t = container_of(s, struct home, call.http);
 	struct holders *h = t->h;
 	uint64_t now = now_ms();
 
-	t->call.x = NULL;
 	h->nposts--;
 	if (!h->closing) {
-		if (r == 0 && is_final(t->call.status))
-			sent(t, x, now);
+		if (a->r == 0 && is_final(a->status))
+			sent(t, a, now);
 		else
 			retry(t, now);
-		holders_note(h, &t->call, x, r, why);
+		holders_note(h, &t->call, a);
 		target_put(t);
 		holders_wake(h, now);
 	}
 	holders_unref(h);
 }
-
-static const struct http_callbacks callbacks = {.head = on_head,
-						.done = on_done};
 
 /* Moves as many slots as fit from pending to sending. */
 static int write_batch(struct home *t, struct buf *out)
@@ -446,10 +432,10 @@ static int start_post(struct home *t)
 	rq.body = body.data;
 	rq.body_len = body.len;
 	rq.total_timeout_ms = POST_TIMEOUT_MS;
-	t->call.status = 0;
 	t->call.start_ms = now_ms();
 	t->call.total_ms = POST_TIMEOUT_MS;
-	return http_start(h->cfg.client, &rq, &callbacks, t, &t->call.x);
+	return http_small_start(&t->call.http, h->cfg.client, &rq, 0, true,
+				on_done);
 }
 
 static void target_post(struct home *t, uint64_t now)
@@ -457,7 +443,6 @@ static void target_post(struct home *t, uint64_t now)
 	int r = start_post(t);
 
 	if (r < 0) {
-		t->call.x = NULL;
 		retry(t, now);
 		return;
 	}
@@ -482,7 +467,7 @@ static void refresh(struct home *t, uint64_t now)
  * does a change of the living members. */
 static uint64_t target_tick(struct home *t, uint64_t now)
 {
-	if (t->call.x || !t->call.mb || !member_lives(t->call.mb))
+	if (t->call.http.x || !t->call.mb || !member_lives(t->call.mb))
 		return UINT64_MAX;
 	/* Not while it waits to retry after a failure. */
 	if (t->again_ms <= now && t->failures == 0)
@@ -518,8 +503,7 @@ void own_forget(struct holders *h, struct member *mb)
 	if (!t || t->call.mb != mb)
 		return;
 	t->call.mb = NULL;
-	if (t->call.x)
-		http_cancel(t->call.x);
+	http_small_cancel(&t->call.http);
 }
 
 void own_stop(struct holders *h)
@@ -527,8 +511,7 @@ void own_stop(struct holders *h)
 	list_for_each (it, &h->targets.order) {
 		struct home *t = key_at(it, struct home);
 
-		if (t->call.x)
-			http_cancel(t->call.x);
+		http_small_cancel(&t->call.http);
 	}
 }
 

@@ -5,6 +5,7 @@
 #include <pthread.h>
 
 #include "base/list.h"
+#include "http/small.h"
 #include "p2p/holders-home.h"
 #include "p2p/holders.h"
 
@@ -19,9 +20,8 @@
 
 /* A request to a member. */
 struct holders_call {
-	struct member *mb;	 /* NULL once the member is forgotten */
-	struct http_exchange *x; /* NULL: no request is open */
-	int status;		 /* 0: no answer came */
+	struct http_small http;
+	struct member *mb; /* NULL once the member is forgotten */
 	uint64_t start_ms, total_ms;
 };
 
@@ -40,7 +40,6 @@ struct holders {
 	pthread_mutex_t mu;
 	struct list news; /* guarded by: mu */
 	uint32_t nnews;	  /* guarded by: mu */
-	bool posted;	  /* guarded by: mu; the task is in the loop's list */
 	struct loop_task task;
 
 	/* holders-own.c */
@@ -75,7 +74,7 @@ uint64_t holders_random(struct holders *h, uint64_t lo, uint64_t hi);
 /* Reports the outcome of c to the members. Call it from the exchange's
  * done(). */
 void holders_note(struct holders *h, const struct holders_call *c,
-		  struct http_exchange *x, int r, const char *why);
+		  const struct http_answer *a);
 /* Returns the hash for place_homes(); the same on every node. */
 uint64_t holder_place(const struct holder_key *key);
 
@@ -105,22 +104,5 @@ void find_forget(struct holders *h, struct member *mb);
 /* Cancels the exchanges of holders-find.c; find_work() then gives all waiters
  * -ECANCELED. */
 void find_stop(struct holders *h);
-
-/* Moves all of `from` to the end of `to`. */
-static inline void list_take(struct list *from, struct list *to)
-{
-	if (list_empty(from))
-		return;
-	from->next->prev = to->prev;
-	to->prev->next = from->next;
-	from->prev->next = to;
-	to->prev = from->prev;
-	list_init(from);
-}
-
-static inline bool member_lives(const struct member *mb)
-{
-	return mb->state == MEMBER_ALIVE || mb->state == MEMBER_SUSPECT;
-}
 
 #endif

@@ -54,19 +54,9 @@ void holders_unref(struct holders *h)
 	free(h);
 }
 
-static void kick_locked(struct holders *h)
-{
-	if (h->posted)
-		return;
-	h->posted = true;
-	loop_post(h->cfg.loop, &h->task);
-}
-
 void holders_kick(struct holders *h)
 {
-	(void)pthread_mutex_lock(&h->mu);
-	kick_locked(h);
-	(void)pthread_mutex_unlock(&h->mu);
+	loop_post(h->cfg.loop, &h->task);
 }
 
 /* Returns whether there is news to read. While older news is being read,
@@ -75,7 +65,7 @@ static bool take_news(struct holders *h)
 {
 	(void)pthread_mutex_lock(&h->mu);
 	if (list_empty(&h->reading)) {
-		list_take(&h->news, &h->reading);
+		list_move_all(&h->news, &h->reading);
 		h->nnews = 0;
 	}
 	(void)pthread_mutex_unlock(&h->mu);
@@ -104,9 +94,6 @@ static void on_task(struct loop_task *t)
 {
 	struct holders *h = container_of(t, struct holders, task);
 
-	(void)pthread_mutex_lock(&h->mu);
-	h->posted = false;
-	(void)pthread_mutex_unlock(&h->mu);
 	if (!h->closing) {
 		/* A callback in find_work() may call holders_free(). */
 		find_work(h);
@@ -163,21 +150,22 @@ uint64_t holders_random(struct holders *h, uint64_t lo, uint64_t hi)
 /* A request that timed out before it got a connection says nothing about the
  * member, and neither does an answer of 3xx or 4xx. */
 void holders_note(struct holders *h, const struct holders_call *c,
-		  struct http_exchange *x, int r, const char *why)
+		  const struct http_answer *a)
 {
 	double connect_ms = 0, first_byte_ms = 0;
-	bool ok = r == 0 && c->status / 100 == 2;
+	bool ok = a->r == 0 && a->status / 100 == 2;
 
-	if (!c->mb || r == -ECANCELED || (r == 0 && c->status / 100 < 5 && !ok))
+	if (!c->mb || a->r == -ECANCELED ||
+	    (a->r == 0 && a->status / 100 < 5 && !ok))
 		return;
-	http_timing(x, &connect_ms, &first_byte_ms);
-	if (r == -ETIMEDOUT && connect_ms <= 0 &&
+	http_timing(a->x, &connect_ms, &first_byte_ms);
+	if (a->r == -ETIMEDOUT && connect_ms <= 0 &&
 	    now_ms() - c->start_ms >= c->total_ms)
 		return;
 	members_note(h->cfg.members, c->mb, ok,
-		     ok	     ? NULL
-		     : r < 0 ? why
-			     : "error status in its answer about holders");
+		     ok		? NULL
+		     : a->r < 0 ? a->why
+				: "error status in its answer about holders");
 }
 
 uint64_t holder_place(const struct holder_key *key)
@@ -207,7 +195,7 @@ static void tell(struct holders *h, const struct holder_key *key, uint64_t size,
 	}
 	list_add_tail(&h->news, &n->node);
 	h->nnews++;
-	kick_locked(h);
+	holders_kick(h);
 	(void)pthread_mutex_unlock(&h->mu);
 	free(old);
 }

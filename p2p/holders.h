@@ -10,7 +10,8 @@
  * result is remembered for a moment.
  *
  *   POST /peer/v1/holders  {"id","holds":[["sha256:<hex>",size],…]}
- *                          204; 403 when id is not among the home's members
+ *                          204; 403 when id is not among the home's members,
+ *                          or not the requester's
  *   GET  /peer/v1/holders?key=sha256:<hex>
  *                          {"size":N,"holders":["<member id>",…]}
  *

@@ -182,7 +182,7 @@ void know_lacks(struct know *k, const struct partner *w, uint32_t chunk)
 			continue;
 		b->all = false;
 		if (chunk >= b->first && at < b->n)
-			b->bits[at / 8] &= (uint8_t) ~(1u << at % 8);
+			b->bits[at / 8] &= (uint8_t)(0xffu ^ (1u << at % 8));
 	}
 }
 

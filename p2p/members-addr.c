@@ -166,16 +166,12 @@ struct addr *addr_find(struct members *m, const char *text)
 
 static int heap_reserve(struct members *m)
 {
-	size_t cap = m->heap_cap ? m->heap_cap * 2 : 16;
-	struct addr **heap;
+	struct addr **heap = array_grow((void *)m->heap, m->naddrs,
+					&m->heap_cap, sizeof(struct addr *));
 
-	if (m->naddrs < m->heap_cap)
-		return 0;
-	heap = realloc((void *)m->heap, cap * sizeof(struct addr *));
 	if (!heap)
 		return -ENOMEM;
 	m->heap = heap;
-	m->heap_cap = cap;
 	return 0;
 }
 
@@ -284,7 +280,7 @@ static bool is_spent(const struct addr *a)
 		max_u64(a->since_ms, max_u64(a->learned_ms, a->answered_ms));
 
 	if (addr_is_named(a) ||
-	    (node && node->primary == a && node_is_living(node)))
+	    (node && node->primary == a && member_lives(&node->mb)))
 		return false;
 	if (!node)
 		return true; /* this node */

@@ -7,6 +7,7 @@
 #include "base/json.h"
 #include "base/list.h"
 #include "base/log.h"
+#include "http/small.h"
 #include "p2p/members.h"
 #include "p2p/resolve.h"
 
@@ -38,7 +39,7 @@ struct addr {
 
 	uint64_t due_ms;
 	size_t heap_at;
-	struct http_exchange *x; /* the open greeting, or NULL */
+	struct http_small greeting;
 };
 
 /* A member with its addresses. One in state NEW has exactly one address. One
@@ -77,7 +78,7 @@ struct view {
 
 struct members {
 	struct members_config cfg; /* its strings are copies, owned */
-	unsigned int refs; /* the owner, timer, task, lookup, greetings */
+	unsigned int refs;	   /* the owner, timer, lookup, greetings */
 	bool closing;
 	uv_timer_t timer;
 	uint64_t random;
@@ -88,7 +89,6 @@ struct members {
 	uint64_t generation;
 	unsigned int living;
 	struct loop_task task;
-	bool posted;
 	bool dirty; /* the views must be rebuilt */
 
 	struct list addrs;
@@ -113,7 +113,7 @@ struct members {
 	size_t unlooked, awaited; /* what members_settled() still waits for */
 	bool settled;
 
-	struct log_limit log_states, log_certificates, log_copies;
+	struct log_limit log_states, log_certificates, log_copies, log_refused;
 };
 
 /* ---- members.c ---- */
@@ -130,13 +130,15 @@ uint64_t members_jitter(struct members *m, uint64_t ms);
 int node_new(struct members *m, struct addr *a);
 /* Takes a from node; node dies without its last address. */
 void node_drop_addr(struct member_node *node, struct addr *a, const char *why);
-bool node_is_living(const struct member_node *node);
 
 struct hello {
 	const char *id, *name, *zone, *version;
 };
-/* Handle the outcome of a greeting of a. */
-void members_answered(struct addr *a, const struct hello *h, double rtt_ms);
+/* Handle the outcome of a greeting of a. cert: the name in the certificate of
+ * the node that answered, "" without TLS. -EACCES: *err says why the node is no
+ * member; members_failed() must follow. */
+int members_answered(struct addr *a, const struct hello *h, const char *cert,
+		     double rtt_ms, struct error *err);
 void members_failed(struct addr *a, const char *why);
 
 /* ---- members-addr.c ---- */
@@ -163,7 +165,19 @@ void names_release(struct members *m);
 void members_arm(struct members *m);
 void members_on_timer(uv_timer_t *t);
 
+/* ---- members-cert.c ---- */
+
+/* Why the node at a must not have the id of mb (NULL: an id that is not known),
+ * given its certificate; NULL: it may. */
+const char *cert_refusal(const struct addr *a, const char *cert,
+			 const struct member *mb);
+
 /* ---- greet.c ---- */
+
+/* Parses "10.0.0.1:1234" or "[::1]:1234", with `port` in place of the port.
+ * -EINVAL: a Unix socket. */
+int greet_client_addr(const char *client, uint16_t port,
+		      struct resolve_addr *ret);
 
 /* Counts in members.greeting until addr_again(). A negative errno: nothing
  * began, but the caller must still call addr_again(). */

@@ -37,12 +37,6 @@ static void count_state(enum member_state state, int delta)
 		   delta);
 }
 
-bool node_is_living(const struct member_node *node)
-{
-	return node->mb.state == MEMBER_ALIVE ||
-	       node->mb.state == MEMBER_SUSPECT;
-}
-
 static void log_state(struct members *m, const struct member *mb)
 {
 	if (m->closing ||
@@ -65,7 +59,7 @@ static void log_state(struct members *m, const struct member *mb)
 static void set_state(struct members *m, struct member_node *node,
 		      enum member_state state)
 {
-	bool was = node_is_living(node), is;
+	bool was = member_lives(&node->mb), is;
 
 	if (node->mb.state == state)
 		return;
@@ -74,7 +68,7 @@ static void set_state(struct members *m, struct member_node *node,
 	node->mb.state = state;
 	node->mb.since_ms = now_ms();
 	log_state(m, &node->mb);
-	is = node_is_living(node);
+	is = member_lives(&node->mb);
 	if (was == is)
 		return;
 	m->dirty = true;
@@ -207,7 +201,7 @@ static void set_about(struct members *m, struct member_node *node,
 	if (mb->same_zone == same_zone)
 		return;
 	mb->same_zone = same_zone;
-	if (node_is_living(node)) {
+	if (member_lives(&node->mb)) {
 		m->dirty = true;
 		members_post(m);
 	}
@@ -264,21 +258,38 @@ static struct member_node *node_at(struct addr *a, const char *id)
 	return a->node;
 }
 
-void members_answered(struct addr *a, const struct hello *h, double rtt_ms)
+static int refuse(const struct addr *a, const struct hello *h, const char *cert,
+		  const char *why, struct error *err)
+{
+	if (log_limit_ok(&a->m->log_refused, 1, 600000))
+		log_warn("a node is not accepted as a member",
+			 LS("addr", a->text), LS("member", h->id),
+			 LS("certificate", cert), LS("why", why));
+	return set_error(err, -EACCES, "%s", why);
+}
+
+int members_answered(struct addr *a, const struct hello *h, const char *cert,
+		     double rtt_ms, struct error *err)
 {
 	struct members *m = a->m;
+	bool self = strcmp(h->id, m->cfg.id) == 0;
+	const char *why =
+		self ? NULL : cert_refusal(a, cert, members_find(m, h->id));
 	struct member_node *node;
 	struct addr *p;
 
+	if (why)
+		return refuse(a, h, cert, why, err);
 	a->failures = 0;
 	a->answered_ms = now_ms();
-	if (strcmp(h->id, m->cfg.id) == 0) {
+	if (self) {
 		answered_ourselves(a, h);
-		return;
+		return 0;
 	}
 	node = node_at(a, h->id);
 	if (!node)
-		return; /* no memory: the next greeting tries again */
+		return 0; /* no memory: the next greeting tries again */
+	set_text(node->mb.cert, sizeof(node->mb.cert), cert);
 	p = node->primary;
 	if (p != a && (p->failures > 0 || p->answered_ms == 0 ||
 		       (!addr_is_named(p) && addr_is_named(a))))
@@ -289,6 +300,7 @@ void members_answered(struct addr *a, const struct hello *h, double rtt_ms)
 					  : rtt_ms;
 	set_about(m, node, h);
 	set_alive(m, node);
+	return 0;
 }
 
 static bool is_named(const struct member_node *node)
@@ -384,7 +396,7 @@ static int view_build(struct members *m, bool all, struct view *ret)
 		struct member_node *node =
 			list_entry(it, struct member_node, link);
 
-		if (node_is_living(node) && (all || node->mb.same_zone))
+		if (member_lives(&node->mb) && (all || node->mb.same_zone))
 			v[n++] = (struct living){node->mb.place_id, &node->mb};
 	}
 	qsort(v, n, sizeof(*v), by_place);
@@ -454,7 +466,6 @@ static void on_task(struct loop_task *t)
 	bool tell = !m->settled && m->unlooked == 0 && m->awaited == 0;
 	bool differ = false;
 
-	m->posted = false;
 	if (!m->closing) {
 		m->settled |= tell;
 		/* If memory is short the old views stay, and so do dead
@@ -466,16 +477,12 @@ static void on_task(struct loop_task *t)
 		if (!m->closing && !m->dirty)
 			free_dead(m);
 	}
-	members_unref(m);
 }
 
 void members_post(struct members *m)
 {
-	if (m->posted || m->closing)
-		return;
-	m->posted = true;
-	m->refs++;
-	loop_post(m->cfg.loop, &m->task);
+	if (!m->closing)
+		loop_post(m->cfg.loop, &m->task);
 }
 
 void members_check_settled(struct members *m)
@@ -629,6 +636,7 @@ void members_unref(struct members *m)
 {
 	if (--m->refs > 0)
 		return;
+	loop_cancel(m->cfg.loop, &m->task);
 	while (!list_empty(&m->addrs))
 		addr_free(list_first(&m->addrs, struct addr, all));
 	m->cfg.forget = NULL;
@@ -696,7 +704,7 @@ int members_new(const struct members_config *cfg, struct members **ret,
 	if (r < 0) {
 		if (r == -ENOMEM)
 			(void)set_error(err, r, "out of memory");
-		m->closing = true; /* its task may have been posted */
+		m->closing = true; /* no more posts from here on */
 		members_unref(m);
 		return r;
 	}
@@ -717,10 +725,7 @@ void members_free(struct members **pm)
 	m->closing = true;
 	__atomic_store_n(&m->stop, 1, __ATOMIC_RELAXED);
 	list_for_each (it, &m->addrs) {
-		struct addr *a = list_entry(it, struct addr, all);
-
-		if (a->x)
-			http_cancel(a->x);
+		http_small_cancel(&list_entry(it, struct addr, all)->greeting);
 	}
 	uv_close((uv_handle_t *)&m->timer, on_timer_closed);
 	members_unref(m);

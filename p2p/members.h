@@ -22,6 +22,10 @@
  * lately. A member that no lookup names stays as long as it answers. A lookup
  * that fails changes nothing.
  *
+ * An id belongs to the certificate, by its name, that answered with it first;
+ * and at one IP address a certificate has one living id. Without TLS an address
+ * has 16.
+ *
  * Greetings and lookups are spread evenly in time, with jitter. A node sends at
  * most 50 greetings a second, however large the cluster: with 2,000 members
  * each is greeted every 50 s, and transfers report failures sooner.
@@ -39,6 +43,7 @@
 #include "base/util.h"
 #include "http/client.h"
 #include "http/server.h"
+#include "http/tls.h"
 #include "p2p/placement.h"
 
 #define MEMBERS_MAX	   20000
@@ -46,6 +51,7 @@
 #define MEMBER_ID_MAX	   64
 #define MEMBER_NAME_MAX	   128
 #define MEMBER_ADDR_MAX	   64
+#define MEMBER_CERT_MAX	   TLS_NAME_SIZE
 
 struct members;
 
@@ -64,6 +70,8 @@ struct member {
 	char zone[MEMBER_NAME_MAX];
 	char version[MEMBER_NAME_MAX];
 	char addr[MEMBER_ADDR_MAX]; /* "10.0.0.1:5001", "[::1]:5001" */
+	char cert[MEMBER_CERT_MAX]; /* the name in its certificate; "" without
+				       TLS */
 	uint64_t place_id;	    /* place_hash() of id */
 	enum member_state state;
 	bool same_zone;
@@ -74,6 +82,11 @@ struct member {
 	char why[160];	       /* reason of the last failure */
 	void *user;	       /* owned by p2p/peers.c */
 };
+
+static inline bool member_lives(const struct member *mb)
+{
+	return mb->state == MEMBER_ALIVE || mb->state == MEMBER_SUSPECT;
+}
 
 struct members_config {
 	struct loop *loop;
@@ -125,6 +138,11 @@ uint64_t members_generation(const struct members *m);
 void members_each(struct members *m, void (*each)(void *arg, struct member *mb),
 		  void *arg);
 struct member *members_find(struct members *m, const char *id);
+/* Returns the member with this id (NULL allowed) if the request comes from it:
+ * by its certificate, and from one of its addresses unless no other member has
+ * this certificate. NULL: it does not, or the id is not known. */
+struct member *members_speaker(struct members *m, const struct http_req *rq,
+			       const char *id);
 /* Returns the number of living members, without this node. */
 unsigned int members_alive(const struct members *m);
 /* True once every name was looked up and every address found was greeted, with

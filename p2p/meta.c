@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "base/manifest.h"
 #include "base/ref.h"
+#include "http/small.h"
 #include "http/url.h"
 #include "p2p/peers-private.h"
 
@@ -39,12 +40,9 @@ struct meta_question {
 };
 
 struct meta_ask {
+	struct http_small http;
 	struct meta_question *m;
-	struct http_exchange *x;
 	struct partner *w; /* a reference */
-	int status;
-	int64_t length;
-	struct buf body;
 };
 
 static void meta_free(struct meta_question *m)
@@ -75,51 +73,29 @@ static void meta_end(struct meta_question *m, int r)
 
 static void meta_go(struct meta_question *m);
 
-static int on_head(void *arg, struct http_exchange *x,
-		   const struct http_response *res)
+static void on_done(struct http_small *s, struct http_answer *ans)
 {
-	struct meta_ask *a = arg;
-
-	(void)x;
-	a->status = res->status;
-	a->length = res->content_length;
-	return 0;
-}
-
-static int on_data(void *arg, struct http_exchange *x, const void *bytes,
-		   size_t len)
-{
-	struct meta_ask *a = arg;
-
-	(void)x;
-	if (a->status != 200)
-		return 0;
-	return buf_add(&a->body, bytes, len) < 0 ? -EBADMSG : 0;
-}
-
-static void on_done(void *arg, struct http_exchange *x, int r, const char *why)
-{
-	struct meta_ask *a = arg;
+	struct meta_ask *a = container_of(s, struct meta_ask, http);
 	struct meta_question *m = a->m;
-	const char *type = http_header(x, "Content-Type", 0);
-	bool good = r == 0 && a->status == 200 && !m->over;
+	const char *type = http_header(ans->x, "Content-Type", 0);
+	bool good = ans->r == 0 && ans->status == 200 && !m->over;
 
 	m->open--;
-	if (r < 0 && !m->over && a->w->mb)
-		members_note(m->p->members, a->w->mb, false, why);
+	if (ans->r < 0 && !m->over && a->w->mb)
+		members_note(m->p->members, a->w->mb, false, ans->why);
 	if (good && m->size) {
-		good = a->length >= 0 && (uint64_t)a->length <= BLOB_MAX_SIZE;
-		m->found_size = good ? (uint64_t)a->length : 0;
+		good = ans->content_length >= 0 &&
+		       (uint64_t)ans->content_length <= BLOB_MAX_SIZE;
+		m->found_size = good ? (uint64_t)ans->content_length : 0;
 	} else if (good) {
-		good = a->body.len > 0;
+		good = ans->body.len > 0;
 		m->type = strdup(type ? type : "");
 		good = good && m->type;
 		if (good) {
-			m->body = a->body;
-			a->body = BUF_INIT(0);
+			m->body = ans->body;
+			ans->body = BUF_INIT(0);
 		}
 	}
-	buf_release(&a->body);
 	partner_unref(&a->w);
 	free(a);
 	if (good)
@@ -130,8 +106,6 @@ static void on_done(void *arg, struct http_exchange *x, int r, const char *why)
 
 static int meta_send(struct meta_question *m, struct partner *w)
 {
-	static const struct http_callbacks cb = {
-		.head = on_head, .data = on_data, .done = on_done};
 	CLEANUP(buf_release) struct buf url = BUF_INIT(8192);
 	struct meta_ask *a = calloc(1, sizeof(*a));
 	struct http_request rq = {0};
@@ -147,7 +121,6 @@ static int meta_send(struct meta_question *m, struct partner *w)
 		return r;
 	}
 	a->m = m;
-	a->body = BUF_INIT(MANIFEST_MAX_BYTES);
 	h[rq.nheaders++] = (struct http_header){"Peerd-Hop", "1"};
 	h[rq.nheaders++] =
 		(struct http_header){"Peerd-From", m->p->cfg.members.id};
@@ -159,7 +132,8 @@ static int meta_send(struct meta_question *m, struct partner *w)
 	rq.headers = h;
 	rq.first_byte_timeout_ms = META_TIMEOUT_MS;
 	rq.total_timeout_ms = (uint64_t)META_TIMEOUT_MS * 2;
-	r = http_start(m->p->cfg.client, &rq, &cb, a, &a->x);
+	r = http_small_start(&a->http, m->p->cfg.client, &rq,
+			     MANIFEST_MAX_BYTES, false, on_done);
 	if (r < 0) {
 		free(a);
 		return r;
@@ -236,17 +210,12 @@ static void meta_start(struct peers *p, struct meta_question *m,
 	m->body = BUF_INIT(MANIFEST_MAX_BYTES);
 	m->looking = true;
 	list_add_tail(&p->metas, &m->node);
-	if (members_alive(p->members) == 0 || !m->path) {
-		m->end_r = -ENOENT;
-		m->later.run = end_later;
-		loop_post(p->cfg.loop, &m->later);
-		return;
-	}
-	if (holders_find(p->holders, key, looked, m) == 0)
-		return;
-	m->end_r = -ENOMEM;
 	m->later.run = end_later;
-	loop_post(p->cfg.loop, &m->later);
+	m->end_r = -ENOENT;
+	if (members_alive(p->members) > 0 && m->path)
+		m->end_r = holders_find(p->holders, key, looked, m);
+	if (m->end_r < 0)
+		loop_post(p->cfg.loop, &m->later);
 }
 
 static void tag_key(const char *host, const char *name, const char *tag,
@@ -284,8 +253,8 @@ static void get_manifest(struct other_nodes *c, const char *host,
 	meta_start(of(c), m, &key);
 }
 
-static void get_size(struct other_nodes *c, const struct digest *d,
-		     peer_size_cb *cb, void *arg)
+static void get_size(struct other_nodes *c, const char *host, const char *name,
+		     const struct digest *d, peer_size_cb *cb, void *arg)
 {
 	struct meta_question *m = calloc(1, sizeof(*m));
 	struct holder_key key = {.kind = HOLDER_SHA256, .id = *d};
@@ -299,7 +268,8 @@ static void get_size(struct other_nodes *c, const struct digest *d,
 	m->on_size = cb;
 	m->arg = arg;
 	m->key = (struct blob_key){.kind = BLOB_SHA256, .id = *d};
-	if (asprintf(&m->path, "/v2/peerd/blobs/%s", digest_str(d, s)) < 0)
+	if (asprintf(&m->path, "/v2/%s/blobs/%s?ns=%s", name, digest_str(d, s),
+		     host) < 0)
 		m->path = NULL;
 	meta_start(of(c), m, &key);
 }

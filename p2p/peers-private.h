@@ -156,7 +156,7 @@ struct peers {
 	unsigned int nknows;
 
 	struct list asks;
-	bool pump_posted, freeing, closed;
+	bool freeing, closed;
 	unsigned int jobs; /* jobs on workers */
 	struct loop_task pump;
 	uv_timer_t tick;
@@ -192,6 +192,9 @@ void partner_unref(struct partner **w);
 bool partner_alive(const struct partner *w);
 /* The name for logs. NULL or a freed member has a text, too. */
 const char *partner_name(const struct partner *w);
+/* The member of that store_peer_id() sent wrong bytes: it is not asked for a
+ * while. */
+void peers_bench(struct peers *p, uint16_t store_id);
 void arm_peers_tick(struct peers *p);
 /* One of p->jobs has ended. May free p. */
 void peers_job_ended(struct peers *p);

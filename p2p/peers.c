@@ -36,8 +36,7 @@ void partner_unref(struct partner **wp)
 
 bool partner_alive(const struct partner *w)
 {
-	return w->mb &&
-	       (w->mb->state == MEMBER_ALIVE || w->mb->state == MEMBER_SUSPECT);
+	return w->mb && member_lives(w->mb);
 }
 
 const char *partner_name(const struct partner *w)
@@ -155,7 +154,7 @@ struct suspicion {
 	struct suspect v[];
 };
 
-static void bench(struct peers *p, uint16_t store_id)
+void peers_bench(struct peers *p, uint16_t store_id)
 {
 	uint64_t now = now_ms();
 
@@ -228,7 +227,7 @@ static void convict(struct suspicion *s)
 {
 	for (uint32_t i = 0; i < s->n; i++)
 		if (blob_chunk_crc(s->blob, s->v[i].chunk) != s->v[i].crc)
-			bench(s->p, s->v[i].from);
+			peers_bench(s->p, s->v[i].from);
 	suspicion_free(s);
 }
 
@@ -431,8 +430,10 @@ int peers_new(const struct peers_config *cfg, struct peers **ret,
 
 static void maybe_free(struct peers *p)
 {
-	if (p->closed && p->jobs == 0 && !p->pump_posted)
-		free(p);
+	if (!p->closed || p->jobs > 0)
+		return;
+	loop_cancel(p->cfg.loop, &p->pump);
+	free(p);
 }
 
 void peers_job_ended(struct peers *p)

@@ -11,7 +11,7 @@
  * owners.
  *
  * Rendezvous hashing: Thaler and Ravishankar, "Using name-based mappings to
- * increase hit rates", 1998. Why rounds: docs/architecture.md;
+ * increase hit rates", 1998. Why rounds: docs/swarm.md;
  * docs/benchmarks.md has the results of the simulation. */
 #ifndef P2P_PLACEMENT_H
 #define P2P_PLACEMENT_H

@@ -138,7 +138,7 @@ static struct paces pace_now(struct peers *p, uint64_t now)
 #define SLOW_SLOTS 12 /* slots in which this node waited for it */
 /* How long the opinion of another member counts. At least DOUBTS_MIN members,
  * and a quarter of all, must agree, so that the error of one does not make all
- * avoid a member. (Malice can: Peerd-From is not bound to the certificate.) */
+ * avoid a member. A node speaks for itself only: see members_speaker(). */
 #define DOUBT_MS   5000
 #define DOUBTS_MIN 2
 /* With the opinion of one other member: less than this part, over so many

@@ -300,11 +300,30 @@ static void send_blob(struct serving *s)
 	serve_blob(p->cfg.serve, rq, &s->blob, &how);
 }
 
+/* What the member says that it has of the blob. */
+static void learn(struct serving *s)
+{
+	struct peers *p = s->p;
+	struct know *k;
+
+	if (!s->from || s->size == 0)
+		return;
+	k = know_get(p, &s->key, s->size);
+	if (!k)
+		return;
+	know_read(p, k, s->from, http_req_header(s->rq, "Peerd-Have"));
+	know_put(p, k);
+}
+
 static void answer(struct serving *s)
 {
 	struct peers *p = s->p;
 	const struct partner *at;
 
+	/* Ours may have begun as another claim. */
+	if (s->r == 0)
+		s->key = *blob_key(s->blob);
+	learn(s);
 	if (s->r < 0) {
 		refuse(s, 404, "BLOB_UNKNOWN",
 		       "this node does not know the blob");
@@ -364,12 +383,12 @@ static void look_up(struct loop_job *j)
 	struct store *store = s->p->cfg.store;
 
 	s->r = store_get(store, &s->key, &s->blob);
+	if (s->r == -ENOENT && s->fetch && s->origin)
+		s->r = store_create_unsure(store, &s->key, s->size, &s->blob);
 	if (s->r == 0 && s->size && blob_size(s->blob) != s->size) {
 		blob_unref(&s->blob);
 		s->r = -ESTALE;
 	}
-	if ((s->r == -ENOENT || s->r == -ESTALE) && s->fetch && s->origin)
-		s->r = store_create(store, &s->key, s->size, &s->blob);
 	if (s->r == 0 && s->origin && s->fetch)
 		(void)blob_add_origin(store, s->blob, s->origin);
 }
@@ -432,14 +451,18 @@ static bool is_one(struct http_req *rq, const char *name)
 	return v && strcmp(v, "1") == 0;
 }
 
-static void handle_blob(struct peers *p, struct http_req *rq, char *origin)
+/* origin (taken over): where this node may fetch the blob from; NULL: nowhere.
+ * place: where the member's reader has it from; NULL: unknown. The answer has
+ * bytes that are proven, or that came from the same place. */
+static void handle_blob(struct peers *p, struct http_req *rq, char *origin,
+			const char *place)
 {
 	const char *text = http_req_header(rq, "Peerd-Blob");
 	const char *id = http_req_header(rq, "Peerd-From");
 	const char *load = http_req_header(rq, "Peerd-Load");
 	uint32_t slots = p->cfg.upload_slots ? p->cfg.upload_slots : 64;
 	struct serving *s = calloc(1, sizeof(*s));
-	struct know *k;
+	struct member *mb;
 
 	if (!s) {
 		free(origin);
@@ -458,11 +481,14 @@ static void handle_blob(struct peers *p, struct http_req *rq, char *origin)
 		       "Peerd-Blob or Range is missing or malformed");
 		return;
 	}
+	if (s->key.kind == BLOB_SHA256 && place)
+		blob_key_claim(&s->key, place, s->size);
 	if (p->nserves > slots * HARD_FACTOR) {
 		refuse(s, 503, "TOOMANYREQUESTS", "too many requests");
 		return;
 	}
-	s->from = id ? partner_find(p, id) : NULL;
+	mb = members_speaker(p->members, rq, id);
+	s->from = mb ? partner_of(p, mb) : NULL;
 	if (s->from)
 		(void)partner_ref(s->from);
 	if (s->from && load)
@@ -470,14 +496,6 @@ static void handle_blob(struct peers *p, struct http_req *rq, char *origin)
 	slow_read(p, s->from, http_req_header(rq, "Peerd-Slow"));
 	s->fetch = is_one(rq, "Peerd-Fetch");
 	s->insist = is_one(rq, "Peerd-Insist");
-	if (s->from && s->size > 0) {
-		k = know_get(p, &s->key, s->size);
-		if (k) {
-			know_read(p, k, s->from,
-				  http_req_header(rq, "Peerd-Have"));
-			know_put(p, k);
-		}
-	}
 	http_req_set_data(rq, s);
 	http_req_on_gone(rq, on_gone);
 	if (store_peek(p->cfg.store, &s->key, &s->blob) == 0 &&
@@ -495,6 +513,7 @@ static void handle_blob(struct peers *p, struct http_req *rq, char *origin)
 static void handle_v2(struct peers *p, struct http_req *rq)
 {
 	CLEANUP(freep) char *path = strdup(http_req_path(rq));
+	CLEANUP(freep) char *place = NULL;
 	char *name, *kind, *reference, *origin = NULL;
 	const char *ns = http_req_query(rq, "ns");
 
@@ -505,11 +524,12 @@ static void handle_v2(struct peers *p, struct http_req *rq)
 		return;
 	}
 	if (strcmp(kind, "blobs") == 0) {
-		if (ns && p->cfg.may_fetch && !p->cfg.may_fetch(p->cfg.arg, ns))
-			ns = NULL;
-		if (ns && asprintf(&origin, "registry://%s/%s", ns, name) < 0)
-			origin = NULL;
-		handle_blob(p, rq, origin);
+		if (ns && asprintf(&place, "registry://%s/%s", ns, name) < 0)
+			place = NULL;
+		if (place &&
+		    (!p->cfg.may_fetch || p->cfg.may_fetch(p->cfg.arg, ns)))
+			origin = strdup(place);
+		handle_blob(p, rq, origin, place);
 	} else if (strcmp(kind, "manifests") == 0 && ns) {
 		meta_handle(p, rq, ns, name, reference);
 	} else {
@@ -542,7 +562,7 @@ void peers_handle(struct peers *p, struct http_req *rq)
 	} else {
 		/* A URL is served only if this node knows it already; a URL
 		 * that a member names is not fetched. */
-		handle_blob(p, rq, NULL);
+		handle_blob(p, rq, NULL, path + strlen("/blobs/"));
 	}
 }
 

@@ -56,8 +56,10 @@ int blob_text_parse(const char *s, struct blob_key *ret_key, uint64_t *ret_size)
 	if (holder_key_parse(text, &key) < 0 ||
 	    (key.kind != HOLDER_SHA256 && key.kind != HOLDER_URL))
 		return -EINVAL;
-	ret_key->kind = key.kind == HOLDER_URL ? BLOB_URL : BLOB_SHA256;
-	ret_key->id = key.id;
+	*ret_key = (struct blob_key){
+		.kind = key.kind == HOLDER_URL ? BLOB_URL : BLOB_SHA256,
+		.id = key.id,
+	};
 	return number(semicolon + sizeof(tag) - 1, BLOB_MAX_SIZE, ret_size);
 }
 

@@ -8,13 +8,14 @@
 #include "base/json.h"
 #include "base/ref.h"
 
-/* Distribution's token specification: the life of a token that does not say. */
+/* Default lifetime of a token without expires_in, by distribution's token
+ * specification. */
 #define TOKEN_DEFAULT_S 60
 #define TOKEN_MAX_S	86400
 
 struct creds_entry {
 	char *host;
-	bool exact; /* the key was the host itself, not a URL */
+	bool exact; /* the key was a bare host, not a URL */
 	struct auth_creds creds;
 };
 
@@ -128,8 +129,9 @@ void auth_config_free(struct auth_config **pc)
 	free(c);
 }
 
-/* "https://index.docker.io/v1/", "host:port", "http://host/v2/". A key of
- * another path is for a part of a registry only, and not for us. -EINVAL. */
+/* Takes the host from a key such as "https://index.docker.io/v1/", "host:port"
+ * or "http://host/v2/". -EINVAL: not a host; also a bare host with another
+ * path, since such a key is for a part of a registry only. -ENOMEM. */
 static int key_host(const char *key, char **ret, bool *ret_exact)
 {
 	CLEANUP(freep) char *host = NULL;
@@ -167,7 +169,7 @@ static int dup_field(const json_t *o, const char *key, char **ret)
 	return *ret ? 0 : -ENOMEM;
 }
 
-/* A token goes into a header as it is. */
+/* The token is sent in a header without encoding. */
 static bool token_valid(const char *s)
 {
 	size_t n;
@@ -201,7 +203,7 @@ static int split_auth(const char *auth, struct auth_creds *c)
 	return c->user && c->password ? 0 : -ENOMEM;
 }
 
-/* -EINVAL: nothing usable is in it. */
+/* -EINVAL: no usable content. -ENOMEM. */
 static int parse_creds(const json_t *o, struct auth_creds *c)
 {
 	const char *auth = json_get_str(o, "auth");
@@ -252,7 +254,7 @@ static int build_config(const json_t *o, struct auth_config **ret,
 	int r;
 
 	if (!json_is_object(o))
-		return set_error(err, -EINVAL, "it is no JSON object");
+		return set_error(err, -EINVAL, "not a JSON object");
 	c = calloc(1, sizeof(*c));
 	if (!c)
 		return -ENOMEM;
@@ -328,7 +330,7 @@ static const char *skip_blank(const char *s)
 	return s + strspn(s, " \t");
 }
 
-/* A token or a quoted string at *s, unescaped. -EINVAL. */
+/* Reads and unescapes a token or a quoted string at *s. -EINVAL, -ENOMEM. */
 static int take_value(const char **s, char **ret)
 {
 	const char *p = *s;
@@ -352,7 +354,7 @@ static int take_value(const char **s, char **ret)
 		}
 		p++;
 	} else {
-		/* Laxer than a token: realms without quotes exist. */
+		/* Laxer than a token: some servers do not quote realms. */
 		while (*p > ' ' && *p < 0x7f && *p != ',' && *p != '"')
 			out[n++] = *p++;
 	}
@@ -385,7 +387,7 @@ static void set_param(struct auth_challenge *c, const char *name, size_t len,
 		*field = steal_ptr(value);
 }
 
-/* Keeps the better one of the two; *cur is empty after it. */
+/* Keeps the better of the two in *best; empties *cur. */
 static void settle(struct auth_challenge *cur, struct auth_challenge *best)
 {
 	if (cur->scheme == AUTH_BEARER && !cur->realm)
@@ -407,8 +409,8 @@ static enum auth_scheme scheme_of(const char *name, size_t len)
 	return AUTH_NONE;
 }
 
-/* One list element: a scheme (with its first parameter or token68 to follow)
- * or a parameter of the scheme before. */
+/* Reads one list element: a scheme (its first parameter or token68 may follow),
+ * or a parameter of the previous scheme. */
 static int take_element(const char **s, struct auth_challenge *cur,
 			struct auth_challenge *best)
 {
@@ -438,7 +440,7 @@ static int take_element(const char **s, struct auth_challenge *cur,
 	p = skip_blank(p);
 	if (p == *s || !*p || *p == ',')
 		return *p && *p != ',' && p == *s ? -EINVAL : 0;
-	/* A parameter, or the token68 of schemes like Negotiate. */
+	/* A parameter, or the token68 of a scheme like Negotiate. */
 	for (eq = p; is_token_char(*eq); eq++)
 		;
 	eq = skip_blank(eq);

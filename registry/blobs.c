@@ -1,27 +1,43 @@
-/* Blobs of repositories, made ready to be read. */
+/* Blobs of repositories, made ready for reading. */
 #include <string.h>
 
 #include "base/log.h"
 #include "registry/registry-private.h"
 
-struct blob_flight {
+struct blob_query {
 	struct query f;
 	struct store *store;
+	uint64_t negative_ms;
 	struct blob_key key;
-	uint64_t size; /* asked for upstream */
-	bool asked;
-	int r; /* of the job */
+	uint64_t size; /* the size that upstream or a member gave */
+	char *origin;  /* "registry://HOST/NAME" */
+	int r;	       /* result of the job */
 	struct blob *blob;
 };
 
-static struct blob_flight *of(struct query *f)
+void blob_revive(struct store *s, uint64_t negative_ms, struct blob *b,
+		 const char *origin)
 {
-	return container_of(f, struct blob_flight, f);
+	CLEANUP(string_list_release) struct string_list known = {0};
+	bool tried = false;
+
+	if (blob_get_state(b) != BLOB_BAD || blob_origins(b, &known) < 0)
+		return;
+	for (size_t i = 0; i < known.n; i++)
+		tried |= strcmp(known.v[i], origin) == 0;
+	if (!tried || blob_bad_ms(b) >= negative_ms)
+		(void)store_evict(s, b);
+}
+
+static struct blob_query *of(struct query *f)
+{
+	return container_of(f, struct blob_query, f);
 }
 
 static void blob_release(struct query *f)
 {
 	blob_unref(&of(f)->blob);
+	free(of(f)->origin);
 }
 
 static void blob_answer(struct query *f, int r, void (*cb)(void), void *arg)
@@ -29,72 +45,53 @@ static void blob_answer(struct query *f, int r, void (*cb)(void), void *arg)
 	((blob_cb *)cb)(arg, r, r == 0 ? blob_ref(of(f)->blob) : NULL);
 }
 
-static void add_origin(struct blob_flight *bf)
+static void add_origin(struct blob_query *bf)
 {
-	CLEANUP(freep) char *origin = NULL;
-
-	if (asprintf(&origin, "registry://%s", bf->f.repo) < 0) {
-		origin = NULL;
-		return;
-	}
-	if (blob_add_origin(bf->store, bf->blob, origin) < 0)
-		log_warn("a blob's origin could not be noted",
-			 LS("origin", origin));
+	if (blob_add_origin(bf->store, bf->blob, bf->origin) < 0)
+		log_warn("cannot note a blob's origin",
+			 LS("origin", bf->origin));
 }
 
-/* Another size than that of what is cached: the cached one was believed
- * before, and the digest will tell. */
-static int make_blob(struct blob_flight *bf, uint64_t size)
-{
-	int r = store_create(bf->store, &bf->key, size, &bf->blob);
-
-	if (r == -ESTALE)
-		r = store_get(bf->store, &bf->key, &bf->blob);
-	return r;
-}
-
-/* What is in the store knows its size best; then a manifest's word. */
+/* The repository's own manifest gives the size. Without one, unchecked bytes
+ * from the same registry do. */
 static void look_up(struct store_job *j)
 {
-	struct blob_flight *bf = of(container_of(j, struct query, job));
-	struct blob *b = NULL;
-	uint64_t size;
+	struct blob_query *bf = of(container_of(j, struct query, job));
+	uint64_t size = 0;
 
-	bf->r = store_get(bf->store, &bf->key, &b);
-	if (bf->r == 0 &&
-	    (blob_cached_bytes(b) || blob_get_state(b) == BLOB_VERIFIED)) {
-		bf->blob = b;
-		return;
-	}
+	bf->r = -ENOENT;
 	if (store_repo_has(bf->store, bf->f.repo, false, &bf->key.id, &size) ==
-	    0) {
-		blob_unref(&b);
-		bf->r = make_blob(bf, size);
-	} else {
-		bf->blob = b;
-	}
+	    0)
+		bf->r = store_create(bf->store, &bf->key, size, &bf->blob);
+	/* An impossible size counts as none. */
+	if (bf->r == -ENOENT || bf->r == -EBADMSG || bf->r == -EFBIG)
+		bf->r = store_get(bf->store, &bf->key, &bf->blob);
+	if (bf->r == 0)
+		blob_revive(bf->store, bf->negative_ms, bf->blob, bf->origin);
 }
 
 static void create(struct store_job *j)
 {
-	struct blob_flight *bf = of(container_of(j, struct query, job));
+	struct blob_query *bf = of(container_of(j, struct query, job));
 
-	bf->r = make_blob(bf, bf->size);
+	bf->r = store_create(bf->store, &bf->key, bf->size, &bf->blob);
 	if (bf->r == 0)
 		(void)store_repo_add(bf->store, bf->f.repo, false, &bf->key.id,
 				     bf->size);
+	if (bf->r == 0)
+		blob_revive(bf->store, bf->negative_ms, bf->blob, bf->origin);
 }
 
 static void ready(struct query *f)
 {
-	struct blob_flight *bf = of(f);
+	struct blob_query *bf = of(f);
 
 	if (bf->r == 0)
 		add_origin(bf);
 	query_finish(f, bf->r);
 }
 
-/* The digest will tell whether it was right. */
+/* The size is a member's word; the digest will decide. */
 static void peers_answered(void *arg, int r, uint64_t size)
 {
 	struct query *f = arg;
@@ -113,7 +110,8 @@ static void ask_peers(struct query *f)
 	struct other_nodes *p = f->r->peers;
 
 	f->asked_peers = true;
-	p->ops->get_size(p, &of(f)->key.id, peers_answered, f);
+	p->ops->get_size(p, f->host, f->name, &of(f)->key.id, peers_answered,
+			 f);
 }
 
 static void probed(void *arg, int r, const struct probe_result *res,
@@ -163,7 +161,7 @@ static void ask_size(struct query *f)
 
 static void looked_up(struct query *f)
 {
-	struct blob_flight *bf = of(f);
+	struct blob_query *bf = of(f);
 
 	if (bf->r == -ENOENT && f->r->peers && query_host_is_down(f))
 		ask_peers(f);
@@ -179,7 +177,7 @@ static void blob_begin(struct query *f)
 }
 
 static const struct query_ops blob_ops = {
-	.size = sizeof(struct blob_flight),
+	.size = sizeof(struct blob_query),
 	.begin = blob_begin,
 	.answer = blob_answer,
 	.release = blob_release,
@@ -200,8 +198,15 @@ void registry_get_blob(struct registry *r, const char *host, const char *name,
 	if (!f || !is_new)
 		return;
 	of(f)->store = r->store;
+	of(f)->negative_ms = r->negative_ms;
 	of(f)->key = (struct blob_key){.kind = BLOB_SHA256, .id = *d};
 	e = query_set_repo(f, host, name);
-	if (e < 0)
+	if (e == 0 && asprintf(&of(f)->origin, "registry://%s", f->repo) < 0) {
+		of(f)->origin = NULL;
+		e = -ENOMEM;
+	}
+	if (e == 0)
+		blob_key_claim(&of(f)->key, of(f)->origin, 0);
+	else
 		query_abort(f, e);
 }

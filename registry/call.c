@@ -1,4 +1,4 @@
-/* One HTTP call with login, redirects and retries. */
+/* Calls: one HTTP request with login, redirects and retries. */
 #include <inttypes.h>
 #include <stdarg.h>
 #include <string.h>
@@ -12,16 +12,18 @@
 
 #define MAX_HOPS  5
 #define MAX_TRIES 6
-/* Bodies of redirects and errors up to this are read to the end, so that the
- * connection can be used again. */
+/* The bodies of redirects and errors are read to the end up to this size, so
+ * that the connection can be used again. */
 #define MAX_DRAINED (64 << 10)
-/* Others than the request that was told so wait no longer than this. */
+/* Upper limit of a host's wait (Retry-After) for calls other than the one that
+ * was told to wait. */
 #define MAX_HOLD_MS    60000
 #define BACKOFF_MS     200
 #define BACKOFF_MAX_MS 3000
-/* For what somebody waits for in a directory listing. */
+/* For metadata: somebody may wait for it, in a directory listing for
+ * instance. */
 #define META_CONNECT_MS 5000
-/* When there are others to ask. */
+/* The same when other nodes can be asked instead. */
 #define META_CONNECT_PEERS_MS 2000
 #define META_FIRST_BYTE_MS    10000
 
@@ -57,7 +59,7 @@ bool call_unreachable(const struct call *c, int r)
 	case -EIO:
 		return true;
 	case -ENOENT:
-		return c->status == 0; /* no such host */
+		return c->status == 0; /* DNS knows no such host */
 	default:
 		return false;
 	}
@@ -78,13 +80,15 @@ static void call_free(struct call *c)
 	free(c->accept);
 	free(c->if_match);
 	free(c->content_type);
+	free(c->registry);
 	free(c->send_body);
 	free(c->sent_auth);
 	buf_release(&c->body);
 	free(c);
 }
 
-/* Nothing of ours points to it any more; only an exchange may. */
+/* Takes c out of all lists and timers. Only a running exchange may still point
+ * to c. */
 static void detach(struct call *c)
 {
 	list_del(&c->node);
@@ -128,7 +132,8 @@ void call_resume(struct call *c)
 		http_resume(c->x);
 }
 
-/* Goes on at pause_over(). An exchange that is over is freed before that. */
+/* Continues in pause_over(). An exchange that has ended is freed before
+ * that. */
 static void pause_until(struct call *c, uint64_t when_ms)
 {
 	if (c->x_over)
@@ -136,7 +141,7 @@ static void pause_until(struct call *c, uint64_t when_ms)
 	delay_set(c->r, &c->pause, when_ms);
 }
 
-/* Ends it in a later turn of the loop. */
+/* Ends the call in a later turn of the loop. */
 static void fail_later(struct call *c, int r)
 {
 	c->fail_r = r;
@@ -153,7 +158,7 @@ static void deadline_passed(struct delay *d)
 	finish(c, -ETIMEDOUT, why);
 }
 
-/* From the start again, at `when`. */
+/* Sends the request again, from the first URL, at when_ms. */
 static void try_again_at(struct call *c, uint64_t when_ms)
 {
 	struct url u;
@@ -229,7 +234,7 @@ static void set_method(struct call *c, const char *method)
 	char *m = strdup(method);
 
 	if (!m)
-		return; /* the old one is refused by the server at worst */
+		return; /* at worst the server refuses the old method */
 	free(c->method);
 	c->method = m;
 }
@@ -297,7 +302,7 @@ static void challenged(struct call *c)
 	go(c);
 }
 
-/* A head came that is neither a success nor the caller's business. */
+/* Handles a response that is no success and that ops does not get. */
 static void refused(struct call *c)
 {
 	uint32_t wait_s = http_retry_after_s(c->x);
@@ -409,7 +414,7 @@ static int exchange_data(void *arg, struct http_exchange *x, const void *bytes,
 	return verdict(c, v);
 }
 
-/* What a second attempt may help against. A time-out is long enough. */
+/* Whether a second attempt may help. A timeout has lasted long enough. */
 static bool may_pass(int r)
 {
 	return r == -ECONNREFUSED || r == -ECONNRESET || r == -EHOSTUNREACH ||
@@ -471,8 +476,8 @@ static int send_request(struct call *c)
 		.headers = h,
 		.body = c->send_body,
 		.body_len = c->send_len,
-		.refuse_local = c->guard &&
-				!guard_allows(c->guard, c->at.host, c->at.port),
+		.refuse = guard_refuse(c->r->guard, c->registry, c->at.host,
+				       c->at.port),
 		.has_range = c->has_range,
 		.range_off = c->range_off,
 		.range_len = c->range_len,
@@ -485,6 +490,10 @@ static int send_request(struct call *c)
 	int r;
 
 	r = build_url(c, &url, &authority);
+	if (r == 0 && guard_refuses_name(c->r->guard, c->registry, c->at.host,
+					 c->at.port))
+		r = call_why(c, -EPERM, "%s: an address of this host or link",
+			     c->at.host);
 	if (r < 0)
 		return r;
 	rq.url = url.data;
@@ -510,7 +519,7 @@ static int send_request(struct call *c)
 	return r;
 }
 
-/* Works out the value of Authorization for the next exchange. */
+/* Finds the value of Authorization for the next exchange. */
 static int authorize(struct call *c)
 {
 	free(c->sent_auth);
@@ -526,7 +535,7 @@ static int authorize(struct call *c)
 	return login_authorize(c->login, c, &c->sent_auth);
 }
 
-/* Sends the next exchange, or sees to it that something happens later. */
+/* Sends the next exchange, or schedules the next step. */
 static void go(struct call *c)
 {
 	int r;
@@ -540,7 +549,8 @@ static void go(struct call *c)
 	buf_reset(&c->body);
 	if (c->login && !c->crossed &&
 	    c->login->host->hold_until_ms[c->has_range] > now_ms()) {
-		(void)call_why(c, 0, "%s: asked us to wait", c->at.host);
+		(void)call_why(c, 0, "%s: the registry asked to wait",
+			       c->at.host);
 		try_again_at(c, c->login->host->hold_until_ms[c->has_range]);
 		return;
 	}
@@ -578,7 +588,6 @@ static int copy_spec(struct call *c, const struct call_spec *s)
 	c->range_len = s->range_len;
 	c->deadline_ms = s->deadline_ms;
 	c->retry = s->retry;
-	c->guard = s->guard;
 	if (s->body) {
 		c->send_body = malloc(s->body_len + 1);
 		if (!c->send_body)
@@ -591,7 +600,8 @@ static int copy_spec(struct call *c, const struct call_spec *s)
 	    dup_or_null(s->authorization, &c->authorization) < 0 ||
 	    dup_or_null(s->accept, &c->accept) < 0 ||
 	    dup_or_null(s->if_match, &c->if_match) < 0 ||
-	    dup_or_null(s->content_type, &c->content_type) < 0)
+	    dup_or_null(s->content_type, &c->content_type) < 0 ||
+	    dup_or_null(s->registry, &c->registry) < 0)
 		return -ENOMEM;
 	return url_parse(s->url, &c->at);
 }

@@ -17,8 +17,8 @@ static void auth_free(struct source_auth *base)
 	free(a);
 }
 
-/* One blank, and visible ASCII behind it. Without commas, for they join
- * several headers of one name. */
+/* Requires one blank, then visible ASCII without commas: a comma joins several
+ * headers of one name. */
 static bool is_passed_on(const char *value)
 {
 	size_t scheme = strcspn(value, " ");
@@ -34,7 +34,8 @@ static bool is_passed_on(const char *value)
 	return !*p;
 }
 
-/* Nobody who sees a tag can try out what it was made of. */
+/* The salt prevents that somebody who sees a tag tries out credentials against
+ * it. */
 static int set_id(struct client_auth *a)
 {
 	static uint8_t salt[32];
@@ -73,7 +74,7 @@ static int fill(struct client_auth *a, const struct url *url, const char *value)
 }
 
 int client_auth_new(const struct url *url, const char *value,
-		    const struct string_list *guard, struct client_auth **ret)
+		    struct client_auth **ret)
 {
 	struct client_auth *a;
 	int r;
@@ -86,7 +87,6 @@ int client_auth_new(const struct url *url, const char *value,
 	a->base.refs = 1;
 	a->base.until_ms = UINT64_MAX;
 	a->base.free = auth_free;
-	a->guard = guard;
 	r = fill(a, url, value);
 	if (r < 0)
 		auth_free(&a->base);

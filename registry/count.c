@@ -1,4 +1,4 @@
-/* What is asked of upstream, counted. */
+/* Metrics of requests to upstream. */
 #include "base/metrics.h"
 #include "registry/registry-private.h"
 
@@ -16,7 +16,7 @@ static struct metric_family bytes_total = {
 	.labels = {"host"},
 };
 
-/* The Go peerd's, by its name and labels. */
+/* Name and labels as in the Go peerd. */
 static struct metric_family speed = {
 	.name = "peerd_upstream_response_speed_mib_per_second",
 	.help = "Speed of upstream response in MiB per second.",

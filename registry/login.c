@@ -1,4 +1,4 @@
-/* Hosts, and how to be let in to their repositories. */
+/* Hosts, and the logins to their repositories. */
 #include <string.h>
 #include <strings.h>
 #include <sys/stat.h>
@@ -30,8 +30,8 @@ bool host_ca_file(struct registry *r, const char *host, char *out, size_t size)
 	return false;
 }
 
-/* A registry on loopback that has no CA is spoken to in the clear: such ones
- * are for tests and development, nobody else can listen, and few have TLS. */
+/* A registry on loopback without a CA is reached by http: it serves tests and
+ * development, no other machine can intercept it, and few have TLS. */
 bool host_is_plain(struct registry *r, const char *host)
 {
 	char ca[4096];
@@ -93,8 +93,8 @@ static void load_creds(struct registry *r)
 
 	e = auth_config_read(r->docker_config, &c, &err);
 	if (e < 0)
-		log_warn("the registry credentials cannot be read; registries "
-			 "are used without",
+		log_warn("cannot read the registry credentials; registries "
+			 "are used without credentials",
 			 LS("file", r->docker_config),
 			 e == -EINVAL || e == -EMSGSIZE ? LS("error", err.text)
 							: LE(e));
@@ -105,7 +105,7 @@ static void load_creds(struct registry *r)
 	if (auth_config_has_helpers(c) && !r->auth_warned_helpers) {
 		r->auth_warned_helpers = true;
 		log_warn("credential helpers are not run; only credentials "
-			 "that stand in the file are used",
+			 "in the file are used",
 			 LS("file", r->docker_config));
 	}
 }
@@ -113,7 +113,7 @@ static void load_creds(struct registry *r)
 void creds_refresh(struct registry *r)
 {
 	uint64_t now = now_ms();
-	struct timespec mtime = {.tv_nsec = -1}; /* missing */
+	struct timespec mtime = {.tv_nsec = -1}; /* no such file */
 	struct stat st;
 
 	if (!r->docker_config)
@@ -129,9 +129,10 @@ void creds_refresh(struct registry *r)
 	r->auth_checked_ms = now;
 }
 
-/* ---- Sessions ---- */
+/* ---- Logins ---- */
 
-static void login_free(struct login *s)
+/* Releases all that s owns; s itself stays allocated. */
+static void login_clear(struct login *s)
 {
 	struct registry *r = s->r;
 
@@ -141,7 +142,7 @@ static void login_free(struct login *s)
 	auth_token_release(&s->token);
 	free(s->repo);
 	free(s->name);
-	free(s);
+	s->r = NULL;
 }
 
 void login_unref(struct login **ps)
@@ -153,7 +154,7 @@ void login_unref(struct login **ps)
 	if (!s || --s->refs)
 		return;
 	r = s->r;
-	if (!r) { /* the registry has gone: logins_release() */
+	if (!r) { /* logins_release() has run */
 		free(s);
 		return;
 	}
@@ -164,30 +165,27 @@ void login_unref(struct login **ps)
 		struct login *old = name_table_at(it, struct login, node);
 
 		if (old->refs == 0) {
-			login_free(old);
+			login_clear(old);
+			free(old);
 			return;
 		}
 	}
 }
 
-/* What a zombie call still refers to is left as an empty shell. */
+/* A zombie call may still hold a reference: such a login stays as an empty
+ * shell. */
 void logins_release(struct registry *r)
 {
 	name_table_for_each_safe(it, &r->logins)
 	{
 		struct login *s = name_table_at(it, struct login, node);
 
-		/* Its call was abandoned, with a reference. */
+		/* The token call was abandoned without done(), so its reference
+		 * is left; take it over, or else take a new one. */
 		if (!s->fetch)
 			s->refs++;
 		s->fetch = NULL;
-		name_table_del(&r->logins, &s->node);
-		host_unref(r, s->host);
-		auth_challenge_release(&s->challenge);
-		auth_token_release(&s->token);
-		free(s->repo);
-		free(s->name);
-		s->r = NULL;
+		login_clear(s);
 		login_unref(&s);
 	}
 }
@@ -298,8 +296,8 @@ static int add_scope(struct login *s, struct buf *b, bool split)
 	return r;
 }
 
-/* Credentials go to the realm's host only when it is the registry itself, or
- * when a registry that has proved its name (TLS) sends us there. */
+/* Credentials go to the realm only if the registry proved its name (TLS), or if
+ * the realm's host is the registry itself. */
 static bool realm_may_have_creds(const struct login *s, const struct url *realm)
 {
 	struct url base;
@@ -328,12 +326,7 @@ static void wake(struct login *s, int r, const char *why)
 	struct list waiters;
 
 	list_init(&waiters);
-	while (!list_empty(&s->waiters)) {
-		struct list *n = s->waiters.next;
-
-		list_del(n);
-		list_add_tail(&waiters, n);
-	}
+	list_move_all(&s->waiters, &waiters);
 	while (!list_empty(&waiters)) {
 		struct call *c = list_first(&waiters, struct call, wait);
 
@@ -342,7 +335,7 @@ static void wake(struct login *s, int r, const char *why)
 	}
 }
 
-/* Takes the token out of the answer. */
+/* Takes the token from the body of the response. */
 static int read_token(struct login *s, struct call *c, struct error *err)
 {
 	struct auth_token t;
@@ -412,7 +405,7 @@ static int get_token_url(struct login *s, const struct auth_creds *creds,
 	return r;
 }
 
-/* Asks the realm for a token; token_done() follows. */
+/* Sends the request for a token; token_done() follows. */
 static int fetch_token(struct login *s, const struct auth_creds *creds)
 {
 	static const struct call_ops ops = {.done = token_done};
@@ -421,6 +414,7 @@ static int fetch_token(struct login *s, const struct auth_creds *creds)
 	CLEANUP(buf_release) struct buf body = BUF_INIT(64 << 10);
 	CLEANUP(freep) char *basic = NULL;
 	struct call_spec spec = {
+		.registry = s->host->name,
 		.max_body = TOKEN_ANSWER_MAX,
 		.retry = true,
 		.deadline_ms = now_ms() + s->r->meta_timeout_ms,
@@ -478,8 +472,8 @@ static int authorize_bearer(struct login *s, struct call *c,
 	int r;
 
 	if (s->token.value && now < s->token.expires_ms) {
-		/* In the background; when it fails, there is time to do it
-		 * again. */
+		/* In the background; if it fails, there is time for another
+		 * attempt. */
 		if (now >= s->token.refresh_ms && !s->fetch)
 			(void)fetch_token(s, creds);
 		return set_bearer(s->token.value, ret);
@@ -513,7 +507,7 @@ int login_authorize(struct login *s, struct call *c, char **ret)
 	}
 }
 
-/* The best of the challenges of an answer. */
+/* Picks the best challenge of the response. */
 static int read_challenges(struct call *c, struct auth_challenge *ret)
 {
 	const char *v;
@@ -571,8 +565,8 @@ int login_challenged(struct login *s, struct call *c, const char *sent)
 
 	if (read_challenges(c, &ch) < 0)
 		return call_why(c, -EACCES,
-				"%s: HTTP 401 without a login "
-				"that is known here",
+				"%s: HTTP 401 without a "
+				"supported login scheme",
 				s->host->name);
 	if (sent && (c->challenges > 0 || ch.scheme == AUTH_BASIC ||
 		     (creds && creds->registry_token)))
@@ -583,15 +577,15 @@ int login_challenged(struct login *s, struct call *c, const char *sent)
 	if (ch.scheme == AUTH_BASIC && !has_password)
 		return call_why(c, -EACCES,
 				"%s: HTTP 401: credentials are "
-				"needed, and none are configured",
+				"needed, and none is configured",
 				s->host->name);
 	if (c->challenges > 1)
-		return call_why(c, -EACCES, "%s: HTTP 401, again and again",
+		return call_why(c, -EACCES, "%s: HTTP 401 repeatedly",
 				s->host->name);
 	r = check_realm(s, c, &ch);
 	if (r < 0)
 		return r;
-	/* Another call may have renewed the token in the meantime. */
+	/* Keep a token that another call has renewed meanwhile. */
 	if (!same_text(ch.scope, s->challenge.scope) ||
 	    !same_text(ch.realm, s->challenge.realm) ||
 	    !same_text(ch.service, s->challenge.service) ||

@@ -5,39 +5,40 @@
 #include "base/log.h"
 #include "registry/registry-private.h"
 
-struct manifest_flight {
+struct manifest_query {
 	struct query f;
 	struct store *store;
 	uint64_t tag_fresh_ms;
 	char *reference;
 	bool by_tag;
-	bool has_digest; /* digest is known, or was asked for */
+	bool has_digest; /* digest is known, or the reference */
 	struct digest digest;
-	bool fresh; /* the tag was seen a moment ago */
+	bool fresh; /* upstream confirmed the tag within tag_fresh_ms */
 	bool stale;
-	bool told;	 /* the other nodes */
-	bool from_peers; /* the bytes are, not from upstream */
-	/* What came, or was stored; moves between loop and jobs. */
+	bool told;	 /* other nodes were told of it */
+	bool from_peers; /* the bytes come from a member, not from upstream */
+	/* The manifest, received or from the store; moves between loop and
+	 * jobs. */
 	char *type;
 	void *bytes;
 	size_t len;
-	bool expected_known; /* expected: what the bytes must hash to */
+	bool expected_known; /* expected: the digest that the bytes must have */
 	struct digest expected;
 	struct manifest *manifest;
-	int r; /* of the job */
+	int r; /* result of the job; or the error if other nodes fail too */
 };
 
-static struct manifest_flight *of(struct query *f)
+static struct manifest_query *of(struct query *f)
 {
-	return container_of(f, struct manifest_flight, f);
+	return container_of(f, struct manifest_query, f);
 }
 
-static struct manifest_flight *of_job(struct store_job *j)
+static struct manifest_query *of_job(struct store_job *j)
 {
 	return of(container_of(j, struct query, job));
 }
 
-static void drop_content(struct manifest_flight *m)
+static void drop_content(struct manifest_query *m)
 {
 	manifest_free(&m->manifest);
 	free(m->bytes);
@@ -53,8 +54,8 @@ static void manifest_release(struct query *f)
 	free(of(f)->reference);
 }
 
-/* Others may ask us for it from now on. */
-static void tell_peers(struct manifest_flight *m)
+/* From now on other nodes may ask this node for the manifest. */
+static void tell_peers(struct manifest_query *m)
 {
 	struct other_nodes *p = m->f.r->peers;
 
@@ -67,7 +68,7 @@ static void tell_peers(struct manifest_flight *m)
 static void manifest_answer(struct query *f, int r, void (*cb)(void), void *arg)
 {
 	manifest_cb *call_back = (manifest_cb *)cb;
-	struct manifest_flight *m;
+	struct manifest_query *m;
 	struct manifest_result res;
 
 	if (r < 0) {
@@ -89,8 +90,9 @@ static void manifest_answer(struct query *f, int r, void (*cb)(void), void *arg)
 
 /* ---- Jobs ---- */
 
-/* The document's own type wins; and whatever it is, it fits into a header. */
-static int settle_type(struct manifest_flight *m)
+/* The document's own type overrides the header's. The result always fits into a
+ * header. */
+static int settle_type(struct manifest_query *m)
 {
 	const char *t = m->type ? m->type : "";
 	size_t n = strcspn(t, "; \t,");
@@ -112,7 +114,7 @@ static int settle_type(struct manifest_flight *m)
 	return 0;
 }
 
-static int parse(struct manifest_flight *m)
+static int parse(struct manifest_query *m)
 {
 	int r;
 
@@ -123,9 +125,9 @@ static int parse(struct manifest_flight *m)
 	return settle_type(m);
 }
 
-/* Takes the manifest d from the store. What m had stays when it is not there.
- */
-static int load(struct manifest_flight *m, const struct digest *d)
+/* Loads the manifest d from the store. On an error m keeps its content, unless
+ * memory is short. */
+static int load(struct manifest_query *m, const struct digest *d)
 {
 	CLEANUP(freep) char *type = NULL;
 	CLEANUP(freep) void *bytes = NULL;
@@ -149,7 +151,7 @@ static int load(struct manifest_flight *m, const struct digest *d)
 
 static void look_up(struct store_job *j)
 {
-	struct manifest_flight *m = of_job(j);
+	struct manifest_query *m = of_job(j);
 	uint64_t now = now_unix_s(), seen;
 	struct digest digest;
 
@@ -167,17 +169,17 @@ static void look_up(struct store_job *j)
 		m->fresh = false;
 }
 
-static void note_tag(struct manifest_flight *m, uint64_t seen)
+static void note_tag(struct manifest_query *m, uint64_t seen)
 {
 	if (m->by_tag)
 		(void)store_tag_put(m->store, m->f.repo, m->reference,
 				    &m->digest, seen);
 }
 
-/* Upstream confirmed the tag, or named a digest that may be here already. */
+/* Upstream confirmed the tag, or named a digest that the store may have. */
 static void confirm(struct store_job *j)
 {
-	struct manifest_flight *m = of_job(j);
+	struct manifest_query *m = of_job(j);
 
 	if (m->bytes && digest_equal(&m->digest, &m->expected))
 		m->r = 0;
@@ -189,12 +191,12 @@ static void confirm(struct store_job *j)
 
 static void forget_tag(struct store_job *j)
 {
-	struct manifest_flight *m = of_job(j);
+	struct manifest_query *m = of_job(j);
 
 	(void)store_tag_del(m->store, m->f.repo, m->reference);
 }
 
-static void note_children(struct manifest_flight *m)
+static void note_children(struct manifest_query *m)
 {
 	const struct manifest *doc = m->manifest;
 	const char *repo = m->f.repo;
@@ -211,14 +213,14 @@ static void note_children(struct manifest_flight *m)
 				     doc->entries[i].size);
 }
 
-/* What upstream sent, or what a member has of it. Without a digest to compare
- * with, or as a member's word on a tag, it must at least be a manifest: a login
- * page with status 200 must not become a tag. A member's tag is as good as one
- * that was seen long ago. That it cannot be kept is no reason not to serve it;
- * the store logs it. */
+/* Checks content from upstream or from a member. Content without an expected
+ * digest, or a member's answer for a tag, must at least be a manifest: a login
+ * page with status 200 must not become a tag. A member's tag counts as seen
+ * long ago. If the store cannot keep the manifest, the store logs this, and it
+ * is served all the same. */
 static void accept_content(struct store_job *j)
 {
-	struct manifest_flight *m = of_job(j);
+	struct manifest_query *m = of_job(j);
 	bool must_parse = !m->expected_known || (m->from_peers && m->by_tag);
 	struct digest d;
 
@@ -244,19 +246,19 @@ static void accept_content(struct store_job *j)
 
 static void accepted(struct query *f)
 {
-	struct manifest_flight *m = of(f);
+	struct manifest_query *m = of(f);
 
 	if (m->r == -EBADMSG)
 		query_why(f, m->expected_known
 				     ? "the content does not match its digest"
-				     : "the content is no manifest");
+				     : "the content is not a manifest");
 	query_finish(f, m->r);
 }
 
-/* The last known digest, for lack of an answer. */
+/* Serves the last known digest, because upstream did not answer. */
 static void serve_stale(struct query *f)
 {
-	struct manifest_flight *m = of(f);
+	struct manifest_query *m = of(f);
 
 	m->stale = true;
 	query_finish(f, 0);
@@ -266,7 +268,7 @@ static void peers_answered(void *arg, int r, const char *type,
 			   const void *bytes, size_t len)
 {
 	struct query *f = arg;
-	struct manifest_flight *m = of(f);
+	struct manifest_query *m = of(f);
 
 	f->asked_peers = false;
 	if (r == 0) {
@@ -285,11 +287,11 @@ static void peers_answered(void *arg, int r, const char *type,
 	query_job(f, accept_content, accepted);
 }
 
-/* r: what to end with when they do not have it either. */
+/* r: the error to end with if the members do not have it either. */
 static void ask_peers(struct query *f, int r)
 {
 	struct other_nodes *p = f->r->peers;
-	struct manifest_flight *m = of(f);
+	struct manifest_query *m = of(f);
 
 	m->r = r;
 	f->asked_peers = true;
@@ -299,7 +301,7 @@ static void ask_peers(struct query *f, int r)
 
 static void failed(struct query *f, int r, bool unreachable)
 {
-	struct manifest_flight *m = of(f);
+	struct manifest_query *m = of(f);
 
 	if (unreachable) {
 		query_host_failed(f);
@@ -323,7 +325,7 @@ static void failed(struct query *f, int r, bool unreachable)
 		query_finish(f, r);
 }
 
-static void read_digest_header(struct manifest_flight *m, struct call *c)
+static void read_digest_header(struct manifest_query *m, struct call *c)
 {
 	const char *v = call_header(c, "Docker-Content-Digest", 0);
 	struct digest d;
@@ -337,7 +339,7 @@ static void read_digest_header(struct manifest_flight *m, struct call *c)
 static void got(struct call *c, int r, const char *why)
 {
 	struct query *f = c->arg;
-	struct manifest_flight *m = of(f);
+	struct manifest_query *m = of(f);
 	const char *type = call_header(c, "Content-Type", 0);
 
 	query_why(f, why);
@@ -371,6 +373,7 @@ static int send_call(struct query *f, const char *method, const char *ref,
 		.accept = manifest_accept,
 		.max_body = MANIFEST_MAX_BYTES,
 		.deadline_ms = now_ms() + f->r->meta_timeout_ms,
+		.registry = f->host,
 		.retry = true,
 	};
 	int r;
@@ -406,11 +409,11 @@ static void head(struct query *f)
 		query_finish(f, r);
 }
 
-/* After confirm(): by digest, so that a tag which moves in between cannot give
- * one digest and another content. */
+/* Runs after confirm(). Gets by digest, so that a tag that moves in between
+ * cannot give one digest and the content of another. */
 static void confirmed(struct query *f)
 {
-	struct manifest_flight *m = of(f);
+	struct manifest_query *m = of(f);
 	char digest[DIGEST_STR_SIZE];
 
 	if (m->r == 0)
@@ -422,7 +425,7 @@ static void confirmed(struct query *f)
 static void headed(struct call *c, int r, const char *why)
 {
 	struct query *f = c->arg;
-	struct manifest_flight *m = of(f);
+	struct manifest_query *m = of(f);
 
 	query_why(f, why);
 	f->call = NULL;
@@ -438,7 +441,7 @@ static void headed(struct call *c, int r, const char *why)
 
 static void looked_up(struct query *f)
 {
-	struct manifest_flight *m = of(f);
+	struct manifest_query *m = of(f);
 
 	if (m->r == 0 && (!m->by_tag || m->fresh)) {
 		query_finish(f, 0);
@@ -467,13 +470,13 @@ static void manifest_begin(struct query *f)
 }
 
 static const struct query_ops manifest_ops = {
-	.size = sizeof(struct manifest_flight),
+	.size = sizeof(struct manifest_query),
 	.begin = manifest_begin,
 	.answer = manifest_answer,
 	.release = manifest_release,
 };
 
-static int set_reference(struct manifest_flight *m, const char *reference)
+static int set_reference(struct manifest_query *m, const char *reference)
 {
 	if (digest_parse(reference, &m->digest) == 0)
 		m->has_digest = true;

@@ -25,11 +25,11 @@ static struct metric_family m_stale = {
 	.type = METRIC_COUNTER,
 };
 
-/* One request that waits for the registries. */
+/* A request that waits for the registry's callback. */
 struct mirror_ask {
 	struct mirror *m;
-	struct http_req *rq; /* NULL: answered or gone */
-	uv_timer_t timer;    /* the 404 at the deadline */
+	struct http_req *rq; /* NULL: answered, or the client is gone */
+	uv_timer_t timer;    /* sends the 404 at the deadline */
 	bool closing, called_back;
 	bool by_tag;
 };
@@ -49,7 +49,7 @@ static void on_timer_closed(uv_handle_t *h)
 		free(a);
 }
 
-/* The answer is on its way: nothing else may answer. */
+/* Takes the request for an answer: nothing else can answer it afterwards. */
 static struct http_req *take(struct mirror_ask *a)
 {
 	struct http_req *rq = steal_ptr(&a->rq);
@@ -108,7 +108,7 @@ static struct mirror_ask *ask_new(struct mirror *m, struct http_req *rq)
 	return a;
 }
 
-/* The registries have called back: the ask ends. */
+/* Call it in the registry's callback: ends the ask. */
 static struct http_req *ask_end(struct mirror_ask *a)
 {
 	struct http_req *rq = take(a);
@@ -127,7 +127,7 @@ static const char *why_not(int r)
 	case -EACCES:
 		return "upstream refuses this node's credentials";
 	case -EBADMSG:
-		return "what upstream sent does not match";
+		return "upstream sent wrong or malformed content";
 	default:
 		return "upstream cannot be reached";
 	}
@@ -184,7 +184,7 @@ static void on_blob(void *arg, int r, struct blob *b)
 		reply_blob(m, rq, &b);
 }
 
-/* The registry that is meant; NULL with an answer given. */
+/* Finds the registry that the client means; NULL: an error was sent. */
 static const char *which_host(struct mirror *m, struct http_req *rq)
 {
 	const char *ns = http_req_query(rq, "ns");
@@ -219,8 +219,8 @@ static void get_blob(struct mirror *m, struct http_req *rq, const char *host,
 				 "not a sha256 digest");
 		return;
 	}
-	/* The way of most requests: it is in memory, and has been asked for
-	 * with this name before. */
+	/* The usual case: the blob is in memory and complete. An earlier
+	 * request has added its origin, as a rule. */
 	if (store_peek(m->cfg.serve->store, &key, &b) == 0) {
 		if (blob_missing(b) == 0) {
 			reply_blob(m, rq, &b);
@@ -268,15 +268,16 @@ bool mirror_handle(struct mirror *m, struct http_req *rq)
 	http_header_add(rq, "Docker-Distribution-Api-Version", "registry/2.0");
 	if (strcmp(http_req_method(rq), "GET") != 0 && !http_req_is_head(rq)) {
 		http_header_add(rq, "Allow", "GET, HEAD");
-		http_reply_error(rq, 405, "UNSUPPORTED", "a mirror is read");
+		http_reply_error(rq, 405, "UNSUPPORTED",
+				 "only GET and HEAD are allowed");
 		return true;
 	}
 	if (strcmp(path, "/v2/") == 0) {
 		http_reply(rq, 200, "application/json", "{}", 2);
 		return true;
 	}
-	/* Digests come with an encoded colon now and then; names need no
-	 * escapes, and an encoded slash is never what it seems. */
+	/* Some clients encode a digest's colon. Names need no escapes; an
+	 * encoded slash is refused. */
 	if (strcasestr(path, "%2f") || strcasestr(path, "%00") ||
 	    !url_decode(path) ||
 	    !ref_split_path(path, &name, &kind, &reference)) {

@@ -1,20 +1,21 @@
-/* The routes that a container runtime calls:
+/* The mirror: the routes that a container runtime calls.
  *
  *   GET, HEAD /v2/
  *   GET, HEAD /v2/<name>/manifests/<tag or digest>[?ns=<registry>]
  *   GET, HEAD /v2/<name>/blobs/<digest>[?ns=<registry>]
  *
- * ns is the registry that the client really means (containerd adds it when it
- * asks a mirror). Without it the first of the configured registries is meant;
- * content by digest is served from the store whoever asked for it first.
+ * ns names the registry that the client wants (containerd adds it when it asks
+ * a mirror). Without ns the mirror takes the first configured registry, or
+ * docker.io. Content by digest is served from the store, whichever registry it
+ * came from.
  *
- * What cannot be served, for whatever reason, is a 404 within the deadline, so
- * that the client goes to the registry itself; it never hangs, and a plain
- * miss is never a 5xx. A tag that upstream did not confirm is served with
- * "Warning: 110" and counted.
+ * Content that cannot be served, for whatever reason, is a 404 within the
+ * deadline, so that the client goes to the registry itself. The mirror never
+ * hangs, and a plain miss is never a 5xx. A tag that upstream did not confirm
+ * is served with "Warning: 110" and counted.
  *
- * Sources: OCI distribution specification 1.1; containerd docs/hosts.md.
- * Loop thread. */
+ * Sources: OCI distribution specification 1.1;
+ * github.com/containerd/containerd/docs/hosts.md. Loop thread. */
 #ifndef REGISTRY_MIRROR_H
 #define REGISTRY_MIRROR_H
 
@@ -25,17 +26,18 @@
 struct mirror;
 
 struct mirror_config {
-	const struct serve_config *serve; /* borrowed, like all of these */
+	const struct serve_config *serve; /* borrowed, like all pointers here */
 	struct registry *registry;
-	/* Registries that may be asked for; empty = any. */
+	/* Registries that the mirror serves; empty = any. */
 	const struct string_list *hosts;
-	uint64_t deadline_ms; /* until a 404; 0 = 10 s */
+	uint64_t deadline_ms; /* time until a 404; 0 = 10 s */
 };
 
 int mirror_new(const struct mirror_config *cfg, struct mirror **ret);
 void mirror_free(struct mirror **m);
 
-/* True if the path is the mirror's; the request is then taken over. */
+/* Returns false if the path is not the mirror's. Else takes over the request
+ * and returns true. */
 bool mirror_handle(struct mirror *m, struct http_req *rq);
 
 #endif

@@ -1,4 +1,5 @@
-/* How large is it, which version is it, and are ranges served? */
+/* Probes: find a file's size and version, and whether its server serves
+ * ranges. */
 #include <string.h>
 #include <strings.h>
 
@@ -9,9 +10,9 @@ struct probe {
 	struct registry *r;
 	struct login *login;
 	char *url, *authorization;
-	const struct string_list *guard;
+	bool said_empty; /* HEAD did */
 	bool need_ranges;
-	bool got; /* the GET is under way */
+	bool got; /* GET was sent, not HEAD */
 	uint64_t deadline_ms;
 	struct call *call;
 	probe_cb *cb;
@@ -65,8 +66,8 @@ static int get_head(struct call *c)
 					c->at.host);
 		p->res.size = total;
 		return CALL_ENOUGH;
-	case 416: /* of an empty file */
-		if (!v || strcasecmp(v, "bytes */0") != 0)
+	case 416: /* the answer for an empty file */
+		if (v ? strcasecmp(v, "bytes */0") != 0 : !p->said_empty)
 			return call_why(c, -EBADMSG,
 					"%s: HTTP 416 for the "
 					"first byte",
@@ -76,7 +77,7 @@ static int get_head(struct call *c)
 	case 200:
 		if (c->content_length < 0)
 			return call_why(c, -EBADMSG,
-					"%s: does not tell the size",
+					"%s: the answer has no size",
 					c->at.host);
 		p->res.size = (uint64_t)c->content_length;
 		return CALL_ENOUGH;
@@ -112,7 +113,7 @@ static int send_probe(struct probe *p)
 		.url = p->url,
 		.login = p->login,
 		.authorization = p->authorization,
-		.guard = p->guard,
+		.registry = p->login ? p->login->host->name : NULL,
 		.has_range = p->got,
 		.range_len = p->got ? 1 : 0,
 		.deadline_ms = p->deadline_ms,
@@ -123,7 +124,7 @@ static int send_probe(struct probe *p)
 			  &p->call);
 }
 
-/* A signature may cover GET only, and then HEAD is refused with 403. */
+/* A signature may cover GET only; HEAD is then refused with 403. */
 static bool head_tells_nothing(const struct probe *p, const struct call *c,
 			       int r, const char *ranges)
 {
@@ -131,7 +132,8 @@ static bool head_tells_nothing(const struct probe *p, const struct call *c,
 		return c->status == 400 || c->status == 405 ||
 		       c->status == 501 ||
 		       (c->status == 403 && (c->crossed || !p->login));
-	if (c->content_length < 0)
+	/* Some servers send Content-Length: 0 with any HEAD. */
+	if (c->content_length <= 0)
 		return true;
 	return p->need_ranges && c->content_length > 0 &&
 	       (!ranges || strcasecmp(ranges, "bytes") != 0);
@@ -145,6 +147,7 @@ static void head_done(struct call *c, int r, const char *why)
 	p->call = NULL;
 	if (head_tells_nothing(p, c, r, ranges)) {
 		p->got = true;
+		p->said_empty = r == 0 && c->content_length == 0;
 		r = send_probe(p);
 		if (r == 0)
 			return;
@@ -166,7 +169,6 @@ int probe_start(struct registry *r, const struct probe_spec *spec, probe_cb *cb,
 	if (!p)
 		return -ENOMEM;
 	p->r = r;
-	p->guard = spec->guard;
 	p->need_ranges = spec->need_ranges;
 	p->cb = cb;
 	p->arg = arg;

@@ -6,9 +6,7 @@
 
 #include "base/cleanup.h"
 #include "base/metrics.h"
-#include "http/local.h"
 #include "http/url.h"
-#include "registry/guard.h"
 
 #define PREFIX "/blobs/"
 
@@ -18,7 +16,7 @@ struct proxy {
 
 struct proxy_ask {
 	struct proxy *p;
-	struct http_req *rq;	  /* NULL: gone */
+	struct http_req *rq;	  /* NULL: the client is gone */
 	struct client_auth *auth; /* NULL: none */
 };
 
@@ -44,14 +42,6 @@ static void refuse(struct http_req *rq, int status, const char *code,
 	http_reply_error(rq, status, code, "%s", why);
 }
 
-/* ---- Targets ---- */
-
-bool proxy_target_ok(const struct string_list *allow, const char *host,
-		     uint16_t port)
-{
-	return guard_allows(allow, host, port) || !host_looks_local(host);
-}
-
 /* ---- Requests ---- */
 
 static void on_gone(struct http_req *rq)
@@ -65,7 +55,8 @@ static void on_gone(struct http_req *rq)
 static void refuse_target(struct http_req *rq)
 {
 	refuse(rq, 403, "DENIED",
-	       "a target on this host or link; --blobs-allow lets it");
+	       "the target is on this host or link, and --blobs-allow "
+	       "does not name it");
 }
 
 static void reply_failure(struct proxy_ask *a, int r)
@@ -83,14 +74,14 @@ static void reply_failure(struct proxy_ask *a, int r)
 		refuse(rq, 404, "BLOB_UNKNOWN", "upstream has no such file");
 		break;
 	case -EACCES:
-		refuse(rq, 403, "DENIED", "upstream refuses it");
+		refuse(rq, 403, "DENIED", "upstream refuses access");
 		break;
 	case -EPERM:
 		refuse_target(rq);
 		break;
 	case -EOPNOTSUPP:
 		refuse(rq, 502, "UNSUPPORTED",
-		       "upstream does not serve ranges of it");
+		       "upstream does not serve ranges of the file");
 		break;
 	default:
 		refuse(rq, 502, "UNAVAILABLE", "upstream cannot be reached");
@@ -106,7 +97,8 @@ static void serve(struct proxy_ask *a, struct blob *b)
 	char etag[DIGEST_HEX_SIZE];
 
 	how.auth = steal_ptr(&a->auth);
-	/* The key names the version as well as any tag of upstream's. */
+	/* The key contains the version, so it serves as ETag in place of
+	 * upstream's. */
 	if (blob_key(b)->kind == BLOB_URL)
 		how.etag = digest_hex(&blob_key(b)->id, etag);
 	count("200");
@@ -129,8 +121,8 @@ static void on_blob(void *arg, int r, struct blob *b)
 	free(a);
 }
 
-/* What stands behind the prefix, as an absolute URL: "https://host/…", or
- * "https:/host/…" as some clients' path cleaning leaves it. */
+/* Takes the absolute URL after the prefix: "https://host/…", or
+ * "https:/host/…", which some clients' path cleaning makes of it. */
 static int target_url(const char *target, struct buf *out)
 {
 	const char *s = target + strlen(PREFIX);
@@ -156,9 +148,9 @@ static int look_up(struct proxy *p, struct http_req *rq, const char *text,
 	struct proxy_ask *a = calloc(1, sizeof(*a));
 	int r = a ? 0 : -ENOMEM;
 
-	/* One that is not passed on is as good as none. */
+	/* A value that must not be passed on counts as none. */
 	if (r == 0 && value)
-		r = client_auth_new(url, value, p->cfg.allow, &a->auth);
+		r = client_auth_new(url, value, &a->auth);
 	if (r < 0 && r != -EINVAL) {
 		free(a);
 		return r;
@@ -167,8 +159,8 @@ static int look_up(struct proxy *p, struct http_req *rq, const char *text,
 	a->rq = rq;
 	http_req_set_data(rq, a);
 	http_req_on_gone(rq, on_gone);
-	registry_get_url_guarded(p->cfg.registry, text, p->cfg.allow,
-				 a->auth ? &a->auth->base : NULL, on_blob, a);
+	registry_get_url(p->cfg.registry, text, a->auth ? &a->auth->base : NULL,
+			 on_blob, a);
 	return 0;
 }
 
@@ -181,7 +173,7 @@ bool proxy_handle(struct proxy *p, struct http_req *rq)
 		return false;
 	if (strcmp(http_req_method(rq), "GET") != 0 && !http_req_is_head(rq)) {
 		http_header_add(rq, "Allow", "GET, HEAD");
-		refuse(rq, 405, "UNSUPPORTED", "blobs are read");
+		refuse(rq, 405, "UNSUPPORTED", "only GET and HEAD are allowed");
 		return true;
 	}
 	if (target_url(http_req_target(rq), &text) < 0 ||
@@ -190,7 +182,7 @@ bool proxy_handle(struct proxy *p, struct http_req *rq)
 		       "not an absolute http or https URL");
 		return true;
 	}
-	if (!proxy_target_ok(p->cfg.allow, url.host, url.port)) {
+	if (guard_refuses_name(p->cfg.guard, NULL, url.host, url.port)) {
 		refuse_target(rq);
 		return true;
 	}

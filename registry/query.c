@@ -1,4 +1,4 @@
-/* Equal requests under way are one; a "no" is remembered for a while. */
+/* Queries: equal questions share one; a "no" is remembered for a while. */
 #include <string.h>
 
 #include "base/log.h"
@@ -82,7 +82,7 @@ static void answer_all(struct query *f, int r)
 	}
 }
 
-static void flight_free(struct query *f)
+static void query_free(struct query *f)
 {
 	free(f->host);
 	free(f->name);
@@ -90,23 +90,23 @@ static void flight_free(struct query *f)
 	free(f);
 }
 
-/* Takes it out of the table: whoever asks from now on, perhaps from inside a
- * callback, starts a new one. */
-static void flight_end(struct query *f, int r)
+/* Takes f out of the table first: a caller that asks from now on, perhaps from
+ * inside a callback, starts a new query. */
+static void query_end(struct query *f, int r)
 {
 	name_table_del(&f->r->queries, &f->node);
-	delay_cancel(&f->begin);
+	loop_cancel(f->r->loop, &f->begin);
 	call_abandon(&f->call);
 	probe_abandon(&f->probe);
 	if (f->asked_peers)
 		f->r->peers->ops->cancel(f->r->peers, f);
 	answer_all(f, r);
-	/* At once, also when registry_free() ends a flight whose job has done
-	 * its work but not come back: the store may be closed by then. */
+	/* Release at once, even if registry_free() ends a query whose job has
+	 * run and not come back: the store may be closed by then. */
 	f->ops->release(f);
 	f->r = NULL;
 	if (!f->job_busy)
-		flight_free(f);
+		query_free(f);
 }
 
 void query_why(struct query *f, const char *why)
@@ -138,7 +138,7 @@ void query_host_failed(struct query *f)
 		no_remember(f->r, key, -EHOSTUNREACH);
 }
 
-/* A refusal is logged by its login. */
+/* login.c logs refusals. */
 static void complain(const struct query *f, int r)
 {
 	static struct log_limit limit;
@@ -156,25 +156,25 @@ void query_finish(struct query *f, int r)
 	complain(f, r);
 	if (r < 0 && r != -ENOMEM && r != -ECANCELED)
 		no_remember(f->r, f->node.key, r);
-	flight_end(f, r);
+	query_end(f, r);
 }
 
-static void flight_begin(struct delay *d)
+static void query_begin(struct loop_task *t)
 {
-	struct query *f = container_of(d, struct query, begin);
+	struct query *f = container_of(t, struct query, begin);
 	int r = f->abort_r;
 
-	creds_refresh(f->r); /* what was refused may be allowed now */
+	creds_refresh(f->r); /* new credentials may allow what was refused */
 	if (r == 0)
 		r = no_find(f->r, f->node.key);
 	if (r < 0)
-		flight_end(f, r);
+		query_end(f, r);
 	else
 		f->ops->begin(f);
 }
 
-static int flight_new(struct registry *r, const struct query_ops *ops,
-		      const char *key, struct query **ret)
+static int query_new(struct registry *r, const struct query_ops *ops,
+		     const char *key, struct query **ret)
 {
 	struct query *f = calloc(1, ops->size);
 
@@ -183,12 +183,12 @@ static int flight_new(struct registry *r, const struct query_ops *ops,
 	f->ops = ops;
 	f->r = r;
 	list_init(&f->waiters);
-	delay_init(&f->begin, flight_begin);
+	f->begin.run = query_begin;
 	if (name_table_add(&r->queries, &f->node, key) < 0) {
 		free(f);
 		return -ENOMEM;
 	}
-	delay_set(r, &f->begin, now_ms());
+	loop_post(r->loop, &f->begin);
 	*ret = f;
 	return 0;
 }
@@ -206,7 +206,7 @@ static struct query *join(struct registry *r, const struct query_ops *ops,
 	*ret_new = !tn;
 	if (tn)
 		f = name_table_entry(tn, struct query, node);
-	else if (flight_new(r, ops, key, &f) < 0)
+	else if (query_new(r, ops, key, &f) < 0)
 		return NULL;
 	list_add_tail(&f->waiters, &w->node);
 	return f;
@@ -253,7 +253,7 @@ void query_abort(struct query *f, int r)
 	f->abort_r = r;
 }
 
-static void flight_job_done(struct store_job *j)
+static void query_job_done(struct store_job *j)
 {
 	struct query *f = container_of(j, struct query, job);
 
@@ -261,7 +261,7 @@ static void flight_job_done(struct store_job *j)
 	if (f->r)
 		f->job_done(f);
 	else
-		flight_free(f);
+		query_free(f);
 }
 
 void query_job(struct query *f, void (*work)(struct store_job *j),
@@ -269,12 +269,12 @@ void query_job(struct query *f, void (*work)(struct store_job *j),
 {
 	f->job_busy = true;
 	f->job_done = done;
-	store_job_start(f->r, &f->job, work, flight_job_done);
+	store_job_start(f->r, &f->job, work, query_job_done);
 }
 
 void queries_release(struct registry *r)
 {
 	while (r->queries.n)
-		flight_end(name_table_first(&r->queries, struct query, node),
-			   -ECANCELED);
+		query_end(name_table_first(&r->queries, struct query, node),
+			  -ECANCELED);
 }

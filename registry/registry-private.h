@@ -1,5 +1,5 @@
-/* What the files of registry/ share. Everything here runs on the loop thread,
- * but for the work() of a job. */
+/* Shared by the files of registry/. Everything runs on the loop thread, except
+ * the work() of a job. */
 #ifndef REGISTRY_REGISTRY_PRIVATE_H
 #define REGISTRY_REGISTRY_PRIVATE_H
 
@@ -16,7 +16,8 @@
 #include "registry/auth.h"
 #include "registry/registry.h"
 
-/* Idle entries beyond these go, the least recently used first. */
+/* Limits of the tables. Beyond a limit the least recently used idle entry is
+ * freed. */
 #define MAX_LOGINS 1024
 #define MAX_ROUTES 8192
 #define MAX_NOES   4096
@@ -26,15 +27,15 @@
 
 /* ---- registry.c: time, jobs ---- */
 
-/* Something to be done at a time; embedded. */
+/* A timer, embedded in its owner. fire() runs at when_ms. */
 struct delay {
 	struct list node; /* in registry.delays, by time */
 	uint64_t when_ms;
 	void (*fire)(struct delay *d);
 };
 
-struct ticker;	/* the uv_timer_t, which outlives the registry by a turn */
-struct workers; /* counts jobs that are inside work() */
+struct ticker;	/* has the uv_timer_t; freed a turn after the registry */
+struct workers; /* counts jobs that are queued or inside work() */
 
 struct registry {
 	struct source source;
@@ -45,37 +46,37 @@ struct registry {
 	char *certs_dir;     /* NULL: none */
 	struct string_list plain_http;
 	uint64_t meta_timeout_ms, tag_fresh_ms, negative_ms;
-	const struct string_list *url_guard; /* NULL: none */
-	struct other_nodes *peers;	     /* NULL: none */
+	const struct guard *guard; /* NULL: none */
+	struct other_nodes *peers; /* NULL: none */
 	const char *node;
 
 	struct ticker *ticker;
 	struct list delays;
 	struct workers *workers;
 
-	/* See table.h. */
+	/* See base/name-table.h. */
 	struct hash_table hosts, logins, routes, queries, noes, urls, versions;
 	struct list calls;    /* struct call */
 	struct list requests; /* struct request of upstream.c */
 
-	/* config.json as it was when last read. */
+	/* config.json at its last read. */
 	struct auth_config *auth;
 	struct timespec auth_mtime;
-	uint64_t auth_checked_ms; /* 0: never */
-	uint64_t auth_generation; /* of the contents; for logins */
+	uint64_t auth_checked_ms; /* last look at its mtime; 0: never */
+	uint64_t auth_generation; /* number of the last read; for logins */
 	bool auth_warned_helpers;
 };
 
 void delay_init(struct delay *d, void (*fire)(struct delay *d));
-/* In a later turn of the loop, even if when_ms has passed. Moves it if it was
- * set. */
+/* Sets the timer, or moves it if it is set. fire() runs in a later turn of the
+ * loop, even if when_ms has passed. */
 void delay_set(struct registry *r, struct delay *d, uint64_t when_ms);
-/* Harmless if it is not set. */
+/* No effect if the timer is not set. */
 void delay_cancel(struct delay *d);
 bool delay_is_set(const struct delay *d);
 
-/* A job that may use the store in work(): registry_free() waits until work()
- * has ended. done() comes in any case, after registry_free() too. */
+/* A job whose work() may use the store: registry_free() waits until work() has
+ * ended. done() always comes, even after registry_free(). */
 struct store_job {
 	struct loop_job base;
 	struct workers *workers;
@@ -91,20 +92,21 @@ void store_job_start(struct registry *r, struct store_job *j,
 
 /* A registry's address. */
 struct host {
-	struct name_node node; /* by canonical name */
+	struct name_node node; /* in registry.hosts, by canonical name */
 	uint32_t refs;
 	char *name;
 	char *base; /* "https://registry-1.docker.io" */
 	bool https;
-	/* It told us to wait (Retry-After): with ranges; with the rest. They
-	 * are limited apart: at Docker Hub, blobs may be had when manifests
-	 * may not. */
+	/* Until when the registry asked to wait (Retry-After): [0] without a
+	 * range, [1] with one. The two are separate: Docker Hub may limit
+	 * manifests and still serve blobs. */
 	uint64_t hold_until_ms[2];
 };
 
-/* How to be let in to one repository. Between calls it stays for the next. */
+/* The login to one repository: the challenge and the token. It stays after a
+ * call for the next call. */
 struct login {
-	struct name_node node; /* by "HOST/NAME" */
+	struct name_node node; /* in registry.logins, by "HOST/NAME" */
 	struct registry *r;
 	uint32_t refs;
 	struct host *host;
@@ -113,46 +115,46 @@ struct login {
 	uint64_t auth_generation;
 	struct auth_challenge challenge; /* the last one */
 	struct auth_token token;
-	struct call *fetch;	/* of a token */
-	struct list waiters;	/* struct call.wait, for that token */
-	uint64_t complained_ms; /* a refusal was logged */
+	struct call *fetch;	/* the call that fetches a token, or NULL */
+	struct list waiters;	/* struct call.wait; they wait for that token */
+	uint64_t complained_ms; /* when a refusal was logged last */
 };
 
 struct call;
 
-/* Borrowed name parts, checked by the caller. On 0 the caller owns a
- * reference. -ENOMEM. */
+/* Finds or makes a login. Borrows host and name, which the caller has checked.
+ * On 0 the caller owns a reference. -ENOMEM. */
 int login_get(struct registry *r, const char *host, const char *name,
 	      struct login **ret);
 void login_unref(struct login **s);
-/* 0: *ret (to be freed; NULL: none) is the value for Authorization.
- * -EINPROGRESS: a token is being fetched; call_token_ready() follows. Others:
- * refused for good. */
+/* Gets the value for c's Authorization header. 0: *ret is the value; the caller
+ * frees it; NULL: send none. -EINPROGRESS: a token is being fetched;
+ * call_token_ready() follows. Other errors: the call cannot log in. */
 int login_authorize(struct login *s, struct call *c, char **ret);
-/* The registry answered 401 to c, which had sent `sent` (NULL: nothing). 0:
- * authorize again and send again. -EACCES with c's why set. */
+/* Handles the registry's 401 to c, which had sent `sent` (NULL: nothing). 0:
+ * authorize and send again. -EACCES, with c's why set: refused. */
 int login_challenged(struct login *s, struct call *c, const char *sent);
-/* Logs that the registry refuses, once a minute. */
+/* Logs that the registry refuses access, at most once a minute. */
 void login_complain(struct login *s, const char *why);
-/* Forgets everything; for registry_free(). */
+/* Ends all logins; for registry_free(). */
 void logins_release(struct registry *r);
-/* Reads config.json again if it has changed. */
+/* Reads config.json again if its mtime has changed. Checks at most once a
+ * second. */
 void creds_refresh(struct registry *r);
-/* "https" or "http" for a host of the API. */
+/* Whether "host[:port]" is reached by http, not https. */
 bool host_is_plain(struct registry *r, const char *host);
-/* Path of the host's own CA into out; false if there is none. */
+/* Writes the path of the host's own CA to out; false if there is none. */
 bool host_ca_file(struct registry *r, const char *host, char *out, size_t size);
 
 /* ---- call.c: one HTTP call with login, redirects, retries ---- */
 
-/* Copied by call_start(), except login (referenced). */
+/* call_start() copies all of it, except login (referenced) and guard. */
 struct call_spec {
 	const char *method; /* NULL = GET */
 	const char *url;
 	struct login *login;	   /* NULL: no login */
-	const char *authorization; /* instead of a login; never sent to
-				      another origin; 401 is then
-				      -EKEYEXPIRED */
+	const char *authorization; /* instead of a login; never sent to another
+				      origin; a 401 is then -EKEYEXPIRED */
 	const char *accept;	   /* NULL: none */
 	const char *if_match;	   /* NULL: none */
 	const char *content_type;
@@ -162,89 +164,91 @@ struct call_spec {
 	uint64_t range_off, range_len;
 	uint64_t deadline_ms;
 	size_t max_body; /* collected in call.body; 0: for ops.data */
-	/* Not NULL: hosts on this host or link are refused (-EPERM) unless
-	 * they are in it, and wherever a redirect leads. Borrowed. */
-	const struct string_list *guard;
+	/* "host[:port]" that a reader has named (registry/guard.h); NULL:
+	 * none. An address that the guard refuses is -EPERM, wherever a
+	 * redirect leads. */
+	const char *registry;
 	bool retry; /* with pauses: connection errors, 429, 5xx */
 };
 
-/* A verdict of head() and data(): that was all that is wanted. */
+/* Result of head() and data(): the call has all it wants and ends with 0. */
 #define CALL_ENOUGH 1
 
 struct call_ops {
-	/* The answer is a 2xx, or 416. 0: go on; CALL_ENOUGH; a negative
-	 * errno ends the call with it, and call_why() says why. May be NULL. */
+	/* The status is 2xx or 416. 0: go on. CALL_ENOUGH. A negative errno
+	 * ends the call with it; call_why() says why. May be NULL. */
 	int (*head)(struct call *c);
-	/* As in struct http_callbacks, or CALL_ENOUGH. */
+	/* As in struct http_callbacks, or CALL_ENOUGH. May be NULL. */
 	int (*data)(struct call *c, const void *bytes, size_t len);
-	/* Exactly once, never from inside call_start(), unless the call was
-	 * abandoned; c is freed after it. r: 0 when a 2xx arrived whole; else
-	 * what registry.h and source.h say, connection errors included. why is
-	 * valid during the call. */
+	/* Called exactly once, never from inside call_start(); not called after
+	 * call_abandon(). c is freed when it returns. r: 0 after a complete
+	 * 2xx; else as in registry.h and source.h, including connection errors.
+	 * why is valid during the call. */
 	void (*done)(struct call *c, int r, const char *why);
 };
 
 struct call {
-	struct list node; /* registry.calls */
-	struct list wait; /* login.waiters */
+	struct list node; /* in registry.calls */
+	struct list wait; /* in login.waiters */
 	struct registry *r;
 	const struct call_ops *ops;
 	void *arg;
 	struct login *login;
 
 	char *method, *start, *authorization, *accept, *if_match, *content_type;
+	char *registry;
 	void *send_body;
 	size_t send_len, max_body;
 	bool has_range, retry;
 	uint64_t range_off, range_len, deadline_ms;
-	const struct string_list *guard;
 
-	struct url at; /* where it is now */
-	bool crossed;  /* it has left the origin of `start` */
+	struct url at; /* current URL, after redirects */
+	bool crossed;  /* `at` left the origin of `start` */
 	uint32_t hops, challenges, tries;
-	char *sent_auth; /* with the exchange under way */
+	char *sent_auth; /* Authorization of the current exchange */
 	struct http_exchange *x;
-	bool x_over;	  /* x has ended, but can still be asked */
+	bool x_over;	  /* x has ended; its headers can still be read */
 	bool zombie;	  /* done() was called; waits for x to end */
-	bool in_callback; /* of x */
-	bool draining;	  /* the body is not for ops */
+	bool in_callback; /* inside a callback of x */
+	bool draining;	  /* the body is not passed to ops */
 	bool enough;
-	int fail_r; /* what ops, or what could not be sent, ends it with */
+	int fail_r; /* the error of ops, or of sending, to end the call with */
 	size_t drained;
 	struct delay pause, deadline;
 	struct metric_series *bytes_metric;
 
-	/* For ops. */
-	int status; /* of the last answer; 0: none came */
+	/* Read by ops. */
+	int status; /* of the last response; 0: none came */
 	int64_t content_length;
 	struct buf body;
 	char why[WHY_SIZE];
 };
 
-/* On 0 *ret (may be NULL) lives until done() has returned. -EINVAL (the URL),
- * -ENOMEM: done() will not be called. */
+/* Starts a call. On 0 *ret (ret may be NULL) lives until done() has returned.
+ * -EINVAL (the URL), -ENOMEM: done() will not be called. */
 int call_start(struct registry *r, const struct call_spec *spec,
 	       const struct call_ops *ops, void *arg, struct call **ret);
-/* Ends it without done(). NULLs. NULL allowed. */
+/* Ends the call without done(). Sets *c to NULL; NULL is allowed. */
 void call_abandon(struct call **c);
 void call_resume(struct call *c);
-/* Sets why, unless it is set. Returns r. */
+/* Sets c->why, unless it is set. Returns r. */
 int call_why(struct call *c, int r, const char *fmt, ...) PRINTF(3, 4);
-/* The i-th header of that name; NULL if absent. From head() on. */
+/* Returns the i-th header of that name, borrowed; NULL if absent. Valid from
+ * head() on. */
 const char *call_header(struct call *c, const char *name, size_t i);
-/* From login.c: the token is there (r 0), or cannot be had. */
+/* Called by login.c: the token is there (r is 0), or cannot be had. */
 void call_token_ready(struct call *c, int r, const char *why);
-/* Whether r, which a call ended with, means that nobody answered, so that what
- * was known before may be served. */
+/* Whether the call's error r means that no server answered, so that the last
+ * known answer may be served. */
 bool call_unreachable(const struct call *c, int r);
-/* What the callers of registry.h get for it. */
+/* Maps the call's error r to the errors of registry.h. */
 int call_public_errno(const struct call *c, int r);
 
-/* ---- probe.c: how large is it ---- */
+/* ---- probe.c: size, version, ranges ---- */
 
 struct probe_result {
 	uint64_t size;
-	bool ranges;	  /* the server serves them */
+	bool ranges;	  /* the server serves ranges */
 	const char *etag; /* NULL if absent; borrowed */
 	const char *modified;
 };
@@ -253,14 +257,13 @@ struct probe;
 typedef void probe_cb(void *arg, int r, const struct probe_result *res,
 		      bool unreachable, const char *why);
 
-/* HEAD; or GET of the first byte where HEAD is refused, does not tell, or
- * (with need_ranges) leaves open whether ranges are served. -EOPNOTSUPP: they
- * are not. */
+/* The probe sends HEAD, then GET of the first byte if HEAD is refused, does not
+ * give the size, or (with need_ranges) does not say whether ranges are served.
+ * Result -EOPNOTSUPP: ranges are not served. */
 struct probe_spec {
 	const char *url;
-	struct login *login; /* these three as in struct call_spec */
+	struct login *login; /* these two as in struct call_spec */
 	const char *authorization;
-	const struct string_list *guard;
 	bool need_ranges;
 };
 
@@ -268,91 +271,94 @@ int probe_start(struct registry *r, const struct probe_spec *spec, probe_cb *cb,
 		void *arg, struct probe **ret);
 void probe_abandon(struct probe **p);
 
-/* ---- query.c: equal requests are one ---- */
+/* ---- query.c: equal questions share one query ---- */
 
 struct query;
 
 struct query_ops {
-	size_t size; /* of the struct that begins with struct query */
-	/* From the loop, not from inside query_join(). */
+	size_t size; /* of the struct that embeds struct query at its start */
+	/* Called from the loop, not from inside query_join(). */
 	void (*begin)(struct query *f);
-	/* Hands the outcome to one waiter. f may be NULL when r is negative. */
+	/* Passes the result to one waiter. f may be NULL when r is negative. */
 	void (*answer)(struct query *f, int r, void (*cb)(void), void *arg);
-	/* Frees what f owns, not f. Calls and probes were abandoned. No job is
-	 * inside work(). */
+	/* Frees what f owns, not f. Its call and probe were abandoned before,
+	 * and no job is inside work(). */
 	void (*release)(struct query *f);
 };
 
-/* The head of a request that several callers may wait for. */
+/* A question that several callers may wait for. */
 struct query {
-	struct name_node node; /* registry.queries */
+	struct name_node node; /* in registry.queries */
 	const struct query_ops *ops;
-	struct registry *r; /* NULL after registry_free() */
+	struct registry *r; /* NULL once the query has ended */
 	struct list waiters;
-	struct delay begin;
+	struct loop_task begin;
 	struct store_job job;
 	void (*job_done)(struct query *f);
 	bool job_busy;
-	int abort_r; /* query_abort() */
+	int abort_r; /* set by query_abort(); 0: none */
 	struct call *call;
 	struct probe *probe;
-	bool asked_peers;  /* and they have not answered yet */
+	bool asked_peers; /* other nodes were asked and have not answered yet */
 	char *host, *name; /* canonical; NULL for URLs */
-	char *repo;	   /* "HOST/NAME"; a URL without its query */
+	char *repo;	   /* "HOST/NAME", or a URL without its query */
 	char why[WHY_SIZE];
 };
 
-/* Joins the flight of that key (taken; NULL: memory was short), or makes one;
- * *ret_new says which. NULL when memory is short: cb was answered already. */
+/* Joins the query of that key, or makes one; *ret_new tells which. Takes over
+ * key (NULL: memory was short). Returns NULL when memory is short; cb was
+ * called with -ENOMEM then. */
 struct query *query_join(struct registry *r, const struct query_ops *ops,
 			 char *key, void (*cb)(void), void *arg, bool *ret_new);
-/* Checks and copies both. -ENOENT, -ENOMEM: query_abort() it. */
+/* Checks and copies both. -ENOENT (invalid), -ENOMEM: the caller must
+ * query_abort(). */
 int query_set_repo(struct query *f, const char *host, const char *name);
-/* Makes begin() end the flight with r instead. */
+/* Makes begin() end the query with r instead. */
 void query_abort(struct query *f, int r);
 void query_job(struct query *f, void (*work)(struct store_job *j),
 	       void (*done)(struct query *f));
 /* Keeps the reason for the log. */
 void query_why(struct query *f, const char *why);
-/* Whether the flight's host did not answer others a moment ago. */
+/* Whether the query's host failed to answer another query a moment ago. */
 bool query_host_is_down(struct query *f);
 void query_host_failed(struct query *f);
-/* Answers all and frees f. A negative r is remembered, and logged unless it is
- * a plain "no". */
+/* Answers all waiters and frees f. A negative r is remembered (not -ENOMEM and
+ * -ECANCELED), and logged unless it is a plain "no". */
 void query_finish(struct query *f, int r);
 void queries_release(struct registry *r);
-/* Forgets the "no" to all; new credentials may change it. */
+/* Forgets every "no"; new credentials may change the answer. */
 void noes_release(struct registry *r);
 void no_remember(struct registry *r, const char *key, int e);
-/* The errno that is remembered, 0 if none. */
+/* The remembered errno; 0 if there is none. */
 int no_find(struct registry *r, const char *key);
 
-/* ---- route.c: the way to a blob ---- */
+/* ---- route.c: where a blob's bytes are ---- */
 
 enum route_state { ROUTE_UNKNOWN, ROUTE_ASKING, ROUTE_DIRECT, ROUTE_TARGET };
 
-/* One blob at one origin. */
+/* Where the bytes of one blob at one origin are. */
 struct route {
 	struct name_node node;
 	uint32_t refs;
 	enum route_state state;
-	char *target; /* ROUTE_TARGET: where it was redirected to; secret */
+	char *target; /* ROUTE_TARGET: the redirect's target; secret */
 	uint64_t expires_ms;
 	struct list waiters; /* struct request.wait, while ROUTE_ASKING */
 };
 
-/* tag: NULL, or client_auth.tag of who asks: where that leads is for nobody
- * else. On 0 the caller owns a reference. */
+/* Finds or makes a route. tag: NULL, or client_auth.tag of the requester; a
+ * route with a tag is used for that tag only. On 0 the caller owns a reference.
+ * -ENOMEM. */
 int route_get(struct registry *r, const struct blob_key *key,
 	      const char *origin, const char *tag, struct route **ret);
 void route_unref(struct registry *r, struct route **rt);
-/* The state now: a target that has expired is ROUTE_UNKNOWN. */
+/* Returns the current state; an expired target becomes ROUTE_UNKNOWN. */
 enum route_state route_now(struct route *rt);
 void route_set_direct(struct route *rt);
 void route_set_target(struct route *rt, const struct url *target);
 void route_forget(struct route *rt);
 void routes_release(struct registry *r);
-/* How long a redirect's target may be used, from its query. */
+/* How long a redirect's target may be used, judged by its query. */
 uint64_t route_lifetime_ms(const char *query, uint64_t now_s);
 
 /* ---- upstream.c, urlfile.c ---- */
@@ -360,40 +366,51 @@ uint64_t route_lifetime_ms(const char *query, uint64_t now_s);
 extern const struct source_ops upstream_ops;
 void requests_release(struct registry *r);
 
-/* What the fetches of a URL need besides its origin; in memory only. */
+/* What fetches of a URL need besides the origin; in memory only. */
 struct url_secret {
-	struct name_node node;		 /* registry.urls, by route key */
-	char *url;			 /* with the query */
-	char *etag;			 /* a strong one, or NULL */
-	const struct string_list *guard; /* of struct call_spec */
-	bool unversioned; /* the server gives no ETag and no date */
+	struct name_node node; /* registry.urls, by route key */
+	char *url;	       /* with the query */
+	char *etag;	       /* a strong one, or NULL */
+	bool unversioned;      /* the server gives no ETag and no date */
 };
 
-/* "kind:hex origin", the key of struct url_secret, and with " tag" behind it
- * (if that is not NULL) of routes. To be freed; NULL when memory is short. */
+/* The key of struct url_secret, "kind:hex origin"; for routes, a space and tag
+ * are appended if tag is not NULL. The caller frees it; NULL when memory is
+ * short. */
 char *route_key(const struct blob_key *key, const char *origin,
 		const char *tag);
-/* NULL if there is none. */
+/* Returns NULL if there is none. Borrowed. */
 struct url_secret *url_secret_find(struct registry *r,
 				   const struct blob_key *key,
 				   const char *origin);
-/* The id of a version: that of the answer to c, of `size` bytes. False when
- * the answer has neither ETag nor date, and *ret can never be had again. */
-bool url_version_id(const char *origin, const char *etag, const char *modified,
-		    uint64_t size, struct digest *ret);
-/* Makes the next registry_get_url() ask again. */
+/* Computes the id of a file's version, of `size` bytes, from the origin, the
+ * query's parameters (NULL: none) without signatures, and ETag or date. Returns
+ * false without ETag and date: *ret is then random and never comes again.
+ * False, too, when memory is short; *ret is then zero. */
+bool url_version_id(const char *origin, const char *query, const char *etag,
+		    const char *modified, uint64_t size, struct digest *ret);
+/* The part of the URL behind "?"; NULL: there is none. Borrowed from url. */
+const char *query_of(const char *url);
+/* Makes the next registry_get_url() of the origin ask upstream again. */
 void url_expire(struct registry *r, const char *origin);
 void urls_release(struct registry *r);
 
+/* ---- blobs.c ---- */
+
+/* Blocks: on a worker. Gives a blob that is bad another try, if there is a
+ * reason to: `origin` is new to it, or it has been bad for negative_ms. */
+void blob_revive(struct store *s, uint64_t negative_ms, struct blob *b,
+		 const char *origin);
+
 /* ---- count.c ---- */
 
-/* code 0: no answer came. */
+/* Counts a response; code 0: none came. */
 void count_response(const char *host, int code);
 struct metric_series *count_bytes_series(const char *host);
-/* A range of so many bytes came within ns. */
+/* Counts a range of so many bytes that arrived within ns nanoseconds. */
 void count_speed(const char *node, const char *host, uint64_t bytes,
 		 uint64_t ns);
-/* Shows families before they have values. */
+/* Registers the metric families, so that they show before they have values. */
 void count_register(void);
 
 #endif

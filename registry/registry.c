@@ -1,4 +1,4 @@
-/* The object itself, its clock, and its jobs. */
+/* The registry object, its timers, and its jobs. */
 #include "registry/registry.h"
 
 #include <pthread.h>
@@ -6,7 +6,7 @@
 
 #include "registry/registry-private.h"
 
-/* ---- Time: one timer for all ---- */
+/* ---- Time: one timer for all delays ---- */
 
 struct ticker {
 	uv_timer_t timer;
@@ -38,7 +38,7 @@ static void arm(struct registry *r)
 	if (list_empty(&r->delays))
 		return;
 	when = list_first(&r->delays, struct delay, node)->when_ms;
-	/* The loop's idea of now may be old, and the timer early with it. */
+	/* The loop's cached time may be old, and the timer would fire early. */
 	uv_update_time(loop_uv(r->loop));
 	(void)uv_timer_start(&r->ticker->timer, tick,
 			     when > now ? when - now : 0, 0);
@@ -59,7 +59,7 @@ static void tick(uv_timer_t *t)
 		list_del(&d->node);
 		list_add_tail(&due, &d->node);
 	}
-	/* What is set while these run waits for the next turn, and these can
+	/* A delay that a fire() sets waits for the next turn. The due ones can
 	 * still be cancelled. */
 	while (!list_empty(&due)) {
 		struct delay *d = list_first(&due, struct delay, node);
@@ -95,7 +95,7 @@ static void ticker_closed(uv_handle_t *h)
 struct workers {
 	pthread_mutex_t mu;
 	pthread_cond_t idle;
-	uint32_t working; /* guarded by: mu; queued, or inside work() */
+	uint32_t working; /* guarded by: mu; jobs queued, or inside work() */
 	uint32_t refs;	  /* loop thread */
 };
 
@@ -172,7 +172,7 @@ static int copy_config(struct registry *r, const struct registry_config *cfg)
 	r->meta_timeout_ms = cfg->meta_timeout_ms;
 	r->tag_fresh_ms = cfg->tag_fresh_ms;
 	r->negative_ms = cfg->negative_ms;
-	r->url_guard = cfg->url_guard;
+	r->guard = cfg->guard;
 	r->peers = cfg->peers;
 	if (cfg->docker_config) {
 		r->docker_config = strdup(cfg->docker_config);
@@ -209,7 +209,7 @@ static int init_tables(struct registry *r)
 	return 0;
 }
 
-/* Memory only. */
+/* Frees memory only. */
 static void registry_destroy(struct registry *r)
 {
 	struct hash_table *t[] = {&r->hosts,   &r->logins, &r->routes,
@@ -265,8 +265,8 @@ int registry_new(const struct registry_config *cfg, struct registry **ret,
 	if (e < 0) {
 		registry_destroy(r);
 		return set_error(err, e,
-				 "the registry client cannot be set "
-				 "up: %s",
+				 "cannot set up the registry "
+				 "client: %s",
 				 strerror(-e));
 	}
 	creds_refresh(r);

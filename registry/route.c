@@ -1,5 +1,5 @@
-/* Where the bytes of a blob are to be asked for: at its origin, or at the
- * address to which the origin redirects. */
+/* Routes: whether a blob's bytes are at its origin, or at the target of the
+ * origin's redirect. */
 #include <string.h>
 #include <strings.h>
 
@@ -9,7 +9,8 @@
 #define LIFETIME_MIN_S	   30
 #define LIFETIME_MAX_S	   3600
 
-/* A query parameter's value, not decoded, up to what fits into out. */
+/* Writes a query parameter's decoded value to out. False if it is absent,
+ * malformed, or does not fit. */
 static bool get_param(const char *query, const char *name, char *out,
 		      size_t size)
 {
@@ -47,7 +48,7 @@ static bool parse_time(const char *s, const char *format, uint64_t *ret)
 	return true;
 }
 
-/* Amazon's and Google's signatures: a start and a length. */
+/* Signatures of Amazon and Google: a start time and a duration in seconds. */
 static bool signed_expiry(const char *query, const char *date_name,
 			  const char *expires_name, uint64_t *ret)
 {
@@ -70,13 +71,13 @@ static bool find_expiry(const char *query, uint64_t *ret)
 	if (signed_expiry(query, "X-Amz-Date", "X-Amz-Expires", ret) ||
 	    signed_expiry(query, "X-Goog-Date", "X-Goog-Expires", ret))
 		return true;
-	/* Azure's shared access signatures. */
+	/* Azure's shared access signatures: the end time. */
 	if (get_param(query, "se", v, sizeof(v)) &&
 	    (parse_time(v, "%Y-%m-%dT%H:%M:%S", ret) ||
 	     parse_time(v, "%Y-%m-%dT%H:%M", ret) ||
 	     parse_time(v, "%Y-%m-%d", ret)))
 		return true;
-	/* CloudFront, older signatures of Amazon and Google. */
+	/* CloudFront, and older signatures of Amazon and Google: Unix time. */
 	return get_param(query, "Expires", v, sizeof(v)) &&
 	       parse_u64(v, ret) == 0;
 }
@@ -85,8 +86,9 @@ uint64_t route_lifetime_ms(const char *query, uint64_t now_s)
 {
 	uint64_t at, life = LIFETIME_DEFAULT_S;
 
-	/* With some room for clocks that differ. A target that is used too
-	 * long costs one refusal, nothing else. */
+	/* Nine tenths of the lifetime leave room for clocks that differ. A
+	 * target that is used too long costs one refused request, nothing
+	 * else. */
 	if (query && find_expiry(query, &at))
 		life = at > now_s ? (at - now_s) / 10 * 9 : 0;
 	life = min_u64(max_u64(life, LIFETIME_MIN_S), LIFETIME_MAX_S);

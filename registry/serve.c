@@ -9,9 +9,10 @@
 #include "http/range.h"
 
 #define BOUNDARY "peerd-3f6c1b7e9a54d208"
-/* What is sent at once out of the store. */
+/* Bytes per sendfile, at most. */
 #define FILE_PIECE (UINT64_C(8) << 20)
-/* A response goes on as soon as so much of what it lacks has come. */
+/* While bytes are missing, a response continues as soon as so many have
+ * arrived. */
 #define MIN_PIECE (64u << 10)
 
 struct serve {
@@ -20,24 +21,25 @@ struct serve {
 	struct http_req *rq; /* NULL: the client is gone, or all was sent */
 	struct blob *blob;
 	struct byte_range ranges[RANGE_MAX];
-	uint32_t nranges, at; /* at: the range being sent */
-	uint64_t off, end;    /* of what is left of that range */
+	uint32_t nranges, at; /* at: index of the range being sent */
+	uint64_t off, end;    /* the rest of that range */
 	uint64_t sent;
-	bool begun, single,
-		head_due; /* head_due: a part's head is to be sent */
+	bool begun, single, head_due; /* head_due: a part's head must be sent */
 	int status;
-	uint64_t deadline_ms;	    /* of the first byte */
+	uint64_t deadline_ms;	    /* for the first byte */
 	char etag[DIGEST_STR_SIZE]; /* empty: none */
 	char part[320];
 	struct readahead ra;
 
-	/* What is under way: one of a fetch, a job, a write. */
+	/* The current step: one of a fetch, a job, a write. */
 	struct fetch_read rd;
 	bool reading, writing, working;
 	struct loop_job job;
 	int job_r, job_fd;
 	uint64_t job_gen, piece_len;
-	struct chunk_buf *held;
+	struct chunk_loan held;
+	struct loop_task go_on; /* held was called back */
+	bool going_on;
 };
 
 static struct metric_family m_sent = {
@@ -71,9 +73,9 @@ static void fd_done(struct serve *s)
 
 static void serve_free(struct serve *s)
 {
-	if (s->reading || s->working)
-		return; /* comes back, and then frees */
-	chunk_buf_unref(&s->held);
+	if (s->reading || s->working || s->going_on)
+		return; /* the callback comes, and frees s */
+	chunk_return(&s->held);
 	fd_done(s);
 	blob_unref(&s->blob);
 	client_auth_end(&s->how.auth);
@@ -91,10 +93,10 @@ static void refuse(const struct serve *s, struct http_req *rq, int r)
 				 "upstream does not accept these credentials");
 	} else if (r == -EACCES && how->refused_status) {
 		http_reply_error(rq, how->refused_status, "DENIED",
-				 "upstream refuses it");
+				 "upstream refuses access");
 	} else {
 		http_reply_error(rq, status, "BLOB_UNKNOWN",
-				 "cannot be had now: %s", strerror(-r));
+				 "not available now: %s", strerror(-r));
 	}
 }
 
@@ -138,13 +140,13 @@ static void on_sent(struct http_req *rq, int r)
 
 	s->writing = false;
 	if (r == 0)
-		count_sent(!s->held, s->piece_len);
-	chunk_buf_unref(&s->held);
+		count_sent(!s->held.buf, s->piece_len);
+	chunk_return(&s->held);
 	if (r < 0) {
 		finish(s, r);
 		return;
 	}
-	/* What left while the range was being evicted may have been a hole. */
+	/* Bytes sent while the range was evicted may come from a hole. */
 	if (s->job_fd >= 0 && !store_gen_ok(s->blob, s->job_gen)) {
 		finish(s, -ESTALE);
 		return;
@@ -158,7 +160,7 @@ static void on_sent(struct http_req *rq, int r)
 static uint64_t multipart_length(struct serve *s);
 static void add_headers(struct http_req *rq, const char *etag);
 
-/* The headers are added only now: a miss is answered without them. */
+/* Headers are added only here: a response to a miss must not have them. */
 static void begin(struct serve *s)
 {
 	uint64_t size = blob_size(s->blob);
@@ -237,7 +239,8 @@ static void range_done(struct loop_job *j)
 		ranged(s);
 }
 
-/* From the store: checked already as a rule, else a worker checks. */
+/* Sends from the store. Usually the chunks are checked; otherwise a worker
+ * checks them first. */
 static void file_piece(struct serve *s)
 {
 	s->job_fd = -1;
@@ -248,6 +251,36 @@ static void file_piece(struct serve *s)
 	}
 	s->working = true;
 	loop_work(s->cfg->loop, &s->job, range_work, range_done);
+}
+
+static void on_go_on(struct loop_task *t)
+{
+	struct serve *s = container_of(t, struct serve, go_on);
+
+	s->going_on = false;
+	if (!s->rq)
+		serve_free(s);
+	else
+		next(s);
+}
+
+/* Others want the memory that a slow client holds. What it has not taken comes
+ * out of the store, which is no memory of ours. */
+static void on_recall(struct chunk_loan *l)
+{
+	struct serve *s = container_of(l, struct serve, held);
+	size_t left = http_take_back(s->rq), sent = s->piece_len - left;
+
+	if (left == 0)
+		return; /* on_sent() is on its way */
+	chunk_return(l);
+	s->writing = false;
+	count_sent(false, sent);
+	s->off += sent;
+	s->sent += sent;
+	s->going_on = true;
+	s->go_on.run = on_go_on;
+	loop_post(s->cfg->loop, &s->go_on);
 }
 
 static void on_read(struct fetch_read *rd, int r)
@@ -265,7 +298,7 @@ static void on_read(struct fetch_read *rd, int r)
 		return;
 	}
 	if (s->head_due) {
-		/* Now that there is something to follow it. */
+		/* There are bytes to follow the head now. */
 		begin(s);
 		next(s);
 		return;
@@ -275,7 +308,7 @@ static void on_read(struct fetch_read *rd, int r)
 		file_piece(s);
 		return;
 	}
-	s->held = chunk_buf_ref(p->buf);
+	chunk_lend(&s->held, p->buf, on_recall);
 	begin(s);
 	s->writing = true;
 	http_write(s->rq, p->mem, p->len, on_sent);
@@ -315,7 +348,7 @@ static void guess_ahead(struct serve *s, uint64_t len)
 			  s->how.auth ? &s->how.auth->base : NULL);
 }
 
-/* How much from s->off on is in the store without a gap. */
+/* Number of bytes from s->off on that are present without a gap. */
 static uint64_t present_from(const struct serve *s)
 {
 	uint32_t c = (uint32_t)(s->off / CHUNK_SIZE);
@@ -362,7 +395,8 @@ static uint64_t multipart_length(struct serve *s)
 	return len;
 }
 
-/* Goes on: a part's head, a piece of a range, the next range, the end. */
+/* The next step: a part's head, a piece of a range, the next range, or the
+ * end. */
 static void next(struct serve *s)
 {
 	char text[320];
@@ -382,7 +416,7 @@ static void next(struct serve *s)
 			return;
 		}
 	}
-	/* The first head waits until there is something to follow it. */
+	/* The first head waits until there are bytes to follow it. */
 	if (s->head_due && !s->single && (s->begun || present_from(s) > 0)) {
 		s->head_due = false;
 		len = part_head(s, s->at, text);
@@ -401,7 +435,8 @@ static void next(struct serve *s)
 
 /* ---- Conditions ---- */
 
-/* Whether a list of entity tags ("a", W/"b", *) has ours. RFC 9110, 13.1. */
+/* Whether a list of entity tags ("a", W/"b", *) contains etag. RFC 9110,
+ * 13.1. */
 static bool etag_listed(const char *list, const char *etag, bool weak)
 {
 	size_t len = etag ? strlen(etag) : 0;
@@ -429,8 +464,8 @@ static bool etag_listed(const char *list, const char *etag, bool weak)
 	return false;
 }
 
-/* The status that conditions and the Range header lead to: 200, 206, 304, 412,
- * 416. Fills ranges for 206. */
+/* Computes the status from the conditions and the Range header: 200, 206, 304,
+ * 412 or 416. Fills ranges for 206. */
 static int decide(struct http_req *rq, uint64_t size, const char *etag,
 		  struct byte_range ranges[RANGE_MAX], uint32_t *ret_n)
 {
@@ -453,7 +488,7 @@ static int decide(struct http_req *rq, uint64_t size, const char *etag,
 	if (n == -ERANGE || n == -E2BIG)
 		return 416;
 	if (n < 0)
-		return 200; /* not a range that we know: ignored */
+		return 200; /* an unknown form of range is ignored */
 	*ret_n = (uint32_t)n;
 	return 206;
 }
@@ -505,8 +540,8 @@ void serve_bytes(struct http_req *rq, const void *bytes, size_t len,
 			   (const char *)bytes + ranges[0].off, ranges[0].len);
 		return;
 	}
-	/* Several ranges of something so small: the whole will do (RFC 9110,
-	 * 14.2 lets a server ignore Range). */
+	/* Several ranges of small content: send the whole (RFC 9110, 14.2
+	 * allows a server to ignore Range). */
 	http_reply(rq, 200, content_type, bytes, len);
 }
 

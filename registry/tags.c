@@ -1,4 +1,4 @@
-/* The list of a repository's tags. */
+/* Lists of a repository's tags. */
 #include <string.h>
 #include <strings.h>
 
@@ -11,23 +11,23 @@
 #define PAGES_MAX      1000
 #define PAGE_SIZE      1000
 
-struct tags_flight {
+struct tags_query {
 	struct query f;
 	struct store *store;
 	struct string_list tags;
 	struct buf page;
-	size_t bytes; /* of all pages */
+	size_t bytes; /* total size of all pages */
 	uint32_t pages;
 	char *next; /* URL of the next page; NULL: there is none */
-	bool full;  /* the limit was reached */
+	bool full;  /* a limit was reached */
 	bool stale;
-	int r;	    /* of the job */
-	int call_r; /* why upstream could not be asked */
+	int r;	    /* result of the job */
+	int call_r; /* error to report if the store knows no tags */
 };
 
-static struct tags_flight *of(struct query *f)
+static struct tags_query *of(struct query *f)
 {
-	return container_of(f, struct tags_flight, f);
+	return container_of(f, struct tags_query, f);
 }
 
 static void tags_release(struct query *f)
@@ -72,7 +72,7 @@ static void sort(struct string_list *l)
 
 static void parse_page(struct store_job *j)
 {
-	struct tags_flight *t = of(container_of(j, struct query, job));
+	struct tags_query *t = of(container_of(j, struct query, job));
 	CLEANUP(json_decrefp) json_t *o = NULL;
 	json_t *list;
 
@@ -105,7 +105,7 @@ static void parse_page(struct store_job *j)
 
 static void list_known(struct store_job *j)
 {
-	struct tags_flight *t = of(container_of(j, struct query, job));
+	struct tags_query *t = of(container_of(j, struct query, job));
 
 	string_list_release(&t->tags);
 	t->r = store_tag_list(t->store, t->f.repo, &t->tags);
@@ -116,7 +116,7 @@ static void list_known(struct store_job *j)
 
 static void known_listed(struct query *f)
 {
-	struct tags_flight *t = of(f);
+	struct tags_query *t = of(f);
 
 	t->stale = true;
 	query_finish(f, t->r == 0 && t->tags.n ? 0 : t->call_r);
@@ -126,7 +126,7 @@ static void get_page(struct query *f, const char *url);
 
 static void page_parsed(struct query *f)
 {
-	struct tags_flight *t = of(f);
+	struct tags_query *t = of(f);
 	CLEANUP(freep) char *next = steal_ptr(&t->next);
 
 	if (t->r == -EBADMSG)
@@ -140,9 +140,9 @@ static void page_parsed(struct query *f)
 		query_finish(f, t->r);
 }
 
-/* <URL>; rel="next" (RFC 8288). Only on the same server: a login goes with
- * it. */
-static void find_next(struct tags_flight *t, struct call *c)
+/* Finds <URL>; rel="next" (RFC 8288). Takes it only on the same server, because
+ * the login is sent there. */
+static void find_next(struct tags_query *t, struct call *c)
 {
 	const char *v = call_header(c, "Link", 0);
 	CLEANUP(freep) char *ref = NULL;
@@ -160,14 +160,15 @@ static void find_next(struct tags_flight *t, struct call *c)
 	if (!ref || url_resolve(&c->at, ref, &u) < 0)
 		return;
 	if (url_same_origin(&c->at, &u) && url_format(&u, true, &b) == 0 &&
-	    strcmp(b.data, c->start) != 0) /* not this one again */
+	    strcmp(b.data, c->start) !=
+		    0) /* the page must not link to itself */
 		t->next = buf_steal(&b);
 }
 
 static void page_done(struct call *c, int r, const char *why)
 {
 	struct query *f = c->arg;
-	struct tags_flight *t = of(f);
+	struct tags_query *t = of(f);
 
 	query_why(f, why);
 	f->call = NULL;
@@ -184,7 +185,7 @@ static void page_done(struct call *c, int r, const char *why)
 	find_next(t, c);
 	t->bytes += c->body.len;
 	t->pages++;
-	/* Pages without end, or without tags. */
+	/* Limits pages without end, or without tags. */
 	if (t->bytes >= TAGS_MAX_BYTES || t->pages >= PAGES_MAX)
 		t->full = true;
 	t->page = c->body;
@@ -202,6 +203,7 @@ static void get_page(struct query *f, const char *url)
 		.accept = "application/json",
 		.max_body = TAGS_MAX_BYTES,
 		.deadline_ms = now_ms() + f->r->meta_timeout_ms,
+		.registry = f->host,
 		.retry = true,
 	};
 	int r;
@@ -226,7 +228,7 @@ static void tags_begin(struct query *f)
 {
 	if (query_host_is_down(f)) {
 		of(f)->call_r = -EHOSTUNREACH;
-		query_why(f, "no answer a moment ago");
+		query_why(f, "the registry did not answer a moment ago");
 		query_job(f, list_known, known_listed);
 	} else {
 		get_page(f, NULL);
@@ -234,7 +236,7 @@ static void tags_begin(struct query *f)
 }
 
 static const struct query_ops tags_ops = {
-	.size = sizeof(struct tags_flight),
+	.size = sizeof(struct tags_query),
 	.begin = tags_begin,
 	.answer = tags_answer,
 	.release = tags_release,

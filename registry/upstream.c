@@ -1,4 +1,4 @@
-/* The source of last resort: ranges of blobs from where they come from. */
+/* The last source: fetches ranges of blobs from upstream. */
 #include <inttypes.h>
 #include <strings.h>
 #include <string.h>
@@ -10,26 +10,28 @@
 
 #define REGISTRY_PREFIX "registry://"
 
-/* A source_request under way. */
+/* A source_request that is being served. */
 struct request {
-	struct list node; /* registry.requests */
-	struct list wait; /* route.waiters */
+	struct list node; /* in registry.requests */
+	struct list wait; /* in route.waiters */
 	struct registry *r;
 	struct source_request *rq;
 	struct string_list origins;
-	size_t next;	     /* origin to be tried next; the current is - 1 */
+	size_t next; /* index of the next origin; the current one is next - 1 */
 	struct route *route; /* of the current origin */
 	struct call *call;
-	struct delay later; /* what to do in the next turn, or the deadline */
+	struct delay later; /* then() in the next turn, or at the deadline */
 	void (*then)(struct request *u);
 	uint64_t got;		      /* bytes handed over */
-	uint64_t got_before, sent_ns; /* when the call began */
-	char *target;	  /* what the call goes to, when it was known */
-	bool leader;	  /* the route's waiters wait for us */
-	bool accepted;	  /* a good head has come */
-	bool asked_again; /* the origin, since a known target refused */
-	bool cut;	  /* a whole body, of which a part is wanted */
-	int worst_r;	  /* to report; 0: nothing failed yet */
+	uint64_t got_before, sent_ns; /* values at the start of the call */
+	char *target;  /* the route's target that the call went to; NULL: none
+			  was known */
+	bool leader;   /* the route's waiters wait for this request */
+	bool accepted; /* a valid response head has arrived */
+	bool asked_again; /* the origin was asked again after a known target
+			     refused */
+	bool cut;    /* a 200 with the whole blob, of which a part is wanted */
+	int worst_r; /* the error to report; 0: nothing failed yet */
 	struct buf why;
 };
 
@@ -41,7 +43,7 @@ static const char *origin_now(const struct request *u)
 	return u->origins.v[u->next - 1];
 }
 
-/* What the reader has for the current origin; NULL: nothing. */
+/* The reader's credential, if it is for the current origin; else NULL. */
 static const struct client_auth *auth_here(const struct request *u)
 {
 	const struct client_auth *a = client_auth_of(u->rq->auth);
@@ -87,8 +89,8 @@ static void do_later(struct request *u, void (*then)(struct request *u))
 	delay_set(u->r, &u->later, now_ms());
 }
 
-/* The waiters of a route go on by themselves, in the next turn of the loop:
- * this may run inside a callback of the HTTP client. */
+/* The waiters continue in the next turn of the loop, because this may run
+ * inside a callback of the HTTP client. */
 static void wake_waiters(struct request *u)
 {
 	while (!list_empty(&u->route->waiters)) {
@@ -102,8 +104,9 @@ static void wake_waiters(struct request *u)
 
 static void fail_waiters(struct request *u, int r, const char *why);
 
-/* Gives up the lead, if u has it. r and why: what came out; -ECANCELED says
- * nothing about the origin, so that the next one has to find out. */
+/* Ends u's lead of the route, if it has it. r and why: the result. After
+ * -ECANCELED, -ETIMEDOUT or -ENOMEM, which say nothing about the origin, the
+ * waiters try the origin themselves; after other errors they fail. */
 static void end_lead(struct request *u, int r, const char *why)
 {
 	if (!u->leader)
@@ -138,7 +141,8 @@ static void end_canceled(struct request *u)
 
 static void end_timed_out(struct request *u)
 {
-	end(u, -ETIMEDOUT, "no time left while others asked the registry");
+	end(u, -ETIMEDOUT,
+	    "the deadline passed while another request asked upstream");
 }
 
 static void end_failed(struct request *u)
@@ -146,28 +150,14 @@ static void end_failed(struct request *u)
 	end(u, u->worst_r ? u->worst_r : -ENOENT, NULL);
 }
 
-/* Which failure to report when there are several: one that may pass is better
- * than a "no", since the caller then tries again. */
-static int rank(int r)
-{
-	switch (r) {
-	case -ENOENT:
-		return 1;
-	case -EACCES:
-	case -EKEYEXPIRED:
-		return 2;
-	case -ESTALE:
-		return 3;
-	case -EBADMSG:
-		return 4;
-	default:
-		return 5;
-	}
-}
-
 static void note_failure(struct request *u, int r, const char *why)
 {
-	if (!u->worst_r || rank(r) > rank(u->worst_r))
+	int worst = source_error_rank(u->worst_r);
+
+	/* Among origins, -EBADMSG gives way to other errors of its rank: an
+	 * origin that cannot be reached may come back. */
+	if (source_error_rank(r) > worst ||
+	    (source_error_rank(r) == worst && u->worst_r == -EBADMSG))
 		u->worst_r = r;
 	(void)buf_printf(&u->why, "%s%s: %s", u->why.len ? "; " : "",
 			 origin_now(u), why);
@@ -187,8 +177,8 @@ static void fail_waiters(struct request *u, int r, const char *why)
 
 /* ---- The answer ---- */
 
-/* A URL's version is part of its blob's name, so that a file which changed
- * cannot pass for the old one, whatever else the server says. */
+/* A URL's version is part of its blob's key. So a changed file is never taken
+ * for the old one, whatever else the server says. */
 static int check_version(struct request *u, struct call *c)
 {
 	const struct blob_key *key = blob_key(u->rq->blob);
@@ -201,12 +191,51 @@ static int check_version(struct request *u, struct call *c)
 		return 0;
 	secret = url_secret_find(u->r, key, origin_now(u));
 	if (secret && (secret->unversioned || (!etag && !modified)))
-		return 0; /* the size is all there is to compare */
-	if (url_version_id(origin_now(u), etag, modified,
-			   blob_size(u->rq->blob), &id) &&
+		return 0; /* only the size can be compared */
+	if (url_version_id(origin_now(u), secret ? query_of(secret->url) : NULL,
+			   etag, modified, blob_size(u->rq->blob), &id) &&
 	    digest_equal(&id, &key->id))
 		return 0;
 	return call_why(c, -ESTALE, "the file has changed");
+}
+
+struct forget {
+	struct store_job job;
+	struct store *store;
+	struct digest digest;
+	char repo[];
+};
+
+static void forget_work(struct store_job *j)
+{
+	struct forget *g = container_of(j, struct forget, job);
+
+	(void)store_repo_del(g->store, g->repo, false, &g->digest);
+}
+
+static void forget_done(struct store_job *j)
+{
+	free(container_of(j, struct forget, job));
+}
+
+/* Forgets the size that the repository gave for the blob, so that the next
+ * look-up asks again. */
+static void forget_size(struct request *u)
+{
+	const char *origin = origin_now(u);
+	const struct blob_key *key = blob_key(u->rq->blob);
+	struct forget *g;
+
+	if (strncmp(origin, REGISTRY_PREFIX, strlen(REGISTRY_PREFIX)) != 0)
+		return;
+	origin += strlen(REGISTRY_PREFIX);
+	g = calloc(1, sizeof(*g) + strlen(origin) + 1);
+	if (!g)
+		return;
+	g->store = u->r->store;
+	g->digest = key->id;
+	memcpy(g->repo, origin, strlen(origin) + 1);
+	store_job_start(u->r, &g->job, forget_work, forget_done);
 }
 
 static int check_range(struct request *u, struct call *c)
@@ -221,14 +250,16 @@ static int check_range(struct request *u, struct call *c)
 				"Content-Range",
 				c->at.host);
 	if (total != size)
+		forget_size(u);
+	if (total != size)
 		return call_why(c, -EBADMSG,
-				"%s: the size upstream is "
-				"another: \"%.80s\"",
+				"%s: upstream has another "
+				"size: \"%.80s\"",
 				c->at.host, v);
 	if (first != first_wanted(u) || last != first + want - 1)
 		return call_why(c, -EBADMSG,
-				"%s: not the range that was asked "
-				"for: \"%.80s\"",
+				"%s: not the requested "
+				"range: \"%.80s\"",
 				c->at.host, v);
 	if (c->content_length >= 0 && (uint64_t)c->content_length != want)
 		return call_why(c, -EBADMSG,
@@ -249,15 +280,16 @@ static int check_head(struct request *u, struct call *c)
 		if (first_wanted(u) != 0 || c->content_length < 0 ||
 		    (uint64_t)c->content_length != size)
 			return call_why(c, -EBADMSG,
-					"%s: the whole file came "
-					"in place of a range",
+					"%s: upstream sent the "
+					"whole file, not the range",
 					c->at.host);
 		u->cut = still_wanted(u) < size;
 		return 0;
 	case 416:
+		forget_size(u);
 		return call_why(c, -EBADMSG,
-				"%s: HTTP 416: the size upstream "
-				"is another",
+				"%s: HTTP 416: upstream has another "
+				"size",
 				c->at.host);
 	default:
 		return call_why(c, -EBADMSG, "%s: HTTP %d for a range",
@@ -265,11 +297,11 @@ static int check_head(struct request *u, struct call *c)
 	}
 }
 
-/* What this answer tells about the way, for all requests that follow. */
+/* Sets the route by what this response shows, for the requests that follow. */
 static void learn_route(struct request *u, struct call *c)
 {
 	if (u->target && !c->hops)
-		return; /* a known target, and still good */
+		return; /* the known target is still valid */
 	if (c->crossed || u->target)
 		route_set_target(u->route, &c->at);
 	else
@@ -278,6 +310,12 @@ static void learn_route(struct request *u, struct call *c)
 		u->leader = false;
 		wake_waiters(u);
 	}
+}
+
+/* The number of an origin for source_request.place. */
+static uint32_t place_of(const char *origin)
+{
+	return crc32c(0, origin, strlen(origin)) | 1;
 }
 
 static int range_head(struct call *c)
@@ -293,6 +331,7 @@ static int range_head(struct call *c)
 	learn_route(u, c);
 	u->accepted = true;
 	u->rq->from = CHUNK_FROM_UPSTREAM;
+	u->rq->place = place_of(origin_now(u));
 	return 0;
 }
 
@@ -304,7 +343,7 @@ static int range_data(struct call *c, const void *bytes, size_t len)
 		if (!u->cut)
 			return call_why(c, -EBADMSG,
 					"%s: more bytes than "
-					"promised",
+					"requested",
 					c->at.host);
 		len = (size_t)still_wanted(u);
 	}
@@ -314,8 +353,8 @@ static int range_data(struct call *c, const void *bytes, size_t len)
 	return u->cut && still_wanted(u) == 0 ? CALL_ENOUGH : 0;
 }
 
-/* A target that was known before, and is none any more (Amazon says 400 when a
- * token in it has expired). */
+/* Whether the known target is not valid any more (Amazon answers 400 when a
+ * token in the URL has expired). */
 static bool target_refused(const struct request *u, const struct call *c)
 {
 	if (!u->target || u->accepted)
@@ -324,7 +363,7 @@ static bool target_refused(const struct request *u, const struct call *c)
 	       c->status == 404 || c->status == 410;
 }
 
-/* Unless somebody has learnt a newer one since. */
+/* Keeps a newer target that another request has set meanwhile. */
 static void forget_target(struct request *u)
 {
 	if (u->target && u->route->state == ROUTE_TARGET &&
@@ -339,7 +378,7 @@ static void range_done(struct call *c, int r, const char *why)
 	u->call = NULL;
 	count_speed(u->r->node, c->at.host, u->got - u->got_before,
 		    uv_hrtime() - u->sent_ns);
-	if (r == -EPERM) /* an address that the guard refuses */
+	if (r == -EPERM) /* the guard refused the address */
 		r = -EACCES;
 	if (r == 0 && still_wanted(u) == 0) {
 		end(u, 0, "");
@@ -357,11 +396,12 @@ static void range_done(struct call *c, int r, const char *why)
 		r = -ECONNRESET;
 		why = "the body ended early";
 	}
-	/* Of a target that cannot be reached the origin may know another. */
+	/* The origin may redirect to another target if this one cannot be
+	 * reached. */
 	if (call_unreachable(c, r) && !u->accepted)
 		forget_target(u);
 	if (r == -ENOENT && c->status == 0)
-		r = -EHOSTUNREACH; /* no such host: nothing about the blob */
+		r = -EHOSTUNREACH; /* no such host; not a "no" for the blob */
 	if (r == -ESTALE)
 		url_expire(u->r, origin_now(u));
 	if (r == -ENOENT || r == -EACCES || r == -EKEYEXPIRED)
@@ -382,7 +422,7 @@ static const struct call_ops range_ops = {
 	.done = range_done,
 };
 
-/* "registry://HOST/NAME" gives a login and the blob's URL there. */
+/* Finds the login and the blob's URL for an origin "registry://HOST/NAME". */
 static int registry_url(struct request *u, const char *origin,
 			struct login **ret_login, char **ret_url)
 {
@@ -418,6 +458,7 @@ static int send_range(struct request *u)
 	const char *origin = origin_now(u);
 	CLEANUP(login_unref) struct login *s = NULL;
 	CLEANUP(freep) char *url = NULL;
+	CLEANUP(freep) char *registry = NULL;
 	const struct client_auth *auth = auth_here(u);
 	struct url_secret *secret =
 		url_secret_find(u->r, blob_key(u->rq->blob), origin);
@@ -427,16 +468,19 @@ static int send_range(struct request *u)
 		.range_len = still_wanted(u),
 		.deadline_ms = u->rq->deadline_ms,
 		.if_match = secret ? secret->etag : NULL,
-		.guard = auth	  ? auth->guard
-			 : secret ? secret->guard
-				  : NULL,
 	};
 	bool in_registry =
 		strncmp(origin, REGISTRY_PREFIX, strlen(REGISTRY_PREFIX)) == 0;
 	int r;
 
-	if (!auth && !secret && !in_registry)
-		spec.guard = u->r->url_guard;
+	if (in_registry) {
+		const char *host = origin + strlen(REGISTRY_PREFIX);
+
+		registry = strndup(host, strcspn(host, "/"));
+		if (!registry)
+			return -ENOMEM;
+		spec.registry = registry;
+	}
 	free(u->target);
 	u->target = NULL;
 	u->accepted = u->cut = false;
@@ -462,8 +506,8 @@ static int send_range(struct request *u)
 	return call_start(u->r, &spec, &range_ops, u, &u->call);
 }
 
-/* Asks the current origin for what is still wanted. Whoever comes while
- * another finds out the way waits for it. */
+/* Asks the current origin for the missing bytes. While another request finds
+ * the route, u waits for it. */
 static void try_origin(struct request *u)
 {
 	int r;
@@ -510,15 +554,16 @@ static void next_origin(struct request *u)
 		if (r == 0)
 			break;
 		note_failure(u, r,
-			     r == -ENOENT ? "not there a moment ago"
+			     r == -ENOENT ? "not found a moment ago"
 			     : r == -EACCES || r == -EKEYEXPIRED
 				     ? "refused a moment ago"
-				     : strerror(-r));
+			     : r == -EBADMSG ? "sent wrong bytes a moment ago"
+					     : strerror(-r));
 	}
 	try_origin(u);
 }
 
-/* The place that the reader has a credential for comes first. */
+/* The origin that the reader has a credential for comes first. */
 static int find_origins(struct source_request *rq, struct string_list *ret)
 {
 	CLEANUP(string_list_release) struct string_list all = {0};
@@ -563,6 +608,32 @@ static int upstream_start(struct source *s, struct source_request *rq)
 	return 0;
 }
 
+/* Moves an origin that sent wrong bytes to the end, and does not ask it for
+ * negative_ms. */
+static void upstream_blame(struct source *s, struct blob *b, uint16_t from,
+			   uint32_t place)
+{
+	struct registry *r = container_of(s, struct registry, source);
+	CLEANUP(string_list_release) struct string_list all = {0};
+
+	if (from != CHUNK_FROM_UPSTREAM)
+		return;
+	if (!place)
+		blob_origin_last(r->store, b, NULL);
+	if (!place || blob_origins(b, &all) < 0)
+		return;
+	for (size_t i = 0; i < all.n; i++) {
+		CLEANUP(freep) char *key = NULL;
+
+		if (place_of(all.v[i]) != place)
+			continue;
+		key = route_key(blob_key(b), all.v[i], NULL);
+		if (key)
+			no_remember(r, key, -EBADMSG);
+		blob_origin_last(r->store, b, all.v[i]);
+	}
+}
+
 static void upstream_resume(struct source *s, struct source_request *rq)
 {
 	struct request *u = rq->source_data;
@@ -590,6 +661,7 @@ const struct source_ops upstream_ops = {
 	.name = "upstream",
 	.start = upstream_start,
 	.resume = upstream_resume,
+	.blame = upstream_blame,
 	.cancel = upstream_cancel,
 };
 

@@ -5,13 +5,13 @@
 
 #define HEX_LEN (DIGEST_HEX_SIZE - 1)
 
-/* The path's last segment: where it begins, and its end. */
+/* A segment of the path; not NUL-terminated. */
 struct segment {
 	const char *s;
 	size_t len;
 };
 
-/* Cuts it off; *end is then at the slash in front of it. */
+/* Cuts off the last segment; *end then points at the slash before it. */
 static bool last_segment(const char *path, const char **end,
 			 struct segment *ret)
 {
@@ -42,7 +42,7 @@ static bool parse_hex(const char *s, size_t len, struct digest *ret)
 	return digest_parse_hex(hex, ret) == 0;
 }
 
-/* "sha256:<hex>", with the colon encoded or not. */
+/* Parses "sha256:<hex>"; the colon may be percent-encoded. */
 static bool parse_named(const struct segment *g, struct digest *ret)
 {
 	static const char *const names[] = {"sha256:", "sha256%3a"};

@@ -16,46 +16,46 @@
 #define KV_KEY_MAX    480
 #define RECORD_FORMAT "1 %" PRIu64 " %64s %64s"
 
-/* A URL that was asked for lately: what it means until then. */
+/* The version of a URL that was asked for lately; valid until until_ms. */
 struct url_version {
-	struct name_node node; /* registry.versions, by url_flight.known_as */
+	struct name_node node; /* in registry.versions, by url_query.known_as */
 	char *origin;
 	struct blob_key key;
 	uint64_t until_ms;
-	bool guarded; /* it was found out under a guard */
 };
 
-struct url_flight {
+struct url_query {
 	struct query f;
 	struct store *store;
-	char *url;	/* whole; a secret */
-	char *known_as; /* the same, and " tag" if it was asked for with auth */
+	uint64_t negative_ms;
+	char *url;	/* with its query; secret */
+	char *known_as; /* url, with " tag" appended if there is auth */
 	struct source_auth *auth; /* NULL: none */
 	char *origin;		  /* without the query */
 	struct digest query_id;
-	const struct string_list *guard;
-	struct blob_key key; /* of BLOB_SHA256: the URL names the digest */
+	bool has_secret;     /* a signature, or auth: not everybody's */
+	struct blob_key key; /* kind BLOB_SHA256: the URL names the digest */
 	uint64_t size;
-	char *etag; /* strong, or NULL */
+	char *etag; /* a strong one, or NULL */
 	bool versioned;
-	int r;	     /* of the job */
-	int probe_r; /* why upstream could not be asked */
+	int r;	     /* result of the job */
+	int probe_r; /* error to report if the store knows no version */
 	struct blob *blob;
 };
 
-static struct url_flight *of(struct query *f)
+static struct url_query *of(struct query *f)
 {
-	return container_of(f, struct url_flight, f);
+	return container_of(f, struct url_query, f);
 }
 
-static struct url_flight *of_job(struct store_job *j)
+static struct url_query *of_job(struct store_job *j)
 {
 	return of(container_of(j, struct query, job));
 }
 
-static void url_release_flight(struct query *f)
+static void url_query_release(struct query *f)
 {
-	struct url_flight *u = of(f);
+	struct url_query *u = of(f);
 
 	blob_unref(&u->blob);
 	free(u->url);
@@ -70,36 +70,7 @@ static void url_answer(struct query *f, int r, void (*cb)(void), void *arg)
 	((blob_cb *)cb)(arg, r, r == 0 ? blob_ref(of(f)->blob) : NULL);
 }
 
-/* ---- Versions ---- */
-
-bool url_version_id(const char *origin, const char *etag, const char *modified,
-		    uint64_t size, struct digest *ret)
-{
-	struct sha256 *h = sha256_new();
-	uint64_t nonce[2] = {now_ms(), 0};
-	char text[32];
-	int n;
-
-	memset(ret, 0, sizeof(*ret));
-	if (!h)
-		return false;
-	/* A weak ETag alone does not promise the same bytes. */
-	if (etag && strncmp(etag, "W/", 2) != 0)
-		modified = NULL;
-	sha256_update(h, origin, strlen(origin) + 1);
-	n = snprintf(text, sizeof(text), "%" PRIu64, size);
-	sha256_update(h, text, (size_t)n + 1);
-	sha256_update(h, etag ? etag : "", etag ? strlen(etag) + 1 : 1);
-	if (modified)
-		sha256_update(h, modified, strlen(modified) + 1);
-	if (!etag && !modified) {
-		(void)!getrandom(&nonce[1], sizeof(nonce[1]), 0);
-		sha256_update(h, nonce, sizeof(nonce));
-	}
-	sha256_final(h, ret);
-	sha256_free(&h);
-	return etag || modified;
-}
+/* ---- Queries ---- */
 
 static bool is_signature(const char *p, size_t n)
 {
@@ -139,24 +110,62 @@ static bool is_signature(const char *p, size_t n)
 	return false;
 }
 
-/* What of a query names a thing and is no signature: two URLs that differ in
- * it are never taken for one another when the server cannot be asked. */
-static int hash_query(const char *query, struct digest *ret)
-{
-	struct sha256 *h = sha256_new();
+/* The parameters of a query: those that name content, and signatures. */
+struct query_parts {
+	bool names, lets_in;
+	struct digest id; /* of the parameters that name content */
+};
 
-	if (!h)
-		return -ENOMEM;
+static struct query_parts split_query(const char *query)
+{
+	CLEANUP(buf_release) struct buf names = BUF_INIT(URL_MAX_BYTES);
+	struct query_parts parts = {0};
+
 	while (query && *query) {
 		size_t n = strcspn(query, "&");
 
-		if (!is_signature(query, strcspn(query, "=&")))
-			sha256_update(h, query, n + (query[n] == '&'));
+		if (is_signature(query, strcspn(query, "=&")))
+			parts.lets_in = true;
+		else if (buf_printf(&names, "%.*s&", (int)n, query) == 0)
+			parts.names = true;
 		query += n + (query[n] == '&');
+	}
+	digest_of(names.data ? names.data : "", names.len, &parts.id);
+	return parts;
+}
+
+/* ---- Versions ---- */
+
+bool url_version_id(const char *origin, const char *query, const char *etag,
+		    const char *modified, uint64_t size, struct digest *ret)
+{
+	struct query_parts parts = split_query(query);
+	struct sha256 *h = sha256_new();
+	uint64_t nonce[2] = {now_ms(), 0};
+	char text[32];
+	int n;
+
+	memset(ret, 0, sizeof(*ret));
+	if (!h)
+		return false;
+	/* A weak ETag alone does not promise the same bytes. */
+	if (etag && strncmp(etag, "W/", 2) != 0)
+		modified = NULL;
+	sha256_update(h, origin, strlen(origin) + 1);
+	if (parts.names)
+		sha256_update(h, &parts.id, sizeof(parts.id));
+	n = snprintf(text, sizeof(text), "%" PRIu64, size);
+	sha256_update(h, text, (size_t)n + 1);
+	sha256_update(h, etag ? etag : "", etag ? strlen(etag) + 1 : 1);
+	if (modified)
+		sha256_update(h, modified, strlen(modified) + 1);
+	if (!etag && !modified) {
+		(void)!getrandom(&nonce[1], sizeof(nonce[1]), 0);
+		sha256_update(h, nonce, sizeof(nonce));
 	}
 	sha256_final(h, ret);
 	sha256_free(&h);
-	return 0;
+	return etag || modified;
 }
 
 static void version_del(struct registry *r, struct url_version *v)
@@ -173,7 +182,7 @@ static struct url_version *version_find(struct registry *r, const char *name)
 	return tn ? name_table_entry(tn, struct url_version, node) : NULL;
 }
 
-static void version_set(struct url_flight *u, uint64_t fresh_ms)
+static void version_set(struct url_query *u, uint64_t fresh_ms)
 {
 	struct registry *r = u->f.r;
 	struct url_version *v = version_find(r, u->known_as);
@@ -195,7 +204,6 @@ static void version_set(struct url_flight *u, uint64_t fresh_ms)
 		}
 	}
 	v->key = u->key;
-	v->guarded = u->guard != NULL;
 	v->until_ms = now_ms() + fresh_ms;
 }
 
@@ -212,6 +220,13 @@ void url_expire(struct registry *r, const char *origin)
 }
 
 /* ---- Whole URLs ---- */
+
+const char *query_of(const char *url)
+{
+	const char *mark = strchr(url, '?');
+
+	return mark ? mark + 1 : NULL;
+}
 
 static void secret_del(struct registry *r, struct url_secret *s)
 {
@@ -235,8 +250,8 @@ struct url_secret *url_secret_find(struct registry *r,
 	return tn ? name_table_entry(tn, struct url_secret, node) : NULL;
 }
 
-/* The newest URL replaces the one before: its signature lives longest. */
-static void secret_set(struct url_flight *u)
+/* The newest URL replaces the older one: its signature is valid longest. */
+static void secret_set(struct url_query *u)
 {
 	CLEANUP(freep) char *k = route_key(&u->key, u->origin, NULL);
 	struct registry *r = u->f.r;
@@ -255,7 +270,6 @@ static void secret_set(struct url_flight *u)
 		return;
 	s->url = strdup(u->url);
 	s->etag = u->etag ? strdup(u->etag) : NULL;
-	s->guard = u->guard;
 	s->unversioned = !u->versioned;
 	if (!s->url || name_table_add(&r->urls, &s->node, k) < 0) {
 		free(s->url);
@@ -274,7 +288,7 @@ void urls_release(struct registry *r)
 
 /* ---- Jobs ---- */
 
-static void kv_key(const struct url_flight *u, char out[KV_KEY_MAX])
+static void kv_key(const struct url_query *u, char out[KV_KEY_MAX])
 {
 	char hex[DIGEST_HEX_SIZE];
 	struct digest d;
@@ -287,38 +301,35 @@ static void kv_key(const struct url_flight *u, char out[KV_KEY_MAX])
 	(void)snprintf(out, KV_KEY_MAX, "urlhash:%s", digest_hex(&d, hex));
 }
 
-/* By its digest it may be here whoever brought it. */
+/* Every reader may have bytes that are proven. */
 static void find_digest(struct store_job *j)
 {
-	struct url_flight *u = of_job(j);
+	struct url_query *u = of_job(j);
+	struct blob_key key = {.kind = BLOB_SHA256, .id = u->key.id};
 
-	u->r = store_get(u->store, &u->key, &u->blob);
-	if (u->r == 0 && !blob_cached_bytes(u->blob) &&
-	    blob_get_state(u->blob) != BLOB_VERIFIED) {
-		blob_unref(&u->blob);
-		u->r = -ENOENT;
-	}
+	u->r = store_get(u->store, &key, &u->blob);
 }
 
-static void create_digest(struct url_flight *u)
+static void create_digest(struct url_query *u)
 {
+	blob_key_claim(&u->key, u->origin, u->size);
+	blob_unref(&u->blob);
 	u->r = store_create(u->store, &u->key, u->size, &u->blob);
-	/* Another size than that of what is cached: the digest will tell. */
-	if (u->r == -ESTALE)
-		u->r = store_get(u->store, &u->key, &u->blob);
+	if (u->r == 0)
+		blob_revive(u->store, u->negative_ms, u->blob, u->origin);
 }
 
-/* A version that was asked for a moment ago. */
+/* Gets the blob of a version that was found a moment ago. */
 static void get_known(struct store_job *j)
 {
-	struct url_flight *u = of_job(j);
+	struct url_query *u = of_job(j);
 
 	u->r = store_get(u->store, &u->key, &u->blob);
 }
 
 static void create(struct store_job *j)
 {
-	struct url_flight *u = of_job(j);
+	struct url_query *u = of_job(j);
 	char key[KV_KEY_MAX], val[RECORD_MAX];
 	char id[DIGEST_HEX_SIZE], query[DIGEST_HEX_SIZE];
 	int n;
@@ -328,8 +339,9 @@ static void create(struct store_job *j)
 		return;
 	}
 	u->r = store_create(u->store, &u->key, u->size, &u->blob);
-	/* What is on disk can be had by anybody while upstream is away. */
-	if (u->r < 0 || u->auth)
+	/* A record on disk is used for any requester while upstream is away, so
+	 * a version found with a credential or a signature is not recorded. */
+	if (u->r < 0 || u->has_secret)
 		return;
 	kv_key(u, key);
 	n = snprintf(val, sizeof(val), RECORD_FORMAT, u->size,
@@ -341,13 +353,16 @@ static void create(struct store_job *j)
 static void find_last(struct store_job *j)
 {
 	CLEANUP(buf_release) struct buf val = BUF_INIT(RECORD_MAX);
-	struct url_flight *u = of_job(j);
+	struct url_query *u = of_job(j);
 	char id[DIGEST_HEX_SIZE], query[DIGEST_HEX_SIZE];
 	char key[KV_KEY_MAX];
 	struct digest query_id;
 
 	if (u->key.kind == BLOB_SHA256) {
+		blob_key_claim(&u->key, u->origin, 0);
 		u->r = store_get(u->store, &u->key, &u->blob);
+		if (u->r == 0)
+			u->key = *blob_key(u->blob);
 		return;
 	}
 	kv_key(u, key);
@@ -367,7 +382,7 @@ static void find_last(struct store_job *j)
 
 static void ready(struct query *f)
 {
-	struct url_flight *u = of(f);
+	struct url_query *u = of(f);
 
 	if (u->r < 0) {
 		query_finish(f, u->r);
@@ -381,31 +396,50 @@ static void ready(struct query *f)
 
 static void last_found(struct query *f)
 {
-	struct url_flight *u = of(f);
+	struct url_query *u = of(f);
 
 	if (u->r < 0) {
 		query_finish(f, u->probe_r);
 		return;
 	}
 	u->versioned = true;
-	secret_set(u);
-	/* As long as a "no" would last: nobody waits for a dead server again
-	 * and again. */
+	/* Valid as long as a "no": later requests do not wait for a dead server
+	 * again. */
 	version_set(u, f->r->negative_ms);
 	query_finish(f, 0);
+}
+
+/* Upstream does not answer. Its last answer for the same URL with the same
+ * credential still holds. A URL without a credential or signature may be served
+ * to anybody. */
+static void serve_last(struct query *f)
+{
+	struct url_query *u = of(f);
+	struct url_version *v = version_find(f->r, u->known_as);
+
+	if (u->blob) { /* proven, but with chunks missing */
+		query_finish(f, 0);
+	} else if (v) {
+		u->key = v->key;
+		query_job(f, get_known, last_found);
+	} else if (u->has_secret) {
+		query_finish(f, u->probe_r);
+	} else {
+		query_job(f, find_last, last_found);
+	}
 }
 
 static void probed(void *arg, int r, const struct probe_result *res,
 		   bool unreachable, const char *why)
 {
 	struct query *f = arg;
-	struct url_flight *u = of(f);
+	struct url_query *u = of(f);
 
 	query_why(f, why);
 	f->probe = NULL;
 	if (unreachable) {
 		u->probe_r = r;
-		query_job(f, find_last, last_found);
+		serve_last(f);
 		return;
 	}
 	if (r == 0 && res->size > BLOB_MAX_SIZE)
@@ -420,8 +454,8 @@ static void probed(void *arg, int r, const struct probe_result *res,
 		query_job(f, create, ready);
 		return;
 	}
-	u->versioned = url_version_id(u->origin, res->etag, res->modified,
-				      res->size, &u->key.id);
+	u->versioned = url_version_id(u->origin, query_of(u->url), res->etag,
+				      res->modified, res->size, &u->key.id);
 	if (res->etag && res->etag[0] == '"')
 		u->etag = strdup(res->etag);
 	query_job(f, create, ready);
@@ -429,12 +463,11 @@ static void probed(void *arg, int r, const struct probe_result *res,
 
 static void ask(struct query *f)
 {
-	const struct url_flight *u = of(f);
+	const struct url_query *u = of(f);
 	struct probe_spec spec = {
 		.url = u->url,
 		.authorization =
 			u->auth ? client_auth_of(u->auth)->value : NULL,
-		.guard = u->guard,
 		.need_ranges = true,
 	};
 	int r = probe_start(f->r, &spec, probed, f, &f->probe);
@@ -445,7 +478,7 @@ static void ask(struct query *f)
 
 static void known_got(struct query *f)
 {
-	struct url_flight *u = of(f);
+	struct url_query *u = of(f);
 
 	if (u->r == 0) {
 		query_finish(f, 0);
@@ -454,22 +487,21 @@ static void known_got(struct query *f)
 	ask(f);
 }
 
+/* Missing chunks are fetched with the credential of this reader: check it. */
 static void digest_found(struct query *f)
 {
-	if (of(f)->r == 0) {
-		of(f)->versioned = true;
-		ready(f);
-	} else {
+	if (of(f)->r == 0 && blob_missing(of(f)->blob) == 0)
+		query_finish(f, 0);
+	else
 		ask(f);
-	}
 }
 
 static void url_begin(struct query *f)
 {
-	struct url_flight *u = of(f);
+	struct url_query *u = of(f);
 	struct url_version *v = version_find(f->r, u->known_as);
 
-	if (v && now_ms() < v->until_ms && (v->guarded || !u->guard)) {
+	if (v && now_ms() < v->until_ms) {
 		u->key = v->key;
 		query_job(f, get_known, known_got);
 	} else if (u->key.kind == BLOB_SHA256) {
@@ -480,17 +512,18 @@ static void url_begin(struct query *f)
 }
 
 static const struct query_ops url_ops = {
-	.size = sizeof(struct url_flight),
+	.size = sizeof(struct url_query),
 	.begin = url_begin,
 	.answer = url_answer,
-	.release = url_release_flight,
+	.release = url_query_release,
 };
 
-static int set_url(struct url_flight *u, const char *text)
+static int set_url(struct url_query *u, const char *text)
 {
 	CLEANUP(url_release) struct url url = {0};
 	CLEANUP(buf_release) struct buf whole = BUF_INIT(URL_MAX_BYTES + 64);
 	CLEANUP(buf_release) struct buf origin = BUF_INIT(ORIGIN_MAX);
+	struct query_parts parts;
 
 	if (url_parse(text, &url) < 0 || url_format(&url, false, &origin) < 0 ||
 	    url_format(&url, true, &whole) < 0)
@@ -507,36 +540,31 @@ static int set_url(struct url_flight *u, const char *text)
 	if (url_digest(url.path, &u->key.id))
 		u->key.kind = BLOB_SHA256;
 	u->f.repo = strdup(u->origin);
-	return hash_query(url.query, &u->query_id);
+	parts = split_query(url.query);
+	u->query_id = parts.id;
+	u->has_secret = parts.lets_in || u->auth;
+	return 0;
 }
 
-void registry_get_url_guarded(struct registry *r, const char *url,
-			      const struct string_list *guard,
-			      struct source_auth *auth, blob_cb *cb, void *arg)
+void registry_get_url(struct registry *r, const char *url,
+		      struct source_auth *auth, blob_cb *cb, void *arg)
 {
 	struct query *f;
 	bool is_new;
 	char *key;
 	int e;
 
-	if (asprintf(&key, "%s %s%s%s", guard ? "guarded" : "url", url,
-		     auth ? " " : "",
+	if (asprintf(&key, "url %s%s%s", url, auth ? " " : "",
 		     auth ? client_auth_of(auth)->tag : "") < 0)
 		key = NULL;
 	f = query_join(r, &url_ops, key, (void (*)(void))cb, arg, &is_new);
 	if (!f || !is_new)
 		return;
 	of(f)->store = r->store;
-	of(f)->guard = guard;
+	of(f)->negative_ms = r->negative_ms;
 	of(f)->auth = source_auth_ref(auth);
 	of(f)->key.kind = BLOB_URL;
 	e = set_url(of(f), url);
 	if (e < 0)
 		query_abort(f, e);
-}
-
-void registry_get_url(struct registry *r, const char *url, blob_cb *cb,
-		      void *arg)
-{
-	registry_get_url_guarded(r, url, NULL, NULL, cb, arg);
 }

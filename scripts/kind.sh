@@ -1,6 +1,6 @@
 #!/bin/bash
-# peerd in a kind cluster on this machine. The make targets of the same names
-# call it with -y; without -y it only prints what it would run.
+# Runs peerd in a kind cluster on this machine. The make targets of the same names
+# call it with -y; without -y it only prints the commands.
 #
 #   scripts/kind.sh [-y] COMMAND
 #
@@ -12,10 +12,10 @@
 #   ctr          the same for the workload `ctr`
 #   delete       removes the cluster
 #
-# CLUSTER (p2p), IMAGE (peerd:dev), WORKLOADS_IMAGE (peerd-workloads:dev),
-# PULL_IMAGES and BLOB_URLS (blanks between them) for the workloads; without
-# BLOB_URLS `random` reads the layers of BLOB_IMAGE, which a registry must give
-# to anybody. WAIT (seconds, 300).
+# Variables: CLUSTER (p2p), IMAGE (peerd:dev), WORKLOADS_IMAGE
+# (peerd-workloads:dev), PULL_IMAGES and BLOB_URLS (separated by blanks) for the
+# workloads; without BLOB_URLS `random` reads the layers of BLOB_IMAGE, which
+# must be public. WAIT (seconds, 300).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -42,7 +42,7 @@ usage()
 	sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"
 }
 
-# need PROGRAM HINT: where it comes from.
+# need PROGRAM HINT: fails without the program; HINT says where to get it.
 need()
 {
 	command -v "$1" >/dev/null && return
@@ -56,19 +56,19 @@ need()
 
 check_prerequisites()
 {
+	local said
 	missing=
 	need docker 'Debian: apt-get install docker.io'
 	need kind 'one binary: the Quick Start page of kind tells where'
 	need kubectl 'Debian: apt-get install kubernetes-client'
 	[[ ! $missing ]] || exit 1
 	if [[ $apply ]]; then
-		docker info >/dev/null 2>&1 ||
-			fail 'docker does not answer: is its daemon running, and' \
-				'may you use it (group docker)?'
+		said=$(docker info 2>&1 >/dev/null) ||
+			fail "docker cannot be used: $said"
 	fi
 }
 
-# Prints a command, and runs it with -y.
+# Prints a command; runs it if -y was given.
 run()
 {
 	local shown
@@ -82,7 +82,7 @@ kubectl_()
 	run kubectl --context "kind-$CLUSTER" -n "$NAMESPACE" "$@"
 }
 
-# The same, quietly, for what is looked at.
+# The same without printing, for commands that only read.
 look()
 {
 	kubectl --context "kind-$CLUSTER" -n "$NAMESPACE" "$@"
@@ -90,8 +90,10 @@ look()
 
 has_cluster()
 {
+	local clusters
 	[[ $apply ]] || return 0
-	kind get clusters 2>/dev/null | grep -qx "$CLUSTER"
+	clusters=$(kind get clusters) || fail 'kind cannot list its clusters'
+	grep -qx "$CLUSTER" <<<"$clusters"
 }
 
 need_cluster()
@@ -101,8 +103,9 @@ need_cluster()
 
 need_image()
 {
-	[[ ! $apply ]] || docker image inspect "$1" >/dev/null 2>&1 ||
-		fail "there is no image $1: make build-image"
+	local said
+	[[ ! $apply ]] || said=$(docker image inspect "$1" 2>&1 >/dev/null) ||
+		fail "$said (make build-image makes peerd:dev)"
 }
 
 cluster_config()
@@ -144,7 +147,7 @@ delete()
 	run kind delete cluster --name "$CLUSTER"
 }
 
-# Made with the image itself, once; they stay in the cluster's secret.
+# Makes the keys once, with the image itself; the cluster's secret keeps them.
 make_keys()
 {
 	local dir
@@ -246,7 +249,7 @@ done_pod()
 	look logs "$1" 2>/dev/null | grep -q '"message":"error rates"'
 }
 
-# A workload's results on every node. Fails when a read or pull failed.
+# Prints a workload's results of every node. Fails if a read or a pull failed.
 workload()
 {
 	local name=$1 mark=$2 what=$3 item list='' pods pod bad=0
@@ -255,7 +258,7 @@ workload()
 	need_image "$WORKLOADS_IMAGE"
 	(($#)) || fail "nothing to read: set $what"
 	for item; do
-		# One list item each, with the manifest's indentation.
+		# One list item per value, with the manifest's indentation.
 		item=${item//\\/\\\\}
 		item=${item//&/\\&}
 		item=${item//\'/\'\'}
@@ -283,7 +286,7 @@ application/vnd.docker.distribution.manifest.list.v2+json,
 application/vnd.oci.image.manifest.v1+json,
 application/vnd.docker.distribution.manifest.v2+json'
 
-# layers_of [http://]HOST/NAME:TAG: the URLs of its layers, on one line.
+# layers_of [http://]HOST/NAME:TAG: prints the URLs of its layers on one line.
 layers_of()
 {
 	local scheme=https image=$1 name tag base manifest digest

@@ -227,7 +227,7 @@ static bool is_empty_locked(const struct blob *b)
 	if (LOAD(&b->npresent) > 0)
 		return false;
 	for (uint32_t k = 0; k < b->nsegs; k++) {
-		const struct seg *g = b->segs[k];
+		const struct seg *g = seg_at(b, k);
 
 		if (g && g->changed)
 			return false;
@@ -282,8 +282,9 @@ bool blob_unlink_empty(struct blob *b)
 	closep(&fd);
 	store_lock(s);
 	for (uint32_t k = 0; r == 0 && k < b->nsegs; k++)
-		if (b->segs[k])
-			memset(b->segs[k]->punch, 0, sizeof(b->segs[k]->punch));
+		if (seg_at(b, k))
+			memset(seg_at(b, k)->punch, 0,
+			       sizeof(seg_at(b, k)->punch));
 	b->made = false;
 	b->opening = false;
 	(void)pthread_cond_broadcast(&s->changed);

@@ -66,12 +66,17 @@ static void blob_free(struct blob *b)
 {
 	BUG_ON(!list_empty(&b->waiters));
 	for (uint32_t i = 0; i < b->nsegs; i++) {
-		if (b->segs[i])
-			free(b->segs[i]->sums);
-		free(b->segs[i]);
+		struct seg *g = seg_at(b, i);
+
+		if (g)
+			free(g->sums);
+		free(g);
 	}
-	if (b->segs != &b->one)
-		free(b->segs);
+	if (b->pages != &b->one_page) {
+		for (uint32_t i = 0; i < b->nsegs; i += SEG_PAGE)
+			free((void *)b->pages[i / SEG_PAGE]);
+		free((void *)b->pages);
+	}
 	closep(&b->fd);
 	closep(&b->ext_fd);
 	sha256_free(&b->sum);
@@ -188,11 +193,13 @@ int blob_set_size(struct blob *b, uint64_t size)
 	b->size = size;
 	b->chunks = (uint32_t)div_up_u64(size, CHUNK_SIZE);
 	b->nsegs = (uint32_t)div_up_u64(b->chunks, INDEX_SEG);
-	b->segs = &b->one;
+	b->one_page = &b->one;
+	b->pages = &b->one_page;
 	if (b->nsegs > 1) {
-		b->segs = calloc(b->nsegs, sizeof(struct seg *));
-		if (!b->segs) {
-			b->segs = &b->one;
+		b->pages = calloc(div_up_u64(b->nsegs, SEG_PAGE),
+				  sizeof(struct seg **));
+		if (!b->pages) {
+			b->pages = &b->one_page;
 			b->nsegs = 0;
 			return -ENOMEM;
 		}
@@ -200,13 +207,27 @@ int blob_set_size(struct blob *b, uint64_t size)
 	return 0;
 }
 
+/* The table's page for segment i, made if need be; NULL: no memory. */
+static struct seg **page_make_locked(struct blob *b, uint32_t i)
+{
+	uint32_t p = i / SEG_PAGE;
+	size_t n = min_u64(b->nsegs - (uint64_t)p * SEG_PAGE, SEG_PAGE);
+
+	if (!b->pages[p])
+		STORE_REL(&b->pages[p], calloc(n, sizeof(struct seg *)));
+	return b->pages[p];
+}
+
 struct seg *seg_make_locked(struct blob *b, uint32_t i)
 {
 	uint32_t n = (uint32_t)min_u64(b->chunks - i * INDEX_SEG, INDEX_SEG);
-	struct seg *g = b->segs[i];
+	struct seg *g = seg_at(b, i), **page;
 
 	if (g)
 		return g;
+	page = page_make_locked(b, i);
+	if (!page)
+		return NULL;
 	g = calloc(1,
 		   sizeof(*g) + n * (2 * sizeof(uint32_t) + sizeof(uint16_t)));
 	if (!g)
@@ -214,7 +235,7 @@ struct seg *seg_make_locked(struct blob *b, uint32_t i)
 	g->n = n;
 	g->crc = g->used + n;
 	g->from = (uint16_t *)(g->crc + n);
-	STORE_REL(&b->segs[i], g);
+	STORE_REL(&page[i % SEG_PAGE], g);
 	return g;
 }
 
@@ -277,13 +298,13 @@ static int load_origins(struct store *s, struct blob *b,
 	return 0;
 }
 
-/* It was verified, and what its chunks must be is all there. */
+/* The blob was verified, and the sums of all its chunks are here. */
 static bool has_proof(const struct blob *b)
 {
 	if (b->key.kind != BLOB_SHA256 || b->state != BLOB_VERIFIED)
 		return false;
 	for (uint32_t k = 0; b->chunks > 1 && k < b->nsegs; k++)
-		if (!b->segs[k] || !b->segs[k]->sums)
+		if (!seg_at(b, k) || !seg_at(b, k)->sums)
 			return false;
 	return true;
 }
@@ -334,14 +355,30 @@ static void init_new_locked(struct store *s, struct blob *b)
 	b->used = store_tick(s);
 	b->rec_changed = true;
 	b->load_error = 0;
-	blob_dirty_locked(b);
-	/* A stranger may name more in a minute than housekeeping should find.
-	 */
+	if (!b->unsure)
+		blob_dirty_locked(b);
+}
+
+/* Counts a new record. Any user may name more blobs within a minute than
+ * housekeeping should find. mu is held. */
+static void count_record_locked(struct store *s)
+{
+	s->nblobs++;
 	if (s->nblobs > STORE_MAX_RECORDS &&
 	    s->nblobs % (STORE_MAX_RECORDS / 10) == 0) {
 		s->housekeep_ms = 0;
 		(void)pthread_cond_signal(&s->commit_wake);
 	}
+}
+
+void blob_sure_locked(struct blob *b)
+{
+	if (!b->unsure)
+		return;
+	b->unsure = false;
+	count_record_locked(b->store);
+	b->rec_changed = true;
+	blob_dirty_locked(b);
 }
 
 /* Finds the blob in memory, or puts it there from the index. *ret_absent (only
@@ -385,7 +422,7 @@ static int get_or_load(struct store *s, const struct blob_key *key, bool keep,
 	if (r < 0) {
 		hash_del(s, b);
 	} else if (!known) {
-		s->nblobs++;
+		count_record_locked(s);
 		init_new_locked(s, b);
 	} else {
 		external_loaded_locked(b);
@@ -538,8 +575,8 @@ static int each_record(struct store *s, const struct digest *d,
 			  l);
 }
 
-int blob_keys_of(struct store *s, const struct digest *d, struct blob_key **ret,
-		 size_t *ret_n)
+int store_claims_of(struct store *s, const struct digest *d,
+		    struct blob_key **ret, size_t *ret_n)
 {
 	const struct blob_key key = {.kind = BLOB_SHA256, .id = *d};
 	struct key_list l = {0};
@@ -562,7 +599,7 @@ int blob_keys_of(struct store *s, const struct digest *d, struct blob_key **ret,
 	return 0;
 }
 
-/* Of any size: what has most of its bytes here. */
+/* Finds the blob of that place, of any size, that has most bytes here. */
 static int find_any_size(struct store *s, const struct blob_key *key,
 			 const struct key_list *records, struct blob **ret)
 {
@@ -642,7 +679,7 @@ int store_peek(struct store *s, const struct blob_key *key, struct blob **ret)
 	return b ? 0 : -EAGAIN;
 }
 
-/* A blob that came in whole before the last stop may not be summed yet. */
+/* Starts the sum of a blob that became complete before the last stop. */
 static void kick_sum(struct store *s, struct blob *b)
 {
 	store_lock(s);
@@ -660,8 +697,14 @@ int store_get(struct store *s, const struct blob_key *key, struct blob **ret)
 	return r;
 }
 
+int store_get_claim(struct store *s, const struct blob_key *key,
+		    struct blob **ret)
+{
+	return blob_get_quiet(s, key, ret);
+}
+
 static int create(struct store *s, const struct blob_key *key, uint64_t size,
-		  struct blob **ret)
+		  bool unsure, struct blob **ret)
 {
 	struct blob *b;
 	bool absent;
@@ -679,7 +722,9 @@ static int create(struct store *s, const struct blob_key *key, uint64_t size,
 	if (absent) {
 		b->loading = false;
 		if (r == 0) {
-			s->nblobs++;
+			b->unsure = unsure;
+			if (!unsure)
+				count_record_locked(s);
 			init_new_locked(s, b);
 		} else {
 			hash_del(s, b);
@@ -693,8 +738,8 @@ static int create(struct store *s, const struct blob_key *key, uint64_t size,
 	return r;
 }
 
-int store_create(struct store *s, const struct blob_key *key, uint64_t size,
-		 struct blob **ret)
+static int find_or_create(struct store *s, const struct blob_key *key,
+			  uint64_t size, bool unsure, struct blob **ret)
 {
 	struct blob_key k = *key;
 	struct digest none;
@@ -712,10 +757,29 @@ int store_create(struct store *s, const struct blob_key *key, uint64_t size,
 	if (k.kind == BLOB_SHA256)
 		r = find(s, &k, ret);
 	if (r == -ENOENT)
-		r = create(s, &k, size, ret);
+		r = create(s, &k, size, unsure, ret);
 	if (r == 0)
 		kick_sum(s, *ret);
 	return r;
+}
+
+int store_create(struct store *s, const struct blob_key *key, uint64_t size,
+		 struct blob **ret)
+{
+	int r = find_or_create(s, key, size, false, ret);
+
+	if (r < 0)
+		return r;
+	store_lock(s);
+	blob_sure_locked(*ret);
+	store_unlock(s);
+	return 0;
+}
+
+int store_create_unsure(struct store *s, const struct blob_key *key,
+			uint64_t size, struct blob **ret)
+{
+	return find_or_create(s, key, size, true, ret);
 }
 
 /* ---- A key that nobody may load ---- */

@@ -182,6 +182,25 @@ int blob_add_origin(struct store *s, struct blob *b, const char *origin)
 	return r < 0 ? r : 0;
 }
 
+void blob_origin_last(struct store *s, struct blob *b, const char *origin)
+{
+	struct string_list *l = &b->origins;
+	char *o;
+
+	store_lock(s);
+	for (size_t i = 0; i < l->n; i++) {
+		o = l->v[i];
+		if (origin && strcmp(o, origin) != 0)
+			continue;
+		memmove(l->v + i, l->v + i + 1, (l->n - i - 1) * sizeof(o));
+		l->v[l->n - 1] = o;
+		b->origins_changed = true;
+		blob_dirty_locked(b);
+		break;
+	}
+	store_unlock(s);
+}
+
 int blob_origins(struct blob *b, struct string_list *ret)
 {
 	int r = 0;
@@ -196,10 +215,16 @@ int blob_origins(struct blob *b, struct string_list *ret)
 void blob_set_bad(struct store *s, struct blob *b)
 {
 	store_lock(s);
+	STORE(&b->bad_ms, now_ms());
 	STORE_REL(&b->state, BLOB_BAD);
 	b->rec_changed = true;
 	blob_dirty_locked(b);
 	store_unlock(s);
+}
+
+uint64_t blob_bad_ms(const struct blob *b)
+{
+	return now_ms() - LOAD(&b->bad_ms);
 }
 
 bool blob_gated(const struct blob *b)
@@ -253,7 +278,7 @@ void blob_segs_changed_locked(struct blob *b)
 	if (!LOAD(&b->proven))
 		return;
 	for (uint32_t k = 0; k < b->nsegs; k++)
-		b->segs[k]->changed = true;
+		seg_at(b, k)->changed = true;
 	b->rec_changed = true;
 }
 
@@ -261,7 +286,7 @@ void blob_segs_changed_locked(struct blob *b)
 
 void chunk_drop_locked(struct blob *b, uint32_t chunk)
 {
-	struct seg *g = b->segs[chunk >> INDEX_SEG_SHIFT];
+	struct seg *g = seg_of(b, chunk);
 	uint32_t i = chunk % INDEX_SEG, len = blob_chunk_len(b, chunk);
 
 	BUG_ON(!bit_get(g->present, i));
@@ -300,8 +325,8 @@ void blob_drop_all(struct blob *b)
 
 	for (uint32_t i = 0; i < b->nsegs; i++) {
 		store_lock(s);
-		for (uint32_t c = 0; b->segs[i] && c < b->segs[i]->n; c++)
-			if (bit_get(b->segs[i]->present, c))
+		for (uint32_t c = 0; seg_at(b, i) && c < seg_at(b, i)->n; c++)
+			if (bit_get(seg_at(b, i)->present, c))
 				chunk_drop_locked(b, i * INDEX_SEG + c);
 		store_unlock(s);
 	}
@@ -690,7 +715,7 @@ static void publish(struct store *s, struct blob *b, uint32_t chunk,
 	struct seg *g;
 
 	store_lock(s);
-	g = b->segs[chunk >> INDEX_SEG_SHIFT];
+	g = seg_of(b, chunk);
 	STORE(&g->crc[i], crc);
 	g->from[i] = LOAD(&b->proven) ? CHUNK_FROM_VERIFIED : from;
 	STORE(&g->used[i], now);
@@ -703,6 +728,7 @@ static void publish(struct store *s, struct blob *b, uint32_t chunk,
 		blob_segs_changed_locked(b);
 	if (LOAD(&b->npresent) + 1 == b->chunks)
 		gate_locked(b);
+	blob_sure_locked(b);
 	bit_set(g->present, i);
 	ADD(&b->npresent, 1);
 	ADD(&b->cached_bytes, len);
@@ -737,13 +763,14 @@ static bool make_room(struct store *s, bool file)
 
 /* Writers that are faster than the disk wait here for the commit thread.
  * Otherwise the cache and the number of open files would grow without bounds
- * during its flush. */
+ * during its flush. Evicted chunks take room until the flush and the commit
+ * have ended. */
 static void keep_to_limit(struct store *s)
 {
 	uint64_t slack = max_u64(MIN_SLACK_BYTES, s->max_bytes / 8);
+	uint64_t used = LOAD(&s->cached_bytes) + LOAD(&s->unpunched_bytes);
 
-	if ((s->max_bytes && LOAD(&s->cached_bytes) > s->max_bytes + slack) ||
-	    too_many_files(s))
+	if ((s->max_bytes && used > s->max_bytes + slack) || too_many_files(s))
 		(void)commit_wait(s);
 }
 

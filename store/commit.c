@@ -88,7 +88,7 @@ static bool take_dirty(struct blob *b)
 	uint64_t any = 0;
 
 	for (uint32_t k = 0; k < b->nsegs; k++) {
-		struct seg *g = b->segs[k];
+		struct seg *g = seg_at(b, k);
 
 		for (int i = 0; g && i < SEG_WORDS; i++) {
 			g->syncing[i] |= g->dirty[i];
@@ -150,11 +150,12 @@ static void sync_file(struct store *s, struct blob *b)
 
 /* ---- The index ---- */
 
-/* mu is held. The length; 0: there is nothing to be kept. */
+/* Writes a segment's record and returns its length; 0: nothing to keep. mu is
+ * held. */
 static size_t encode_seg(const struct blob *b, const struct seg *g,
 			 uint8_t *out)
 {
-	/* Of a blob without chunks no proof is kept either. */
+	/* The proof goes with the blob's last chunk. */
 	bool proof = LOAD(&b->proven) && LOAD(&b->npresent) > 0 && g->sums;
 	bool any = proof;
 
@@ -195,7 +196,7 @@ static bool put_seg(struct store *s, struct blob *b, uint32_t k,
 {
 	uint8_t key[INDEX_BKEY + 4], rec[INDEX_SEG_FULL(INDEX_SEG)];
 	bool changed, fresh = false;
-	struct seg *g = LOAD_ACQ(&b->segs[k]);
+	struct seg *g = seg_at(b, k);
 	size_t len = 0;
 
 	if (!g)
@@ -249,9 +250,14 @@ static bool put_blob(struct store *s, struct blob *b, struct index_batch *batch)
 {
 	uint8_t bkey[INDEX_BKEY];
 	struct index_blob rec;
-	bool fresh = false;
+	bool fresh = false, unsure;
 
 	bkey_of(&b->key, bkey);
+	store_lock(s);
+	unsure = b->unsure;
+	store_unlock(s);
+	if (unsure)
+		return false;
 	for (uint32_t k = 0; k < b->nsegs; k++)
 		fresh |= put_seg(s, b, k, batch);
 	put_origins(s, b, bkey, batch);
@@ -349,7 +355,7 @@ static void punch(int fd, uint64_t off, uint64_t len)
 static void punch_seg(struct store *s, struct blob *b, uint32_t k)
 {
 	uint64_t mine[SEG_WORDS] = {0};
-	struct seg *g = LOAD_ACQ(&b->segs[k]);
+	struct seg *g = seg_at(b, k);
 	uint64_t any = 0;
 	int fd;
 
@@ -412,8 +418,8 @@ static void requeue(struct store *s, struct blob *b)
 {
 	store_lock(s);
 	for (uint32_t k = 0; k < b->nsegs; k++)
-		if (b->segs[k])
-			b->segs[k]->changed = true;
+		if (seg_at(b, k))
+			seg_at(b, k)->changed = true;
 	b->rec_changed = b->origins_changed = true;
 	blob_dirty_locked(b);
 	s->retry_ms = now_ms() + RETRY_MS;
@@ -549,6 +555,7 @@ void *commit_main(void *arg)
 		evict(s, want_room, want_files);
 		r = run_cycle(s, housekeep);
 		evict_manifests(s);
+		STORE(&s->unpunched_bytes, 0);
 		if (housekeep && !stop)
 			trim_records(s);
 

@@ -40,22 +40,9 @@ struct victims {
 	size_t n, cap;
 };
 
-/* Makes room for one more item in a growing array; NULL without memory. */
-static void *grow(void *v, size_t n, size_t *cap, size_t size)
-{
-	size_t want = *cap ? *cap * 2 : 64;
-
-	if (n < *cap)
-		return v;
-	v = reallocarray(v, want, size);
-	if (v)
-		*cap = want;
-	return v;
-}
-
 static int add_candidate(struct candidates *c, const struct candidate *one)
 {
-	void *v = grow(c->v, c->n, &c->cap, sizeof(*c->v));
+	void *v = array_grow(c->v, c->n, &c->cap, sizeof(*c->v));
 
 	if (!v)
 		return -ENOMEM;
@@ -174,7 +161,7 @@ static int collect(struct blob *b, struct victims *l)
 		}
 		if (!chunk_present(b, c))
 			continue;
-		v = grow(l->v, l->n, &l->cap, sizeof(*l->v));
+		v = array_grow(l->v, l->n, &l->cap, sizeof(*l->v));
 		if (!v)
 			return -ENOMEM;
 		l->v = v;
@@ -197,6 +184,7 @@ static uint64_t drop_one(struct store *s, const struct victim *v)
 		STORE_REL(&v->blob->state, BLOB_PROVISIONAL);
 	store_unlock(s);
 	if (len) {
+		ADD(&s->unpunched_bytes, len);
 		ADD(&s->evicted_chunks, 1);
 		ADD(&s->evicted_bytes, len);
 	}

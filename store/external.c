@@ -224,11 +224,10 @@ int store_external_changed(struct store *s, const struct digest *d)
 
 	if (!s->external_dir)
 		return 0;
-	r = blob_keys_of(s, d, &keys, &n);
+	r = store_claims_of(s, d, &keys, &n);
 	if (r < 0)
 		return r;
-	/* Those that are loaded just now are looked at too: what they found may
-	 * have gone since. */
+	/* Also for a blob loaded just now: its file may have gone since. */
 	for (size_t i = 0; i < n; i++) {
 		struct blob *b = blob_find_loaded(s, &keys[i]);
 

@@ -14,10 +14,10 @@
 #include "base/cleanup.h"
 #include "base/util.h"
 
-/* The format of LMDB 0.9 as mdb.c describes it, in this machine's byte order
- * and word size. Pages have a header. B+ trees have branch and leaf pages;
- * nodes are packed without gaps from the end of a page, and their offsets
- * follow its header in order of keys. Values too long for a leaf are on
+/* The format of LMDB 0.9 as its source describes it, in this machine's byte
+ * order and word size. Pages have a header. B+ trees have branch and leaf
+ * pages; nodes are packed without gaps from the end of a page, and their
+ * offsets follow its header in order of keys. Values too long for a leaf are on
  * overflow pages. Pages 0 and 1 are the meta pages; the one with the higher
  * transaction number counts. It has two trees: free pages by transaction, and
  * the named databases. */

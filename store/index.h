@@ -1,6 +1,6 @@
 /* clang-format off */
 /* The index: what the store knows about its files, in LMDB. Only index.c
- * includes lmdb.h.
+ * includes <lmdb.h>.
  *
  * <cache>/index/ is the environment (data.mdb, lock.mdb), mode 0700/0600.
  * Numbers are little-endian unless the table says otherwise. Its databases:

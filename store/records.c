@@ -333,6 +333,16 @@ int store_repo_add(struct store *s, const char *repo, bool manifest,
 	return write_one(s, INDEX_REPOS, key.v, key.len, v, sizeof(v));
 }
 
+int store_repo_del(struct store *s, const char *repo, bool manifest,
+		   const struct digest *d)
+{
+	struct rkey key;
+
+	return item_key(repo, manifest, d, &key) < 0
+		       ? 0
+		       : del_one(s, INDEX_REPOS, key.v, key.len);
+}
+
 int store_repo_has(struct store *s, const char *repo, bool manifest,
 		   const struct digest *d, uint64_t *ret_size)
 {
@@ -360,18 +370,14 @@ static int add_item(void *arg, const uint8_t *key, size_t key_len,
 		    const uint8_t *val, size_t val_len)
 {
 	struct items *l = arg;
+	void *v;
 
 	if (key_len != l->skip + DIGEST_BYTES || val_len != ITEM_BYTES)
 		return 0;
-	if (l->n == l->cap) {
-		size_t cap = l->cap ? l->cap * 2 : 64;
-		void *v = reallocarray(l->v, cap, sizeof(*l->v));
-
-		if (!v)
-			return -ENOMEM;
-		l->v = v;
-		l->cap = cap;
-	}
+	v = array_grow(l->v, l->n, &l->cap, sizeof(*l->v));
+	if (!v)
+		return -ENOMEM;
+	l->v = v;
 	memcpy(l->v[l->n].d.sha256, key + l->skip, DIGEST_BYTES);
 	l->v[l->n++].size = get_le(val + TIME_BYTES, 8);
 	return 0;

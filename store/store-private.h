@@ -25,6 +25,7 @@
 #include "store/store.h"
 
 #define SEG_WORDS (INDEX_SEG / 64)
+#define SEG_PAGE  256 /* segments; of a blob of 16 TiB there are 256 pages */
 /* For a chunk of a verified blob: its source matters no longer. */
 #define CHUNK_FROM_VERIFIED 0xffff
 #define MAX_ORIGINS	    ((size_t)16)
@@ -71,9 +72,11 @@ struct blob {
 	uint64_t size;
 	uint32_t chunks;
 	uint32_t nsegs;
-	struct seg **segs; /* entries are atomic; each changes from NULL once */
-	struct seg *one;   /* segs of a blob with one segment */
-	uint64_t loaded_last_use_s; /* as in the index when it was loaded */
+	/* Tables of SEG_PAGE segments; see seg_at(). Entries are atomic; each
+	 * changes from NULL once. */
+	struct seg ***pages;
+	struct seg **one_page, *one; /* of a blob with one segment */
+	uint64_t loaded_last_use_s;  /* as in the index when it was loaded */
 
 	uint32_t refs;	       /* atomic; 0 <-> 1 only under store.mu */
 	uint64_t gen;	       /* atomic; changed under store.mu */
@@ -87,6 +90,7 @@ struct blob {
 	int ext_fd;	       /* atomic; see external.c */
 	bool external;	       /* atomic; changed under store.mu */
 	bool proven;	       /* atomic; see blob_proven() */
+	uint64_t bad_ms;       /* atomic; when it was marked bad, 0 before */
 	void *user;	       /* loop thread */
 
 	/* guarded by: store.mu */
@@ -105,6 +109,7 @@ struct blob {
 	bool made;	/* the file's name is not durable yet */
 	bool left_file; /* a file without chunks that was in use */
 	bool indexed;	/* the index has a record */
+	bool unsure;	/* see store_create_unsure(); not counted in nblobs */
 	uint64_t durable_bytes;
 	uint64_t rec_last_use_s; /* as in the index */
 	unsigned int ev_dropped; /* number of BLOB_EV_DROPPED not sent yet */
@@ -191,6 +196,7 @@ struct store {
 	/* Atomic. */
 	uint64_t cached_bytes;
 	uint64_t manifests, manifest_bytes; /* changed under manifests_mu */
+	uint64_t unpunched_bytes;	    /* evicted in this cycle */
 	uint64_t evicted_chunks, evicted_bytes, damaged_chunks, write_errors;
 	uint64_t commits, verified_blobs, mismatched_blobs;
 };
@@ -217,9 +223,17 @@ static inline void bit_clear(uint64_t *w, uint32_t i)
 	STORE_REL(&w[i / 64], LOAD(&w[i / 64]) & ~(UINT64_C(1) << (i % 64)));
 }
 
+/* Segment k; NULL: nothing is known of its chunks. */
+static inline struct seg *seg_at(const struct blob *b, uint32_t k)
+{
+	struct seg **page = LOAD_ACQ(&b->pages[k / SEG_PAGE]);
+
+	return page ? LOAD_ACQ(&page[k % SEG_PAGE]) : NULL;
+}
+
 static inline struct seg *seg_of(const struct blob *b, uint32_t chunk)
 {
-	return LOAD_ACQ(&b->segs[chunk >> INDEX_SEG_SHIFT]);
+	return seg_at(b, chunk >> INDEX_SEG_SHIFT);
 }
 
 /* True for a chunk in the store's own file; blob_has() also counts external
@@ -271,17 +285,15 @@ int blob_get_quiet(struct store *s, const struct blob_key *key,
 		   struct blob **ret);
 /* mu is held. */
 struct blob *blob_find_locked(struct store *s, const struct blob_key *key);
+/* The index shall have a record of it. mu is held. */
+void blob_sure_locked(struct blob *b);
 /* Gets a reference to the blob if it is in memory or being loaded, else NULL.
  */
 struct blob *blob_find_loaded(struct store *s, const struct blob_key *key);
-/* The record of a segment changes although its chunks do not. mu is held. */
+/* Marks the records of all segments of a proven blob as changed. mu is held. */
 void blob_segs_changed_locked(struct blob *b);
 /* For a blob that is being made. -ENOMEM. */
 int blob_set_size(struct blob *b, uint64_t size);
-/* Blocks. The keys of all blobs of that digest in memory or the index, each
- * once. *ret is the caller's to free(). */
-int blob_keys_of(struct store *s, const struct digest *d, struct blob_key **ret,
-		 size_t *ret_n);
 static inline void blob_ref_locked(struct blob *b)
 {
 	ADD(&b->refs, 1);
@@ -331,7 +343,7 @@ int chunk_check(struct blob *b, uint32_t chunk, bool force);
 int pread_all(int fd, void *buf, size_t len, uint64_t off);
 /* Blocks. Reads one whole chunk, checked; does not count as a use. */
 int chunk_read(struct blob *b, uint32_t chunk, void *buf);
-/* Whether these are the bytes of a proven blob's chunk: 0 or -EBADMSG. */
+/* Checks the bytes of a proven blob's chunk: 0, -EBADMSG or -ENOMEM. */
 int chunk_prove(const struct blob *b, uint32_t chunk, const void *data);
 /* Drops a chunk whose bytes are lost. mu is held. */
 void blob_damaged_locked(struct blob *b, uint32_t chunk);
@@ -377,7 +389,7 @@ void note_touch_locked(struct store *s, enum index_db db, const uint8_t *key,
 /* Looks into external_dir while b is being loaded. r is the result of the
  * index, 0 or -ENOENT. Returns 0 or r, or -ENOMEM. */
 int external_load(struct blob *b, int r);
-/* The size of the file of that name; 0: there is none that can be used. */
+/* The size of the external file of that name; 0: no usable file. */
 uint64_t external_size(struct store *s, const struct digest *d);
 /* The second half of external_load(). mu is held. */
 void external_loaded_locked(struct blob *b);

@@ -7,14 +7,13 @@
 #include <inttypes.h>
 #include <string.h>
 #include <sys/file.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/descriptors.h"
 
-#define MAX_FILES	  1000000u
 #define DEFAULT_COMMIT_MS 50
 #define EXTERNAL_GRACE_MS 30000
 #define DAMAGED_DIR	  "index.damaged"
@@ -427,22 +426,12 @@ static int load_all(struct store *s, struct error *err)
 
 /* ---- Open and close ---- */
 
-/* The other half is for connections, and for files that are being written. */
-static unsigned int max_files(void)
-{
-	struct rlimit lim;
-
-	if (getrlimit(RLIMIT_NOFILE, &lim) == -1)
-		return 512;
-	return (unsigned int)min_u64(lim.rlim_cur, MAX_FILES * 2) / 2;
-}
-
 static void init(struct store *s, const struct store_config *cfg)
 {
 	s->dirfd = s->lockfd = s->nullfd = -1;
 	s->external_grace_ms = cfg->external_grace_ms ? cfg->external_grace_ms
 						      : EXTERNAL_GRACE_MS;
-	s->max_files = max_files();
+	s->max_files = descriptors_share(DESCRIPTORS_BLOBS);
 	s->max_bytes = cfg->max_bytes;
 	s->min_free_bytes = cfg->min_free_bytes;
 	s->commit_interval_ms = cfg->commit_interval_ms
@@ -632,16 +621,12 @@ static int add_info(void *arg, const uint8_t *key, size_t key_len,
 	struct infos *l = arg;
 	struct index_blob rec;
 	struct blob_info *i;
+	void *v;
 
-	if (l->n == l->cap) {
-		size_t cap = l->cap ? l->cap * 2 : 64;
-		void *v = reallocarray(l->v, cap, sizeof(*l->v));
-
-		if (!v)
-			return -ENOMEM;
-		l->v = v;
-		l->cap = cap;
-	}
+	v = array_grow(l->v, l->n, &l->cap, sizeof(*l->v));
+	if (!v)
+		return -ENOMEM;
+	l->v = v;
 	i = &l->v[l->n];
 	if (!bkey_parse(key, key_len, &i->key) ||
 	    !index_decode_blob(val, val_len, &rec) || rec.state > BLOB_BAD)
@@ -651,6 +636,7 @@ static int add_info(void *arg, const uint8_t *key, size_t key_len,
 	i->last_use_s = rec.last_use_s;
 	i->state = state_shown((enum blob_state)rec.state, rec.size,
 			       rec.cached_bytes);
+	i->shared = rec.state == BLOB_VERIFIED;
 	l->n++;
 	return 0;
 }
@@ -674,6 +660,7 @@ int store_each(struct store *s,
 			l.v[i].cached_bytes = LOAD(&b->cached_bytes);
 			l.v[i].last_use_s = blob_last_use_s(b);
 			l.v[i].state = blob_get_state(b);
+			l.v[i].shared = blob_shared(b);
 		}
 		store_unlock(s);
 		r = each(arg, &l.v[i]);

@@ -50,11 +50,11 @@ enum blob_kind {
 			 digest to check the bytes */
 };
 
-/* Whose word it is that a digest stands for so many bytes, and where those
- * bytes come from. Bytes and facts that are not checked belong to one claim:
- * a reader sees them only if its own name leads to that place. A digest may
- * have several claims, each a blob of its own, until one of them is verified;
- * that blob is then everybody's (see blob_proven()). */
+/* A claim: a place (a registry, or a URL) says that a digest stands for `size`
+ * bytes. Bytes that are not verified belong to the claim of the place that they
+ * came from, and only readers whose own name leads to that place see them. A
+ * digest may have several claims. Each is a blob of its own until one of them
+ * is verified; from then on every reader gets that blob (see blob_proven()). */
 #define BLOB_PLACE_BYTES 16
 struct blob_claim {
 	uint8_t place[BLOB_PLACE_BYTES]; /* all zero: nobody's claim */
@@ -68,8 +68,8 @@ struct blob_key {
 };
 
 bool blob_key_equal(const struct blob_key *a, const struct blob_key *b);
-/* Sets key->claim to that of the place which the origin (see blob_add_origin())
- * belongs to: a registry as a whole, or a single URL. */
+/* Sets key->claim to the place of the origin (see blob_add_origin()): the whole
+ * registry, or the single URL. */
 void blob_key_claim(struct blob_key *key, const char *origin, uint64_t size);
 
 enum blob_state {
@@ -123,17 +123,29 @@ void store_close(struct store **s);
 
 /* ---- Blobs ---- */
 
-/* Blocks (a short index read) unless the blob is in memory already. The blob of
- * that digest that is proven, whosever claim it began as; else the blob of
- * key's claim. With a claim of any size: the one with most of its bytes here.
- * Without a claim: only a proven or an external one. -ENOENT: there is none. On
- * 0 the caller owns a reference. */
+/* Blocks (a short index read) unless the blob is in memory. Gets the proven
+ * blob of that digest, whatever its claim; else the blob of key's claim. With a
+ * claim of any size: the one with most bytes here. Without a claim: only a
+ * proven or an external blob. -ENOENT: there is none. On 0 the caller owns a
+ * reference. */
 int store_get(struct store *s, const struct blob_key *key, struct blob **ret);
-/* Blocks. The same, and the blob of key's claim with that size is made if there
- * is none. -ESTALE: a URL's blob has another size; -EFBIG above BLOB_MAX_SIZE;
- * -EBADMSG: no bytes, but the digest is not that of no bytes. */
+/* Blocks. The same, but makes the blob of key's claim with that size if there
+ * is none. -ESTALE: the blob of a URL has another size. -EFBIG above
+ * BLOB_MAX_SIZE. -EBADMSG: size is 0, but the digest is not that of zero bytes.
+ */
 int store_create(struct store *s, const struct blob_key *key, uint64_t size,
 		 struct blob **ret);
+/* The same for a blob that may not exist at all: the index gets a record of it
+ * with its first chunk, or when store_create() gets it. */
+int store_create_unsure(struct store *s, const struct blob_key *key,
+			uint64_t size, struct blob **ret);
+/* Blocks. Gets the blob of exactly that claim. -ENOENT. */
+int store_get_claim(struct store *s, const struct blob_key *key,
+		    struct blob **ret);
+/* Blocks. The keys of all blobs of that digest, each once. *ret is the caller's
+ * to free(). */
+int store_claims_of(struct store *s, const struct digest *d,
+		    struct blob_key **ret, size_t *ret_n);
 /* Does not block. -EAGAIN: the blob is not in memory; use store_get(). */
 int store_peek(struct store *s, const struct blob_key *key, struct blob **ret);
 struct blob *blob_ref(struct blob *b);
@@ -147,11 +159,10 @@ uint32_t blob_chunks(const struct blob *b);
 /* Length of one chunk: CHUNK_SIZE, or less for the last one. */
 uint32_t blob_chunk_len(const struct blob *b, uint32_t chunk);
 enum blob_state blob_get_state(const struct blob *b);
-/* The blob was verified as a whole since it came into memory, or before with
- * chunks left: what each of its chunks must be is known (see sha256_state()).
- * Chunks that were dropped since are checked one by one as they come back,
- * whoever brings them, and are shown to nobody before. External blobs do not
- * count. */
+/* The blob was verified as a whole, and the store knows the SHA-256 state
+ * behind each chunk (see sha256_state()). A chunk that was dropped since is
+ * checked on its own when it comes back, from any sender, and no reader sees it
+ * before. External blobs are not proven. */
 bool blob_proven(const struct blob *b);
 /* Proven or external: its bytes may be shown to every reader. */
 bool blob_shared(const struct blob *b);
@@ -179,6 +190,9 @@ void *blob_user(const struct blob *b);
  * not block: the next commit writes it. -EINVAL: empty, or above 1 KiB.
  * -ENOMEM. */
 int blob_add_origin(struct store *s, struct blob *b, const char *origin);
+/* Moves an origin to the end of the list; NULL: the first one. Does not block.
+ */
+void blob_origin_last(struct store *s, struct blob *b, const char *origin);
 /* Appends copies of the origins, newest first. -ENOMEM. */
 int blob_origins(struct blob *b, struct string_list *ret);
 
@@ -224,12 +238,12 @@ int store_range_fd_unchecked(struct store *s, struct blob *b, uint64_t off,
 			     uint64_t *ret_gen);
 
 /* Blocks on disk. Writes a whole chunk (len = blob_chunk_len()) and marks it
- * present; it becomes durable with the next commit. -EBADMSG: the blob is
- * proven, and these are not the chunk's bytes. With any other result they are.
- * -EEXIST: it was present already, nothing is done. -ENOSPC, -EDQUOT, -EROFS,
- * -EIO: not kept (the store logs the first of a series); eviction is tried once
- * before. When this chunk completes the blob, verification starts by itself;
- * see blob_wait_verified(). */
+ * present; the next commit makes it durable. -EBADMSG: the blob is proven and
+ * the bytes are not the chunk's; with any other result but -ENOMEM the bytes of
+ * a proven blob are right. -EEXIST: it was present, nothing was done. -ENOSPC,
+ * -EDQUOT, -EROFS, -EIO: not kept (the store logs the first of a series); a
+ * full disk first causes one eviction. The chunk that completes the blob starts
+ * its verification; see blob_on_verified(). */
 int store_write(struct store *s, struct blob *b, uint32_t chunk,
 		const void *data, size_t len, uint16_t from);
 
@@ -252,6 +266,8 @@ int store_verify(struct store *s, struct blob *b);
 int store_evict(struct store *s, struct blob *b);
 /* Marks the blob BLOB_BAD, also in the index. */
 void blob_set_bad(struct store *s, struct blob *b);
+/* Milliseconds since the blob was marked BLOB_BAD; large after a restart. */
+uint64_t blob_bad_ms(const struct blob *b);
 /* Blocks until all chunks written so far are durable. */
 int store_sync(struct store *s);
 
@@ -326,6 +342,8 @@ int store_tag_list(struct store *s, const char *repo, struct string_list *ret);
  * (from a manifest's descriptor). */
 int store_repo_add(struct store *s, const char *repo, bool manifest,
 		   const struct digest *d, uint64_t size);
+int store_repo_del(struct store *s, const char *repo, bool manifest,
+		   const struct digest *d);
 /* -ENOENT: no such record. */
 int store_repo_has(struct store *s, const char *repo, bool manifest,
 		   const struct digest *d, uint64_t *ret_size);
@@ -357,6 +375,8 @@ struct blob_info {
 	uint64_t cached_bytes;
 	uint64_t last_use_s; /* since 1970 */
 	enum blob_state state;
+	bool shared; /* see blob_shared(); false while it is not in memory and
+			not proven */
 };
 /* Blocks. Calls each() for every known blob, by key. A non-zero return ends the
  * walk and is returned. */

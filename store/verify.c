@@ -82,16 +82,6 @@ static void call_waiters(struct list *waiters, int r)
 	}
 }
 
-static void move_list(struct list *from, struct list *to)
-{
-	while (!list_empty(from)) {
-		struct list *n = from->next;
-
-		list_del(n);
-		list_add_tail(to, n);
-	}
-}
-
 /* At a mismatch, tells which chunks are dropped: those from members, or all. */
 static bool is_suspect(const struct seg *g, uint32_t i, bool peers_only)
 {
@@ -106,8 +96,8 @@ static uint32_t drop_suspects(struct blob *b, bool peers_only)
 
 	for (uint32_t k = 0; k < b->nsegs; k++) {
 		store_lock(b->store);
-		for (uint32_t i = 0; b->segs[k] && i < b->segs[k]->n; i++) {
-			if (!is_suspect(b->segs[k], i, peers_only))
+		for (uint32_t i = 0; seg_at(b, k) && i < seg_at(b, k)->n; i++) {
+			if (!is_suspect(seg_at(b, k), i, peers_only))
 				continue;
 			chunk_drop_locked(b, k * INDEX_SEG + i);
 			n++;
@@ -144,9 +134,9 @@ static void set_verified(struct store *s, struct blob *b)
 	STORE_REL(&b->gate, GATE_OPEN);
 	b->rec_changed = true;
 	for (uint32_t k = 0; k < b->nsegs; k++) {
-		for (uint32_t i = 0; i < b->segs[k]->n; i++)
-			b->segs[k]->from[i] = CHUNK_FROM_VERIFIED;
-		b->segs[k]->changed = true;
+		for (uint32_t i = 0; i < seg_at(b, k)->n; i++)
+			seg_at(b, k)->from[i] = CHUNK_FROM_VERIFIED;
+		seg_at(b, k)->changed = true;
 	}
 	blob_dirty_locked(b);
 	ADD(&s->verified_blobs, 1);
@@ -198,7 +188,7 @@ static int begin(struct store *s, struct blob *b)
 	return b->sum ? 0 : -ENOMEM;
 }
 
-/* For chunk_prove(), should the sum come out right. mu is held. */
+/* Keeps the state behind the chunk for chunk_prove(). mu is held. */
 static int note_sum_locked(struct blob *b, uint32_t chunk)
 {
 	struct seg *g = seg_of(b, chunk);
@@ -262,7 +252,7 @@ static void sum_one(struct store *s, struct blob *b, int which, uint8_t *buf)
 	store_lock(s);
 	b->sum_running = false;
 	if (answer(b, &r)) {
-		move_list(&b->waiters, &waiters);
+		list_move_all(&b->waiters, &waiters);
 		b->sum_forced = false;
 	}
 	if (go_on && can_sum(b)) {
@@ -342,7 +332,7 @@ void sum_cancel(struct store *s)
 			b = list_first(&s->sums[q], struct blob, sum_node);
 			list_del(&b->sum_node);
 			b->sum_queued = false;
-			move_list(&b->waiters, &waiters);
+			list_move_all(&b->waiters, &waiters);
 			store_unlock(s);
 			call_waiters(&waiters, -ECANCELED);
 			blob_unref(&b);
@@ -433,13 +423,14 @@ static void forget_checked(struct store *s, struct blob *b)
 {
 	for (uint32_t k = 0; k < b->nsegs; k++) {
 		store_lock(s);
-		for (int i = 0; b->segs[k] && i < SEG_WORDS; i++)
-			STORE_REL(&b->segs[k]->checked[i], 0);
+		for (int i = 0; seg_at(b, k) && i < SEG_WORDS; i++)
+			STORE_REL(&seg_at(b, k)->checked[i], 0);
 		store_unlock(s);
 	}
 }
 
-/* What each chunk must be is known. -ENODATA: some are not here, or no more. */
+/* Checks each chunk of a proven blob on its own, and drops those that are
+ * wrong. -ENODATA: some chunks are absent. */
 static int verify_proven(struct store *s, struct blob *b)
 {
 	CLEANUP(freep) uint8_t *buf = malloc(CHUNK_SIZE);

@@ -1,6 +1,6 @@
 /* peerd-random: reads random ranges of blobs from upstream and again through
- * peerd's /blobs/, compares the bytes, and prints what each way was like. One
- * request at a time, each on the loop until it is done. */
+ * peerd's /blobs/, compares the bytes, and prints the results of both. It runs
+ * one request at a time, each on the loop until it has ended. */
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -127,14 +127,14 @@ enum mode { UPSTREAM, P2P };
 static const char *const mode_names[] = {"upstream", "p2p"};
 
 struct way {
-	double *speeds; /* of the reads that succeeded */
+	double *speeds; /* of the successful reads */
 	size_t nspeeds, reads, errors;
 };
 
 struct range_sum {
 	uint64_t off, len;
 	struct digest sum;
-	bool known; /* sum, by upstream */
+	bool known; /* sum is set, from upstream's bytes */
 };
 
 struct worker {
@@ -146,10 +146,10 @@ struct worker {
 	struct range_sum *ranges;
 	size_t mismatches;
 
-	/* Of the request that is under way. */
+	/* Of the running request. */
 	struct buf body, location;
 	int status, result;
-	uint64_t first, last, total; /* of Content-Range */
+	uint64_t first, last, total; /* from Content-Range */
 	bool has_range;
 	char why[256];
 };
@@ -178,7 +178,7 @@ static int on_data(void *arg, struct http_exchange *x, const void *bytes,
 	struct worker *w = arg;
 
 	(void)x;
-	/* More than was asked for. */
+	/* More bytes than requested. */
 	if (w->status == 206)
 		return buf_add(&w->body, bytes, len) < 0 ? -EPROTO : 0;
 	return 0;
@@ -224,7 +224,7 @@ static int request(struct worker *w, const char *url, uint64_t off,
 	return w->result;
 }
 
-/* Where a redirect leads; url is replaced. */
+/* Follows a redirect; replaces url. */
 static int redirected(struct worker *w, struct buf *url)
 {
 	CLEANUP(url_release) struct url base = {0};
@@ -237,7 +237,7 @@ static int redirected(struct worker *w, struct buf *url)
 	return r == 0 ? url_format(&next, true, url) : r;
 }
 
-/* The bytes are in w->body. 0, or a negative errno with w->why. */
+/* Reads a range into w->body. Returns 0, or a negative errno with w->why. */
 static int read_range(struct worker *w, const char *at, uint64_t off,
 		      uint64_t len)
 {
@@ -266,9 +266,9 @@ static int read_range(struct worker *w, const char *at, uint64_t off,
 	return 0;
 }
 
-/* ---- What is read ---- */
+/* ---- Choice of ranges ---- */
 
-/* xorshift64*: good enough to choose ranges by. */
+/* xorshift64*: good enough to choose ranges. */
 static uint64_t next_random(struct worker *w)
 {
 	w->random ^= w->random >> 12;
@@ -361,7 +361,7 @@ static void read_blob(struct worker *w, const char *url)
 	}
 }
 
-/* ---- What is told ---- */
+/* ---- Report ---- */
 
 static int by_speed(const void *a, const void *b)
 {
@@ -370,7 +370,7 @@ static int by_speed(const void *a, const void *b)
 	return (x < y) - (x > y);
 }
 
-/* Nearest rank, the fastest first: p100 is the slowest. */
+/* Percentiles by nearest rank, the fastest first: p100 is the slowest. */
 static double percentile(const struct way *way, unsigned p)
 {
 	size_t rank = (way->nspeeds * p + 99) / 100;
@@ -446,7 +446,7 @@ static int wait_ready(struct worker *w)
 	return -ETIMEDOUT;
 }
 
-/* ---- The whole ---- */
+/* ---- Main ---- */
 
 static int worker_init(struct worker *w, const struct settings *cfg,
 		       size_t nblobs)

@@ -1,7 +1,7 @@
-/* delayd FILE DIGEST DELAY_MS PORT_FILE: a registry far away. It serves FILE as
- * the blob DIGEST of any repository (and by any other path), with ranges, and
- * waits DELAY_MS before each reply. HTTP/1.1 with keep-alive, a thread a
- * connection, on a port of 127.0.0.1 that is written to PORT_FILE. */
+/* delayd FILE DIGEST DELAY_MS PORT_FILE: a distant registry. It serves FILE as
+ * the blob DIGEST of any repository (and at any other path), with ranges, and
+ * waits DELAY_MS before each reply. HTTP/1.1 with keep-alive, one thread per
+ * connection, on a port of 127.0.0.1 that it writes to PORT_FILE. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -28,7 +28,7 @@ struct request {
 	uint64_t first, last;
 };
 
-/* Reads a request's head into buf; false when the client is gone. */
+/* Reads a request's head into buf. False if the client is gone. */
 static bool read_head(int fd, char *buf, size_t size)
 {
 	size_t n = 0;
@@ -132,7 +132,7 @@ static bool answer(int fd, const struct request *rq)
 	if (!rq->head && !rq->ping && rq->first <= rq->last &&
 	    !send_body(fd, rq->first, rq->last))
 		return false;
-	/* MSG_MORE held the rest back. */
+	/* Sends the rest that MSG_MORE held back. */
 	(void)setsockopt(fd, IPPROTO_TCP, TCP_CORK, &off, sizeof(off));
 	(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int));
 	return true;

@@ -1,7 +1,7 @@
-/* pread-fuse FILE DIR READ_AHEAD_KIB: the least that a FUSE file system can do,
- * as a measure for peerd: DIR/file, served by pread() from FILE, by libfuse's
- * low-level interface and 3 threads, cached by the kernel, with 1 MiB requests.
- * Prints "ready"; ends on SIGTERM or when it is unmounted. */
+/* pread-fuse FILE DIR READ_AHEAD_KIB: a minimal FUSE file system, as the
+ * reference for peerd. It serves DIR/file from FILE with pread(), libfuse's
+ * low-level interface, 3 threads, the kernel's page cache and requests of 1
+ * MiB. Prints "ready"; ends on SIGTERM or when it is unmounted. */
 #include <errno.h>
 #include <fcntl.h>
 #include <fuse_lowlevel.h>
@@ -153,7 +153,7 @@ int main(int argc, char **argv)
 	if (!se || fuse_set_signal_handlers(se) != 0 ||
 	    fuse_session_mount(se, argv[2]) != 0)
 		return 1;
-	/* stat() of the mount needs the loop to run. */
+	/* stat() of the mount needs a running loop. */
 	if (pthread_create(&thread, NULL, set_up, argv) == 0) {
 		r = fuse_session_loop_mt(se, loop) < 0;
 		pthread_join(thread, NULL);

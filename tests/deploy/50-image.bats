@@ -25,7 +25,8 @@ outside()
 setup_file()
 {
 	local tool
-	((EUID == 0)) || missing 'needs root'
+	need_root
+	need_root_mount
 	for tool in buildah debootstrap containerd ctr runc; do
 		command -v "$tool" >/dev/null || missing "needs $tool"
 	done

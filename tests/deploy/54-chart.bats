@@ -50,7 +50,7 @@ values()
 	need_renderer
 	[[ -d /usr/share/gocode/src/github.com/Masterminds/sprig ]] ||
 		missing 'needs go and sprig'
-	GOCACHE=$BATS_FILE_TMPDIR/go scripts/render-chart --check
+	scripts/render-chart --check
 }
 
 @test "kubectl takes the manifests" {
@@ -205,6 +205,22 @@ values()
 	for program in docker kind kubectl; do
 		matches "$output" "$program is not installed: "
 	done
+}
+
+@test "a message of docker is passed on, no cause is guessed" {
+	fake_tools
+	cat >"$BATS_TEST_TMPDIR/bin/docker" <<-'END'
+		#!/bin/bash
+		echo 'Cannot connect: no such pipe' >&2
+		exit 1
+	END
+	run scripts/kind.sh -y create
+	equal "$status" 1
+	equal "$output" 'kind.sh: docker cannot be used: Cannot connect: no such pipe'
+	ln -s /usr/bin/{bash,env,sed,dirname,git} "$BATS_TEST_TMPDIR/bin"
+	run env PATH="$BATS_TEST_TMPDIR/bin" scripts/build-image
+	equal "$status" 1
+	matches "$output" '^build-image: docker cannot be used: Cannot connect: no such pipe; podman is not installed; buildah is not installed; on Debian'
 }
 
 # A docker, kind and kubectl that note how they are called, and answer as a

@@ -8,7 +8,10 @@ setup_file()
 {
 	command -v dpkg-shlibdeps >/dev/null || missing 'needs dpkg-dev'
 	cd "$ROOT" || return
-	BUILD=$BATS_FILE_TMPDIR/build VERSION=1.2.3 \
+	# As from a tarball: nothing is known of git, nor of a user.
+	unset MAINTAINER SOURCE_DATE_EPOCH
+	BUILD=$BATS_FILE_TMPDIR/build VERSION=1.2.3 GIT_DIR=/nonexistent \
+		GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_NOSYSTEM=1 \
 		scripts/build-deb "$BATS_FILE_TMPDIR" >"$BATS_FILE_TMPDIR/name" \
 		2>"$BATS_FILE_TMPDIR/log" || {
 		tail -n 20 "$BATS_FILE_TMPDIR/log" >&2
@@ -28,7 +31,10 @@ setup_file()
 @test "what is in it" {
 	equal "$(dpkg-deb -f "$DEB" Package Version | xargs)" \
 		'Package: peerd Version: 1.2.3'
-	for library in libfuse3-3 libcurl4 libssl3 libuv1 liblmdb0 libjansson4; do
+	matches "$(dpkg-deb -f "$DEB" Maintainer)" \
+		'^The peerd authors <.*@.*\.invalid>$'
+	# Debian 12's names and Debian 13's.
+	for library in 'libfuse3-[34]' libcurl4 libssl3 libuv1 liblmdb0 libjansson4; do
 		matches "$(dpkg-deb -f "$DEB" Depends)" "$library"
 	done
 	equal "$("$TREE/usr/bin/peerd" version)" 'peerd 1.2.3'

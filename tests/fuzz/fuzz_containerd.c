@@ -1,6 +1,6 @@
-/* What comes over containerd's socket: gRPC's frames, read whole and byte by
- * byte, which must agree; and of each message, and of the input itself, what
- * it says as any of those that we read. */
+/* Input from containerd's socket: gRPC's frames, read as a whole and byte by
+ * byte with the same result. Each message, and the input itself, is decoded as
+ * every message type that peerd reads. */
 #include <errno.h>
 #include <stdint.h>
 

@@ -1,6 +1,6 @@
-/* containerd's hosts.toml. Whatever is understood: its items follow one another
- * without gaps; a file without a block of ours is left as it is; what is put in
- * is taken out again, and gives back what stood there byte for byte. */
+/* containerd's hosts.toml. If the input can be parsed, its items have no gaps
+ * between them, a file without our block is left as it is, and adding and
+ * stripping a block gives the same bytes again. */
 #include <errno.h>
 #include <stdint.h>
 #include <string.h>

@@ -1,4 +1,4 @@
-/* Manifests: whatever is accepted is within the limits, and safe to be used in
+/* Manifests: an accepted one is within the limits, and its strings are safe in
  * paths and headers. */
 #include <stdint.h>
 #include <string.h>

@@ -1,7 +1,7 @@
-/* What members say: headers of requests and answers for blobs, greetings, what
- * homes are told and answer. The input is taken for each of them; whatever is
- * accepted is within the limits, and reads back as the same where we write it
- * too. */
+/* Input from members: headers of requests and answers for blobs, greetings,
+ * requests to homes and their answers. The input is parsed as each of them; an
+ * accepted one is within the limits, and if peerd writes it too, it reads back
+ * the same. */
 #include <errno.h>
 #include <stdint.h>
 #include <string.h>

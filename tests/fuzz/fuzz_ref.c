@@ -1,6 +1,6 @@
-/* References and names: whatever is accepted is valid in its parts, and reads
- * back as the same from its canonical form. Also what comes in headers and in
- * config.json for logins. */
+/* References and names: the parts of an accepted one are valid, and its
+ * canonical form reads back the same. Also challenges in headers and
+ * credentials in config.json. */
 #include <stdint.h>
 #include <string.h>
 
@@ -42,7 +42,8 @@ static void fuzz_ref(const char *s)
 	BUG_ON(!r.tag && !r.has_digest);
 	BUG_ON(r.tag && !ref_tag_valid(r.tag));
 	BUG_ON(strstr(r.name, "..") || strstr(r.name, "//"));
-	/* A host without a dot needs its port or its name to be seen as one. */
+	/* A host without a dot is recognised only by a port or as "localhost".
+	 */
 	if (strpbrk(r.host, ".:") || strcmp(r.host, "localhost") == 0)
 		check_again(&r);
 	BUG_ON(!ref_host_valid(r.host));

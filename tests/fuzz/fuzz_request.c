@@ -1,6 +1,6 @@
-/* The request path: finds and parses heads, then decodes what follows as a
- * chunked body, whole and byte by byte; both must agree, and what is handed
- * out must keep the promises of http/parser.h. */
+/* The request path: finds and parses heads, then decodes the rest as a chunked
+ * body, as a whole and byte by byte. Both must agree, and the results must keep
+ * the promises of http/parser.h. */
 #include <errno.h>
 #include <stdint.h>
 #include <strings.h>
@@ -103,13 +103,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	check(r == r1);
 	if (r == 0) {
 		check(len == len1 && len <= size);
-		/* A copy of the exact size lets ASan see one byte too far. */
+		/* A copy of the exact size lets ASan detect a read one byte
+		 * past the end. */
 		char *head = malloc(len);
 
 		check(head != NULL);
 		memcpy(head, bytes, len);
 		r = http_head_parse(head, len, 1024, &h);
-		check(r == 0 || http_status_phrase(r)[0] != 'U' || r == 417);
+		check(r == 0 || strcmp(http_status_phrase(r), "Unknown") != 0);
 		if (r == 0)
 			check_head(head, len, &h);
 		free(head);

@@ -1,5 +1,5 @@
-/* Input: a base URL, a newline, a reference. What parses must come out the
- * same when written and parsed again; encoding and decoding are inverse. */
+/* Input: a base URL, a newline, a reference. A URL that parses must be the same
+ * after writing and parsing it again; encoding and decoding are inverse. */
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>

@@ -109,7 +109,7 @@ setup()
 @test "several ranges come as multipart/byteranges" {
 	for _ in cold stored; do
 		for ranges in 0-1,5-9,-3 0-0,1048575-1048576 \
-			4194304-4194400,100-200,0-2097151 \
+			4194304-4194400,100-200,201-2097151 \
 			-1,0-0 5000000-,10-12; do
 			clients parts "$FILES/small" "$URL" "$ranges"
 		done
@@ -118,6 +118,16 @@ setup()
 	equal "$(status_of -r 0-1,5-9,-3 "$URL")" 206
 	matches "$(header_of Content-Type -r 0-1,5-9,-3 "$URL")" \
 		'^multipart/byteranges; boundary='
+}
+
+# Else one request costs 64 times its blob.
+@test "ranges that overlap are sent once" {
+	for _ in cold stored; do
+		for ranges in 0-9,5-20 1048570-1048580,1048579-3000000,5-1048575 \
+			"$(printf '%d-,' {0..62})0-" -1,0-; do
+			clients once "$FILES/small" "$URL" "$ranges"
+		done
+	done
 }
 
 @test "a range behind the end is refused, and the size told" {
@@ -337,6 +347,34 @@ misses()
 	wait_for 300 ended "$BATS_TEST_TMPDIR/hold"
 	equal "$(grep -cx "$digest" "$BATS_TEST_TMPDIR/hold.out")" 50
 	at_most $(($(anon_kib) - before)) $((60 * 1024)) 'growth in KiB'
+}
+
+@test "slow clients keep no memory from others" {
+	stop_peerd
+	start_mirror --fetch-memory 4MiB
+	for name in slow cold; do
+		random_file "$BATS_TEST_TMPDIR/$name" $((64 * MiB))
+	done
+	slow=$(push_blob team/data "$BATS_TEST_TMPDIR/slow")
+	cold=$(push_blob team/data "$BATS_TEST_TMPDIR/cold")
+	background "$BATS_TEST_TMPDIR/hold" \
+		clients hold "$(v2 "team/data/blobs/$slow")" 8 \
+		"$BATS_TEST_TMPDIR/go" $((8 * MiB))
+	stuck='(($(ss -tnH state established "src $HTTP" | \
+		awk "\$2 > 0" | wc -l) == 8))'
+	wait_for "$PATIENCE" eval "$stuck"
+	# What came for them is in the store, although they do not take it.
+	wait_for "$PATIENCE" quiet
+	cmp <(curl -sf "$(v2 "team/data/blobs/$cold")") \
+		"$BATS_TEST_TMPDIR/cold"
+	eval "$stuck"
+	touch "$BATS_TEST_TMPDIR/go"
+	wait_for 300 ended "$BATS_TEST_TMPDIR/hold"
+	for i in {0..7}; do
+		read_at "$BATS_TEST_TMPDIR/slow" $((i * 8 * MiB)) $((8 * MiB)) \
+			>"$BATS_TEST_TMPDIR/part"
+		digest_of "$BATS_TEST_TMPDIR/part"
+	done | cmp - "$BATS_TEST_TMPDIR/hold.out"
 }
 
 @test "a client that sends its header by the byte is cut off" {

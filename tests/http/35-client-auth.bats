@@ -172,15 +172,14 @@ nowhere()
 	nowhere "$old" "$TOKEN"
 }
 
-@test "without the token: what is stored by digest, and nothing more" {
+@test "without the token: what is verified, and nothing more" {
 	local mark
 	with_token reads "$URL" 0 100
 	with_token reads "http://$REG/plain" 0 100
 	mark=$(reg_mark)
-	# From the store; no request of anybody's.
-	reads "$URL" 50 1000
-	equal "$(log_since "$mark" | wc -l)" 0
-	# Not there yet; and what has no digest is asked for each time.
+	# Stored, but not verified; and what has no digest is asked for each
+	# time.
+	equal "$(get "$URL" 50 1000)" 403
 	equal "$(get "$URL" 8000000 10)" 403
 	equal "$(get "http://$REG/plain" 0 10)" 403
 	equal "$(get "http://$REG/plain" 0 10 -H 'Authorization: Bearer x')" 401
@@ -192,11 +191,20 @@ nowhere()
 	# A restart changes nothing.
 	stop_peerd
 	start_mirror --blobs-allow "$REG"
-	reads "$URL" 50 1000
+	equal "$(get "$URL" 50 1000)" 403
 	equal "$(get "$URL" 4000000 10)" 403
 	equal "$(get "http://$REG/plain" 0 10)" 403
 	with_token reads "$URL" 4000000 10
 	with_token reads "http://$REG/plain" 0 10
+	# What was verified as a whole is for everybody; no request of anybody's.
+	with_token curl -sf -m "$PATIENCE" -o "$BATS_TEST_TMPDIR/all" \
+		"http://$HTTP/blobs/$URL"
+	wait_for "$PATIENCE" eval 'peerd ls | grep -q "verified"'
+	# Once the "no" from before is forgotten.
+	wait_for "$PATIENCE" reads "$URL" 50 1000
+	mark=$(reg_mark)
+	reads "$URL" 500 1000
+	equal "$(log_since "$mark" | wc -l)" 0
 	nowhere "$TOKEN"
 }
 
@@ -252,9 +260,10 @@ alive()
 	local here other relay log=$BATS_TEST_TMPDIR/relay.log http2
 	stop_peerd
 	here=127.0.0.1:$(free_port)
-	other=127.0.0.1:$(free_port)
+	# All that the first says to the second goes through the relay: members
+	# learn a port from one another, and there the second is only by it.
 	relay=127.0.0.1:$(free_port)
-	# All that the first says to the second goes through this.
+	other=127.0.0.2:${relay#*:}
 	nginx_start "$BATS_TEST_TMPDIR/relay" "server {
 		listen $relay;
 		access_log $log requests;
@@ -270,11 +279,11 @@ alive()
 	with_token curl -sf -m "$PATIENCE" -o "$BATS_TEST_TMPDIR/all" \
 		"http://$HTTP/blobs/$URL"
 	cmp "$BATS_TEST_TMPDIR/all" "$FILE"
-	grep -q '"uri":"/v2/peerd/blobs/' "$log"
+	wait_for 10 grep -q "\"uri\":\"/blobs/.*${LAYER#sha256:}" "$log"
 	with_token curl -sf -m "$PATIENCE" -o "$BATS_TEST_TMPDIR/all" \
 		"http://$HTTP/blobs/http://$REG/plain?sig=h1dden-signature"
 	cmp "$BATS_TEST_TMPDIR/all" "$FILE"
-	grep -q '"uri":"/blobs/' "$log"
+	wait_for 10 grep -q '"uri":"/blobs/' "$log"
 	equal "$(jq -r .auth "$log" | sort -u)" ''
 	# The other has what members may have, and nothing to ask with.
 	equal "$(curl -s -o /dev/null -w '%{http_code}' -r 0-9 \

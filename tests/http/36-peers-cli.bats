@@ -83,8 +83,8 @@ mode_of()
 		fails 2 '--days: "'$name'" is not' \
 			"$PEERD" keys issue --dir "$dir" --days $name node1
 	done
-	fails 2 'keys init, or keys issue NODE' "$PEERD" keys
-	fails 2 'keys init, or keys issue NODE' "$PEERD" keys renew
+	fails 2 'use keys init or keys issue NODE' "$PEERD" keys
+	fails 2 'use keys init or keys issue NODE' "$PEERD" keys renew
 	fails 2 'dir DIR is missing' "$PEERD" keys init
 	fails 2 'dir DIR is missing' "$PEERD" keys issue node1
 	fails 2 'takes no NODE' "$PEERD" keys init --dir "$dir" node1
@@ -130,7 +130,7 @@ not_started()
 	# All of it is well when it is wished.
 	start_peerd --insecure-peers --https-addr ":$(free_port)" \
 		--peers 127.0.0.1:1
-	logged 'neither encrypted nor known'
+	logged 'neither encrypted nor authenticated'
 }
 
 @test "keys are given together, and can be read" {
@@ -143,7 +143,7 @@ not_started()
 	for some in "${ca[*]}" "${cert[*]}" "${key[*]}" "${ca[*]} ${cert[*]}" \
 		"${ca[*]} ${key[*]}" "${cert[*]} ${key[*]}"; do
 		# shellcheck disable=SC2086
-		not_started 'go together' --https-addr "$at" $some
+		not_started 'must all be given' --https-addr "$at" $some
 	done
 	STATUS=1 not_started "$dir/none.crt" --https-addr "$at" --tls-ca \
 		"$dir/none.crt" "${cert[@]}" "${key[@]}"

@@ -5,12 +5,19 @@
                                    DIGEST ("sha256:...")
   clients.py sip URL BYTES [RANGE] reads BYTES of the body slowly through a
                                    small window, then hangs up
-  clients.py hold URL N FILE       N at once ask for URL and read nothing until
-                                   FILE exists; then all of it; prints the
-                                   digests
+  clients.py hold URL N FILE [BYTES]
+                                   N at once ask for URL, or each for so many
+                                   BYTES of it, one behind the other, and read
+                                   nothing until FILE exists; then all of it;
+                                   prints the digests
   clients.py parts FILE URL RANGES asks for several ranges and compares each
                                    part of the multipart/byteranges answer with
                                    FILE
+  clients.py once FILE URL RANGES  the same for ranges that overlap so that one
+                                   is left, which comes alone
+  clients.py crowd HOST:PORT N FILE
+                                   waits for FILE, opens N connections, says
+                                   "open", and holds them until FILE is gone
   clients.py dribble HOST:PORT     sends a header, a byte now and then, until
                                    the server cuts it off
 """
@@ -19,6 +26,7 @@ import asyncio
 import hashlib
 import os
 import re
+import resource
 import socket
 import sys
 import time
@@ -57,7 +65,7 @@ async def read_all(reader):
     return status, "sha256:" + h.hexdigest()
 
 
-async def fetch(url, wait=None, window=None):
+async def fetch(url, wait=None, window=None, ranged=None):
     host, port, _ = split(url)
     s = socket.socket()
     if window:
@@ -66,7 +74,8 @@ async def fetch(url, wait=None, window=None):
     await asyncio.get_running_loop().sock_connect(s, (host, port))
     if wait:
         # Not through a StreamReader, which would read ahead.
-        await asyncio.get_running_loop().sock_sendall(s, request(url))
+        await asyncio.get_running_loop().sock_sendall(
+            s, request(url, [f"Range: bytes={ranged}"] if ranged else []))
         while not os.path.exists(wait):
             await asyncio.sleep(0.1)
         s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
@@ -86,12 +95,14 @@ async def swarm(url, n, digest):
         sys.exit(f"{len(bad)} of {n} failed: {bad[:3]}")
 
 
-async def hold(url, n, path):
+async def hold(url, n, path, size=0):
     results = await asyncio.gather(
-        *(fetch(url, wait=path, window=16384) for _ in range(n)),
-        return_exceptions=True)
+        *(fetch(url, wait=path, window=16384,
+                ranged=f"{i * size}-{(i + 1) * size - 1}" if size else None)
+          for i in range(n)), return_exceptions=True)
+    want = 206 if size else 200
     for r in results:
-        print(r[1] if isinstance(r, tuple) and r[0] == 200 else repr(r))
+        print(r[1] if isinstance(r, tuple) and r[0] == want else repr(r))
 
 
 def sip(url, want, ranged=None):
@@ -153,6 +164,30 @@ def parts(path, url, ranges):
     assert rest.rstrip(b"\r\n") == b"\r\n--" + bound + b"--", rest[:100]
 
 
+def once(path, url, ranges):
+    with open(path, "rb") as f:
+        file = f.read()
+    specs = [wanted(spec, len(file)) for spec in ranges.split(",")]
+    start, end = min(a for a, _ in specs), max(b for _, b in specs)
+    status, fields, body = receive(url, [f"Range: bytes={ranges}"])
+    assert status == 206, status
+    assert fields["content-range"] == f"bytes {start}-{end - 1}/{len(file)}"
+    assert body == file[start:end], (len(body), end - start)
+
+
+def crowd(address, n, path):
+    host, port = address.split(":")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (n + 100, max(
+        n + 100, resource.getrlimit(resource.RLIMIT_NOFILE)[1])))
+    while not os.path.exists(path):
+        time.sleep(0.1)
+    held = [socket.create_connection((host, int(port))) for _ in range(n)]
+    print("open", flush=True)
+    while os.path.exists(path):
+        time.sleep(0.1)
+    del held
+
+
 def dribble(address):
     host, port = address.split(":")
     s = socket.create_connection((host, int(port)))
@@ -176,11 +211,16 @@ def main():
     if what == "swarm":
         asyncio.run(swarm(args[0], int(args[1]), args[2]))
     elif what == "hold":
-        asyncio.run(hold(args[0], int(args[1]), args[2]))
+        asyncio.run(hold(args[0], int(args[1]), args[2],
+                         *map(int, args[3:])))
     elif what == "sip":
         sip(args[0], int(args[1]), *args[2:])
     elif what == "parts":
         parts(*args)
+    elif what == "once":
+        once(*args)
+    elif what == "crowd":
+        crowd(args[0], int(args[1]), args[2])
     elif what == "dribble":
         dribble(args[0])
     else:

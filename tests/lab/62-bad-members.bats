@@ -177,3 +177,53 @@ right_or_broken_off()
 	all_pull 2
 	calm 110 1 2
 }
+
+# as_bad OPTION...: a request that host 3 makes with its certificate.
+as_bad()
+{
+	in_host 3 curl -s -m 20 -k --cert "$KEYS/bad.crt" \
+		--key "$KEYS/bad.key" "$@"
+}
+
+# So many of its ids were asked who they are.
+ids_greeted()
+{
+	(($(jq -r 'select(.path == "/peer/v1/hello").port' "$BAD_LOG" |
+		sort -u | wc -l) >= $1))
+}
+
+bad_ones()
+{
+	node_curl "$1" -f http://127.0.0.1:5000/api/v1/peers |
+		jq '[.peers[] | select(.name == "bad" and .state != "new")] |
+			length'
+}
+
+@test "one certificate on one host is one member, and speaks for itself only" {
+	local i id
+	cluster 3
+	new_blob $((12 * MiB + 7))
+	bad_member 3 mute --ids 40
+	nodes_start_beside_bad 1 2
+	for i in {1..39}; do
+		as_bad -o /dev/null -H "Peerd-Listen: $((5001 + i))" \
+			"https://$(node_addr 1)/peer/v1/hello"
+	done
+	wait_for "$PATIENCE" ids_greeted 12
+	# They were, and none was taken for a member.
+	: >"$BAD_LOG"
+	wait_for "$PATIENCE" ids_greeted 12
+	equal "$(bad_ones 1)" 1
+	all_pull 1 2
+	calm 150 1 2
+
+	id=$(node_curl 2 -f http://127.0.0.1:5000/api/v1/peers |
+		jq -r .self.id)
+	equal "$(as_bad -o /dev/null -w '%{http_code}' -X POST \
+		-d "{\"id\": \"$id\", \"holds\": []}" \
+		"https://$(node_addr 1)/peer/v1/holders")" 403
+	equal "$(in_host 2 curl -s -m 20 -k --cert "$KEYS/h2.crt" \
+		--key "$KEYS/h2.key" -o /dev/null -w '%{http_code}' -X POST \
+		-d "{\"id\": \"$id\", \"holds\": []}" \
+		"https://$(node_addr 1)/peer/v1/holders")" 204
+}

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """A member that greets as it should and then misbehaves.
 
-  badpeer.py ADDRESS PORT MODE --log FILE [--file FILE]
+  badpeer.py ADDRESS PORT MODE --log FILE [--file FILE] [--ids N]
              [--ca FILE --cert FILE --key FILE]
 
 With keys it speaks TLS 1.3 and wants a certificate; else plain HTTP. FILE is
 the blob that others are to read. It says that it has all of every blob, and of
-every key that it is asked for as a home. MODE says how it answers for bytes:
+every key that it is asked for as a home. With --ids it listens on so many ports from
+PORT on, with another id on each. MODE says how it answers for bytes:
 
   flip        all of them right, but for one bit of each range
   garbage     as many as were asked for, at random
@@ -29,7 +30,7 @@ every key that it is asked for as a home. MODE says how it answers for bytes:
   nobody      307 to one that is none
   have        404, and a Peerd-Have that is no such thing
 
-The log has a JSON object a request: path, headers.
+The log has a JSON object a request: path, headers, port.
 """
 
 import argparse
@@ -40,10 +41,11 @@ import re
 import socket
 import ssl
 import struct
+import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-ID = "bad0" * 8
+ID = "bad0" * 8 # the last four digits count the ports
 
 args = None
 log = None
@@ -66,6 +68,7 @@ class Handler(BaseHTTPRequestHandler):
     def note(self):
         log.write(json.dumps({"t": round(time.time(), 3),
                               "method": self.command, "path": self.path,
+                              "port": self.server.server_address[1],
                               "headers": dict(self.headers)}) + "\n")
         log.flush()
 
@@ -125,11 +128,12 @@ class Handler(BaseHTTPRequestHandler):
                 self.hang()
             elif path == "/peer/v1/hello":
                 self.reply(200, json.dumps({
-                    "id": ID, "name": "bad", "version": "0", "zone": ""
+                    "id": self.server.id, "name": "bad", "version": "0",
+                    "zone": ""
                 }).encode(), {"Content-Type": "application/json"})
             elif path == "/peer/v1/holders":
                 self.reply(200, json.dumps({
-                    "size": os.path.getsize(args.file), "holders": [ID]
+                    "size": os.path.getsize(args.file), "holders": [self.server.id]
                 }).encode(), {"Content-Type": "application/json"})
             elif "/manifests/" in path:
                 self.manifest(path)
@@ -207,7 +211,7 @@ class Handler(BaseHTTPRequestHandler):
         elif mode == "long":
             self.reply(206, bytes(body) + b"x" * 1000, head)
         elif mode == "self":
-            self.reply(307, b"", {"Peerd-Ask": ID})
+            self.reply(307, b"", {"Peerd-Ask": self.server.id})
         elif mode == "nobody":
             self.reply(307, b"", {"Peerd-Ask": "no such member"})
         elif mode == "have":
@@ -222,19 +226,9 @@ class Server(ThreadingHTTPServer):
         pass
 
 
-def main():
-    global args, log
-    p = argparse.ArgumentParser()
-    p.add_argument("address")
-    p.add_argument("port", type=int)
-    p.add_argument("mode")
-    p.add_argument("--log", required=True)
-    p.add_argument("--file", default="/dev/null")
-    for name in ("ca", "cert", "key"):
-        p.add_argument("--" + name)
-    args = p.parse_args()
-    log = open(args.log, "a", encoding="utf-8")
-    server = Server((args.address, args.port), Handler)
+def listen(i):
+    server = Server((args.address, args.port + i), Handler)
+    server.id = f"{ID[:-4]}{i:04}"
     if args.cert:
         tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH,
                                          cafile=args.ca)
@@ -243,8 +237,27 @@ def main():
         tls.load_cert_chain(args.cert, args.key)
         server.socket = tls.wrap_socket(server.socket, server_side=True,
                                         do_handshake_on_connect=False)
+    return server
+
+
+def main():
+    global args, log
+    p = argparse.ArgumentParser()
+    p.add_argument("address")
+    p.add_argument("port", type=int)
+    p.add_argument("mode")
+    p.add_argument("--log", required=True)
+    p.add_argument("--file", default="/dev/null")
+    p.add_argument("--ids", type=int, default=1)
+    for name in ("ca", "cert", "key"):
+        p.add_argument("--" + name)
+    args = p.parse_args()
+    log = open(args.log, "a", encoding="utf-8")
+    servers = [listen(i) for i in range(args.ids)]
     print("listening", flush=True)
-    server.serve_forever()
+    for server in servers[1:]:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+    servers[0].serve_forever()
 
 
 main()

@@ -16,8 +16,14 @@
 #                                   (a host on no list reaches all)
 #   lab_heal_all                    no cuts, no partition
 #   lab_bytes I                     "SENT RECEIVED" by the host's interface
+#   lab_differs                     what this machine would not do, a line each
 #   lab_sweep                       removes labs whose owners are gone
 #   host_ip I, host_pids I
+#
+# A lab needs namespaces, veth pairs and a bridge. If the kernel refuses anything
+# else (rates, a congestion control, a sysctl), the lab goes on without it, and
+# lab_up prints one line with the differences and the messages of the commands
+# that failed.
 #
 # LAB_DIR is the lab: set by lab_up, or by who wants another one. The holders
 # end with the shell that called lab_up, however it ends (LAB_KEEP=1: not).
@@ -37,8 +43,7 @@
 
 LAB_QUEUE=${LAB_QUEUE:-30ms}
 # The congestion control: what Linux has unless told otherwise; empty: the
-# machine's. (The kernel lets a namespace choose only among
-# net.ipv4.tcp_allowed_congestion_control.)
+# machine's.
 LAB_TCP=${LAB_TCP-cubic}
 # Frames to it end in the bridge.
 lab_nowhere=02:00:00:00:de:ad
@@ -84,8 +89,9 @@ holder()
 		done
 		# Without a setsid the terminal's ^C would end it first.
 		exec setsid "${tied[@]}" unshare --net bash -c \
-			'exec -a "$0" sleep infinity' "lab-holder:$LAB_DIR/$1"
-	) </dev/null >/dev/null 2>&1 &
+			'exec -a "$0" sleep infinity 2>/dev/null' \
+			"lab-holder:$LAB_DIR/$1"
+	) </dev/null >/dev/null 2>"$LAB_DIR/said.$1" &
 	pid=$!
 	disown "$pid"
 	echo "$pid" >"$LAB_DIR/$1"
@@ -105,13 +111,16 @@ holder_pid()
 
 await_holder()
 {
-	local i
-	for ((i = 0; i < 1000; i++)); do
-		! holder_pid "$1" >/dev/null || return 0
+	local pid end=$((SECONDS + 60))
+	pid=$(<"$LAB_DIR/$1")
+	until holder_pid "$1" >/dev/null; do
+		if ! kill -0 "$pid" 2>/dev/null || ((SECONDS > end)); then
+			echo "lab: no namespace for $1:" \
+				"$(<"$LAB_DIR/said.$1")" >&2
+			return 1
+		fi
 		sleep 0.01
 	done
-	echo "lab: no namespace for $1 (are you root?)" >&2
-	return 1
 }
 
 # ---- Going there ----
@@ -157,9 +166,33 @@ host_pids()
 
 # ---- Up and down ----
 
+# prefer WHAT COMMAND...: if it fails the lab goes on, and WHAT differs.
+prefer()
+{
+	local what=$1 said
+	shift
+	said=$("$@" 2>&1) || {
+		said=${said%%$'\n'*}
+		echo "$what (${said:-"$* failed"})" >>"$LAB_DIR/differs"
+		return 1
+	}
+}
+
+# set_sysctl FILE VALUE WHAT: WHAT differs if it cannot be set.
 set_sysctl()
 {
-	[[ ! -w $1 ]] || echo "$2" >"$1"
+	[[ $(cat "$1" 2>/dev/null) == "$2" ]] ||
+		prefer "$3" write_file "$1" "$2" || :
+}
+
+write_file()
+{
+	tee "$1" <<<"$2" >/dev/null
+}
+
+lab_differs()
+{
+	[[ ! -e $LAB_DIR/differs ]] || awk '!said[$0]++' "$LAB_DIR/differs"
 }
 
 shape()
@@ -178,8 +211,7 @@ copy_to_wire()
 {
 	local every='protocol all u32 match u32 0 0' mac
 	mac=$(ip -br link show dev wire | awk '{ print $3 }')
-	ip link set dev eth0 address "$mac"
-	tc -batch - 2>/dev/null <<-END
+	ip link set dev eth0 address "$mac" && tc -batch - <<-END
 		qdisc add dev eth0 clsact
 		qdisc add dev wire clsact
 		filter add dev wire ingress $every action mirred ingress \
@@ -192,7 +224,6 @@ copy_to_wire()
 # For kernels that cannot copy: all as it should be but for the queues.
 bridge_to_wire()
 {
-	echo 'lab: no act_mirred here: connections share links unevenly' >&2
 	tc qdisc del dev eth0 clsact 2>/dev/null || true
 	tc qdisc del dev wire clsact 2>/dev/null || true
 	ip -batch - <<-END
@@ -205,17 +236,39 @@ bridge_to_wire()
 	END
 }
 
+# The kernel lets a namespace choose its default only from
+# net.ipv4.tcp_allowed_congestion_control, which belongs to the machine. A route
+# may have any congestion control of the kernel, and it ends with the namespace.
+choose_tcp()
+{
+	local ip=$1
+	ip -batch - <<-END
+		route replace 10.99.0.0/16 dev eth0 src $ip congctl $LAB_TCP
+		route replace local $ip dev eth0 table local src $ip \
+			congctl $LAB_TCP
+		route replace local 127.0.0.0/8 dev lo table local \
+			src 127.0.0.1 congctl $LAB_TCP
+		route replace local 127.0.0.1 dev lo table local \
+			src 127.0.0.1 congctl $LAB_TCP
+	END
+}
+
+no_ipv6()
+{
+	local file=/proc/sys/net/ipv6/conf/all/disable_ipv6
+	[[ ! -e $file ]] || set_sysctl "$file" 1 'there is IPv6'
+}
+
 # Run in the host's namespace.
 set_up_host()
 {
-	local i=$1 rate=$2
-	set_sysctl /proc/sys/net/ipv6/conf/all/disable_ipv6 1
-	[[ ! $LAB_TCP ]] ||
-		set_sysctl /proc/sys/net/ipv4/tcp_congestion_control "$LAB_TCP"
+	local i=$1 rate=$2 ip sys=/proc/sys/net/ipv4
+	ip=$(host_ip "$i")
+	no_ipv6
 	# What the last connection learnt is not to help the next scenario.
-	set_sysctl /proc/sys/net/ipv4/tcp_no_metrics_save 1
+	set_sysctl $sys/tcp_no_metrics_save 1 'connections learn from others'
 	# A timer's interrupt for every other segment is not what is measured.
-	set_sysctl /proc/sys/net/ipv4/tcp_min_tso_segs 8
+	set_sysctl $sys/tcp_min_tso_segs 8 'TCP sends segments one by one'
 	ip -batch - <<-END
 		link set lo up
 		link set wire up
@@ -223,16 +276,26 @@ set_up_host()
 		link set edge up
 		link set eth0 up
 	END
-	copy_to_wire || bridge_to_wire
-	ip addr add "$(host_ip "$i")/16" dev eth0
-	shape "$rate" wire
+	prefer 'connections share links unevenly' copy_to_wire || bridge_to_wire
+	ip addr add "$ip/16" dev eth0
+	[[ ! $LAB_TCP ]] ||
+		prefer "TCP is $(<$sys/tcp_congestion_control), not $LAB_TCP" \
+			choose_tcp "$ip" || :
+	set_rate "$rate" wire
+}
+
+set_rate()
+{
+	prefer 'links have no rate' shape "$@" || :
 }
 
 set_up_switch()
 {
 	local n=$1 rate=$2 origin_rate=$3 i
-	set_sysctl /proc/sys/net/ipv6/conf/all/disable_ipv6 1
-	set_sysctl /proc/sys/net/bridge/bridge-nf-call-iptables 0
+	local tables=/proc/sys/net/bridge/bridge-nf-call-iptables
+	no_ipv6
+	[[ ! -e $tables ]] ||
+		set_sysctl "$tables" 0 'frames pass the machine'"'"'s iptables'
 	{
 		echo 'link add br0 type bridge'
 		echo 'link set br0 up'
@@ -243,9 +306,9 @@ set_up_switch()
 		done
 	} | ip -batch -
 	bridge fdb add "$lab_nowhere" dev br0 self local
-	shape "$origin_rate" h0
+	set_rate "$origin_rate" h0
 	for ((i = 1; i <= n; i++)); do
-		shape "$rate" "h$i"
+		set_rate "$rate" "h$i"
 	done
 }
 
@@ -290,6 +353,8 @@ lab_up()
 		with_lab in_host "$i" set_up_host "$i" "$rate" ||
 			{ lab_down; return 1; }
 	done
+	[[ ! -e $LAB_DIR/differs ]] || echo "lab: what differs here:" \
+		"$(lab_differs | paste -sd ';' | sed 's/;/; /g')" >&2
 }
 
 # Ends every process in the hosts. Nothing to do is no error.

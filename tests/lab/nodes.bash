@@ -400,8 +400,8 @@ node_logged()
 
 # ---- Members that are none of ours ----
 
-# bad_member I MODE: on that host, for the blob $DATA; see badpeer.py. Its
-# requests are in BAD_LOG.
+# bad_member I MODE [OPTION...]: on that host, for the blob $DATA; see
+# badpeer.py. Its requests are in BAD_LOG.
 bad_member()
 {
 	local name=${KEYS:+bad} keys=()
@@ -416,7 +416,7 @@ bad_member()
 	fi
 	background_on "$1" "$BAD_RUN" "$ROOT/tests/lab/badpeer.py" \
 		"$(host_ip "$1")" 5001 "$2" --log "$BAD_LOG" --file "$DATA" \
-		"${keys[@]}"
+		"${keys[@]}" "${@:3}"
 	wait_for 20 grep -q listening "$BAD_RUN.out"
 }
 

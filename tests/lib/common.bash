@@ -39,10 +39,11 @@ export ASAN_OPTIONS UBSAN_OPTIONS TSAN_OPTIONS
 
 # ---- Small things ----
 
-# wait_for SECONDS COMMAND...: until it succeeds.
+# wait_for SECONDS COMMAND...: until it succeeds. It waits at
+# least $PATIENCE seconds, because a slow machine or disk is no failure.
 wait_for()
 {
-	local end=$((SECONDS + $1))
+	local end=$((SECONDS + ($1 > PATIENCE ? $1 : PATIENCE)))
 	shift
 	until "$@" >/dev/null 2>&1; do
 		if ((SECONDS > end)); then
@@ -110,12 +111,27 @@ need_root()
 	((EUID == 0)) || missing 'needs root'
 }
 
+# buildah and runc change the propagation of /, which has to be a mount for that.
+need_root_mount()
+{
+	mountpoint -q / || missing 'needs / to be a mount: in a plain chroot it'\
+' is none (mount --bind the directory on itself, as scripts/test-in-root does)'
+}
+
+# Below the ephemeral ports: the kernel could give one of those to a connection
+# before the server listens.
 free_port()
 {
-	python3 -c 'import socket
-s = socket.socket()
-s.bind(("127.0.0.1", 0))
-print(s.getsockname()[1])'
+	python3 -c 'import random, socket
+for port in random.sample(range(10000, 32768), 100):
+    try:
+        socket.socket().bind(("127.0.0.1", port))
+        print(port)
+        break
+    except OSError:
+        pass
+else:
+    raise SystemExit("no port is free")'
 }
 
 # random_file PATH BYTES: incompressible, and different each time.

@@ -1,8 +1,11 @@
 /* contain TEST [ARGS]: runs one test program so that nothing of it remains.
  *
- * It gets a temporary directory of its own (TMPDIR), a session of its own, and,
- * for root, a mount and a network namespace with a loopback device (so that
- * ports never collide and no test reaches the network). When it ends, or after
+ * It gets a temporary directory of its own (TMPDIR; also HOME, so that no file
+ * of the user matters), a session of its own, default signals, and, for root, a
+ * mount and a network namespace with a loopback device (so that ports never
+ * collide and no test reaches the network). For root the directory's path is
+ * short and has no spaces, whatever TMPDIR was: a socket's path has at most 107
+ * bytes, and /proc/self/mounts escapes spaces. When it ends, or after
  * TEST_TIMEOUT seconds (300), every process it started is killed, whatever is
  * mounted below the directory is unmounted, loop devices on files in it are
  * freed, and the directory is removed (unless TEST_KEEP is set).
@@ -29,6 +32,8 @@
 #define SETTLE_MS 10000
 
 static char dir[256];
+/* The directory in the caller's TMPDIR that is mounted on dir; "": none. */
+static char store[PATH_MAX];
 
 static int64_t monotonic_ms(void)
 {
@@ -47,17 +52,51 @@ static void loopback_up(void)
 		perror("contain: lo");
 }
 
-/* Without the right to it the test runs in the namespaces it finds. */
-static void own_namespaces(void)
+/* Makes new namespaces. Without the privilege the test runs in the existing
+ * ones. Returns true if the test may mount. */
+static bool own_namespaces(void)
 {
-	if (unshare(CLONE_NEWNS) == 0)
-		(void)mount("none", "/", NULL, MS_REC | MS_SLAVE, NULL);
+	bool mounts = unshare(CLONE_NEWNS) == 0 &&
+		      mount("none", "/", NULL, MS_REC | MS_SLAVE, NULL) == 0;
+
 	if (unshare(CLONE_NEWNET) == 0)
 		loopback_up();
+	return mounts;
 }
 
-/* The parent of a process, from /proc/PID/stat; the command's name may hold
- * spaces and parentheses, so fields are counted from the last one. */
+static bool make_temporary(char *out, size_t size, const char *parent)
+{
+	int n = snprintf(out, size, "%s/peerd-test-XXXXXX", parent);
+
+	if (n > 0 && (size_t)n < size && mkdtemp(out))
+		return true;
+	fprintf(stderr, "contain: no directory in %s: %s\n", parent,
+		n > 0 && (size_t)n < size ? strerror(errno) : "too long");
+	return false;
+}
+
+static bool make_dir(bool mounts)
+{
+	const char *tmp = getenv("TMPDIR");
+
+	if (!tmp || !*tmp)
+		tmp = "/tmp";
+	if (!mounts || strcmp(tmp, "/tmp") == 0)
+		return make_temporary(dir, sizeof(dir), tmp);
+	if (!make_temporary(store, sizeof(store), tmp))
+		return false;
+	if (make_temporary(dir, sizeof(dir), "/tmp") &&
+	    mount(store, dir, NULL, MS_BIND, NULL) == 0)
+		return true;
+	perror("contain: bind");
+	(void)rmdir(dir);
+	(void)rmdir(store);
+	return false;
+}
+
+/* Returns the parent of a process, from /proc/PID/stat. The command's name may
+ * contain spaces and parentheses, so the fields are counted from the last
+ * parenthesis. */
 static pid_t parent_of(long pid, char *name, size_t name_size)
 {
 	char path[64], line[512];
@@ -193,30 +232,40 @@ static int remove_entry(const char *path, const struct stat *st, int type,
 static void clean_up(bool tell)
 {
 	kill_all(tell);
-	/* Before the mounts: their backing files name paths below them. */
+	/* Call it before unmounting: the names of the backing files are paths
+	 * below the mounts. */
 	for (int i = 0; i < 256; i++)
 		free_loop_device(i);
 	unmount_all();
+	if (*store)
+		(void)rmdir(dir);
 	if (!getenv("TEST_KEEP"))
-		(void)nftw(dir, remove_entry, 32,
+		(void)nftw(*store ? store : dir, remove_entry, 32,
 			   FTW_DEPTH | FTW_PHYS | FTW_MOUNT);
 	else
-		fprintf(stderr, "# contain: kept %s\n", dir);
+		fprintf(stderr, "# contain: kept %s\n", *store ? store : dir);
 }
 
 static void run(char **argv, const sigset_t *mask)
 {
+	/* Ignored signals are inherited, and a shell cannot change that. With
+	 * SIGPIPE ignored, pipelines that end early fail. */
+	for (int sig = 1; sig < SIGRTMIN; sig++)
+		if (sig != SIGKILL && sig != SIGSTOP)
+			(void)signal(sig, SIG_DFL);
 	sigprocmask(SIG_SETMASK, mask, NULL);
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	setsid();
 	setenv("TMPDIR", dir, 1);
+	setenv("HOME", dir, 1);
 	setenv("TEST_CONTAINED", "1", 1);
 	execvp(argv[0], argv);
 	fprintf(stderr, "contain: %s: %s\n", argv[0], strerror(errno));
 	_exit(127);
 }
 
-/* Waits for the child, a signal to us, or the timeout. The exit status. */
+/* Waits for the child, a signal to this process, or the timeout. Returns the
+ * exit status. */
 static int supervise(pid_t child, int64_t timeout_ms, const sigset_t *mask)
 {
 	int64_t end = monotonic_ms() + timeout_ms;
@@ -246,7 +295,7 @@ static int supervise(pid_t child, int64_t timeout_ms, const sigset_t *mask)
 
 int main(int argc, char **argv)
 {
-	const char *tmp = getenv("TMPDIR"), *t = getenv("TEST_TIMEOUT");
+	const char *t = getenv("TEST_TIMEOUT");
 	long seconds = t ? strtol(t, NULL, 10) : 300;
 	sigset_t mask, old;
 	pid_t child;
@@ -256,12 +305,8 @@ int main(int argc, char **argv)
 		fprintf(stderr, "usage: contain TEST [ARG...]\n");
 		return 2;
 	}
-	snprintf(dir, sizeof(dir), "%s/peerd-test-XXXXXX", tmp ? tmp : "/tmp");
-	if (!mkdtemp(dir)) {
-		perror(dir);
+	if (!make_dir(own_namespaces()))
 		return 2;
-	}
-	own_namespaces();
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
 	sigemptyset(&mask);
 	sigaddset(&mask, SIGCHLD);

@@ -34,9 +34,8 @@ mount_erofs()
 	run mount -t erofs "$@"
 	[[ $status != 0 ]] || return 0
 	case $output in
-	*'unknown filesystem'*) missing 'no erofs in this kernel' ;;
-	*'block device required'* | *'failed to setup loop'*)
-		missing 'no file-backed erofs in this kernel' ;;
+	*'unknown filesystem'* | *'block device required'* | \
+		*'failed to setup loop'*) missing "$output" ;;
 	*) echo "$output" >&2; return 1 ;;
 	esac
 }

@@ -32,6 +32,11 @@ hanging()
 	(($(grep -c '"method": "GET".*/mute/blobs/' "$LIAR_DIR/requests.log") >= $1))
 }
 
+rss_kib()
+{
+	sed -n 's/^VmRSS:[ \t]*\([0-9]*\) kB/\1/p' "/proc/$(peerd_pid)/status"
+}
+
 @test "unknown registry, repository, tag and digest: no such file" {
 	start_peerd
 	fails_with 'No such file' "$(repo_dir no/such)/manifests/v1"
@@ -300,4 +305,84 @@ refused()
 	stop_peerd
 	start_peerd --allow-other
 	"${other[@]}" cat "$file" | cmp - "$FILE"
+}
+
+@test "100,000 made-up names cost no memory, and readers keep their places" {
+	need_root
+	chmod 755 "$BATS_TEST_TMPDIR" "$BATS_FILE_TMPDIR" \
+		"$BATS_RUN_TMPDIR" "$BATS_RUN_TMPDIR"/* "$TMPDIR" || true
+	start_peerd --allow-other
+	cat >"$BATS_TEST_TMPDIR/make-up.py" <<-'END'
+		import os, sys
+		os.setgroups([])
+		os.setgid(65534)
+		os.setuid(65534)
+		for i in range(100000):
+		    os.stat("%s/h%d/x%d/tags" % (sys.argv[1], i % 7, i))
+	END
+	# Somebody stands in a directory of no image, and has a file open.
+	place=$MNT/registry/$REG/only/stood/in
+	cd "$place"
+	exec {fd}<"$(blob_path some/data "$DIGEST")"
+	dd bs=1000 count=1 status=none <&"$fd" | cmp - <(head -c 1000 "$FILE")
+	before=$(rss_kib)
+	python3 "$BATS_TEST_TMPDIR/make-up.py" "$MNT/registry"
+	[[ ${SANITIZED:-} ]] ||
+		at_most "$(($(rss_kib) - before))" $((32 * 1024)) 'KiB more'
+	run stat -c %F . tags
+	equal "$output" $'directory\ndirectory'
+	run stat -c %F "$place/tags"
+	equal "$output" directory
+	equal "$(pwd -P)" "$place"
+	cd /
+	cmp - <(tail -c +1001 "$FILE") <&"$fd"
+	exec {fd}<&-
+	cmp "$(blob_path some/data "$DIGEST")" "$FILE"
+}
+
+@test "a cache in the hands of others is refused" {
+	need_root
+	local place=$BATS_TEST_TMPDIR/theirs
+	mkdir "$place"
+	for mode in 0777 1777 0775 0757 2770; do
+		chmod "$mode" "$place"
+		refused 'cache-dir others' run --cache-dir "$place"
+	done
+	chmod 0700 "$place"
+	chown 65534 "$place"
+	refused 'cache-dir 65534' run --cache-dir "$place"
+	equal "$(find "$place" -mindepth 1 | wc -l)" 0 'files in it'
+}
+
+@test "a mount in the cache, or the other way round, is refused" {
+	local place=$BATS_TEST_TMPDIR/d
+	mkdir -p "$place/m" "$place/c"
+	ln -s "$place/c" "$place/link"
+	for mount in "$place/c" "$place/c/" "$place/c/m" "$place/c/not/yet" \
+		"$place/link" "$place/link/m" "$place/m/../c"; do
+		refused 'cache' run --cache-dir "$place/c" --mount "$mount"
+	done
+	refused 'cache-dir mount' run --cache-dir "$place/m/c" --mount "$place/m"
+	refused 'cache-dir mount' run --cache-dir "$place/link" --mount "$place"
+	equal "$(find "$place/c" -mindepth 1 | wc -l)" 0 'files in the cache'
+}
+
+@test "what the daemon reads must not be in its own mount" {
+	local place=$BATS_TEST_TMPDIR/d option
+	mkdir -p "$place/m"
+	ln -s "$place/m" "$place/link"
+	echo '{}' >"$place/m/file"
+	for option in registry-config certs-dir tls-ca tls-cert tls-key \
+		config containerd-sock containerd-content-path \
+		containerd-hosts-config-path; do
+		# Whose keys those are does not matter here.
+		refused "$option mount" run --cache-dir "$place/c" \
+			--mount "$place/m" --insecure-peers \
+			--tls-ca "$place/x" --tls-cert "$place/x" \
+			--tls-key "$place/x" --"$option" "$place/link/file"
+	done
+	# A name that only begins in the same way is another place.
+	# shellcheck disable=SC2034
+	CACHE=$place/mc MNT=$place/m
+	start_peerd
 }

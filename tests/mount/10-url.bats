@@ -17,10 +17,13 @@ setup()
 		access_log $LOG requests;
 		location /noranges/ { alias $WWW/dir/; max_ranges 0; }
 		location /secret/ { return 403; }
+		location /inward/ { return 302 http://localhost:${HOST#*:}/dir/file.bin; }
+		location /link/ { return 302 http://169.254.169.254/latest/meta-data; }
 		location /moved/ { return 302 http://$HOST/dir/file.bin; }
 	}"
 	wait_for 20 curl -s -o /dev/null "http://$HOST/"
-	start_peerd --tag-fresh 200ms --negative-time 200ms
+	start_peerd --tag-fresh 200ms --negative-time 200ms \
+		--blobs-allow "$HOST"
 	FILE=$MNT/url/http/$HOST/dir/file.bin
 }
 
@@ -104,6 +107,31 @@ url_stat()
 	cmp "$FILE" "$WWW/dir/file.bin"
 	stop_peerd
 	finish "$BATS_TEST_TMPDIR/web/nginx" KILL || true
-	start_peerd --metadata-timeout 3s
+	start_peerd --metadata-timeout 3s --blobs-allow "$HOST"
 	cmp "$FILE" "$WWW/dir/file.bin"
+}
+
+
+@test "addresses of this host and link are refused unless they are allowed" {
+	local own port=${HOST#*:} target
+	own=$(ip -4 -o addr show scope global | sed -n 's|.* inet \([^/]*\)/.*|\1|p' |
+		head -1)
+	for target in "localhost:$port" "127.0.0.2:$port" "127.1:$port" \
+		"0.0.0.0:$port" "[::1]:$port" "[::ffff:127.0.0.1]:$port" \
+		169.254.169.254 '[fe80::1]' ${own:+"$own:1"}; do
+		run cat "$MNT/url/http/$target/dir/file.bin"
+		at_least "$status" 1
+		matches "$output" 'Permission denied|No such file'
+	done
+	# Where a redirect leads, too.
+	run cat "$MNT/url/http/$HOST/inward/file"
+	matches "$output" 'Permission denied'
+	run cat "$MNT/url/http/$HOST/link/file"
+	matches "$output" 'Permission denied'
+	equal "$(grep -c /dir/file.bin "$LOG")" 0 'requests that came through'
+	stop_peerd
+	start_peerd
+	run cat "$FILE"
+	matches "$output" 'Permission denied'
+	equal "$(grep -c /dir/file.bin "$LOG")" 0 'requests that came through'
 }

@@ -35,6 +35,17 @@ idle()
 		.flights == 0 and .requests == 0 and .memory_bytes == 0'
 }
 
+rss_kib()
+{
+	sed -n 's/^VmRSS:[ \t]*\([0-9]*\) kB/\1/p' "/proc/$(peerd_pid)/status"
+}
+
+few_flights()
+{
+	peerd status --json | jq -e '.fetch | .waiting_reads == 0 and
+		.flights <= 16 and .requests <= 16'
+}
+
 @test "200 readers that are killed while they wait leave nothing behind" {
 	start_liar
 	start_peerd --read-timeout 600s
@@ -59,6 +70,54 @@ idle()
 	cmp "$(blob_path n0/ok "$(liar digest n0/ok)" "$LIAR")" \
 		"$BATS_TEST_TMPDIR/right"
 	wait_for "$PATIENCE" idle
+}
+
+@test "a member that asks for made-up blobs and hangs up leaves nothing" {
+	local port mute before
+	port=$(free_port)
+	# A registry that takes connections and says nothing.
+	cat >"$BATS_TEST_TMPDIR/mute.py" <<-'END'
+		import socket
+		s = socket.create_server(("127.0.0.1", 0), backlog=1024)
+		print(s.getsockname()[1], flush=True)
+		held = []
+		while True:
+		    held.append(s.accept())
+	END
+	background "$BATS_TEST_TMPDIR/mute" python3 "$BATS_TEST_TMPDIR/mute.py"
+	wait_for 20 test -s "$BATS_TEST_TMPDIR/mute.out"
+	mute=127.0.0.1:$(<"$BATS_TEST_TMPDIR/mute.out")
+	start_peerd --read-timeout 600s --plain-http "$mute" --hosts "$mute" \
+		--https-addr "127.0.0.1:$port" --peers 127.0.0.1:1 \
+		--insecure-peers
+	before=$(rss_kib)
+	cat >"$BATS_TEST_TMPDIR/flood.py" <<-'END'
+		import hashlib, socket, struct, sys
+		port, mute, count = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+		held = []
+		for i in range(count):
+		    digest = "sha256:" + hashlib.sha256(b"%d" % i).hexdigest()
+		    s = socket.create_connection(("127.0.0.1", port))
+		    s.sendall((f"GET /v2/some/data/blobs/{digest}?ns={mute} HTTP/1.1\r\n"
+		               "Host: x\r\nPeerd-Hop: 1\r\nPeerd-Fetch: 1\r\n"
+		               f"Peerd-Blob: {digest};size={16 << 40}\r\n"
+		               "Range: bytes=0-1048575\r\n\r\n").encode())
+		    held.append(s)
+		    if len(held) < 100 and i + 1 < count:
+		        continue
+		    # Those that are served are answered 102 now and then.
+		    for s in held:
+		        s.recv(1)
+		        s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER,
+		                     struct.pack("ii", 1, 0))
+		        s.close()
+		    held = []
+	END
+	python3 "$BATS_TEST_TMPDIR/flood.py" "$port" "$mute" 1000
+	wait_for "$PATIENCE" few_flights
+	equal "$(status .cache.blobs)" 0 'blobs'
+	[[ ${SANITIZED:-} ]] ||
+		at_most "$(($(rss_kib) - before))" $((16 * 1024)) 'KiB more'
 }
 
 @test "a read of which one half is stored and the other under way" {

@@ -100,7 +100,7 @@ print(eval(sys.argv[2]))' "$FILE" "$1"
 	run -1 --separate-stderr hosts add \
 		--hosts bad.example,r.example:5000,../up
 	matches "$output" 'r.example:5000: .*written'
-	matches "$stderr" 'bad.example: .*/bad.example/hosts.toml: line 1: a str'
+	matches "$stderr" 'bad.example: .*/bad.example/hosts.toml: line 1: unterminated'
 	matches "$stderr" '\.\./up: not the name of a registry'
 	equal "$(<"$CERTS/bad.example/hosts.toml")" 'x = """'
 	[[ -e $FILE && ! -e $CERTS/../up ]]

@@ -1,6 +1,6 @@
-/* What the tests of the fetch engine share: a store, a loop that the test
- * turns by hand, sources that do what the test says, and readers that compare
- * every byte. */
+/* Shared by the tests of the fetch engine: a store, a loop that the test runs
+ * turn by turn, sources that the test scripts, and readers that compare every
+ * byte. */
 #ifndef TESTS_FETCH_RIG_H
 #define TESTS_FETCH_RIG_H
 
@@ -17,14 +17,14 @@ struct content {
 	struct blob *b;
 	struct blob_key key;
 	uint64_t seed, size;
-	/* Requests that cover this byte get it wrong, as often as that. */
+	/* Requests that cover this byte get a wrong one, so many times. */
 	uint64_t wrong_at;
 	int wrong_times;
 };
 
 struct rig;
 
-/* A request under way. */
+/* A running request. */
 struct ask {
 	struct list node;
 	struct fake *fake;
@@ -40,7 +40,7 @@ struct fake {
 	struct rig *rig;
 	struct list asks;
 	int refuse; /* what start() returns */
-	unsigned int starts, cancels, resumes;
+	unsigned int starts, cancels, resumes, blamed;
 	uint64_t sent; /* bytes that were taken */
 	/* NULL: by hand. Called once a turn for each request; may end it. */
 	void (*behave)(struct ask *a);
@@ -57,26 +57,26 @@ struct rig {
 	unsigned int events[BLOB_EVENTS]; /* atomic */
 	uint64_t most_memory;
 	bool stopped;
-	const char *mounted; /* what to unmount at the end */
+	const char *mounted; /* unmounted at the end */
 };
 
-/* One read, begun anew as often as it takes. */
+/* One read, started again as often as needed. */
 struct reader {
 	struct fetch_read rd;
 	struct rig *rig;
 	struct content *c;
-	unsigned int calls; /* of done() */
+	unsigned int calls; /* result of done() */
 	int r;		    /* 1: wrong bytes */
 	uint32_t got;
 	uint32_t npieces;
 	bool keep; /* the pieces, in held[] */
 	bool from_store;
-	enum blob_state state; /* when done() came */
+	enum blob_state state; /* when done() was called */
 	struct chunk_buf *held[2];
 	void (*then)(struct reader *rd);
 };
 
-/* Where the log goes while no test looks at it. */
+/* The log goes here while no test reads it. */
 static int t_log_fd = -1;
 
 static inline void rig_begin(const char *name)
@@ -118,6 +118,17 @@ static int fake_start(struct source *s, struct source_request *rq)
 	return 0;
 }
 
+static void fake_blame(struct source *s, struct blob *b, uint16_t from,
+		       uint32_t place)
+{
+	struct fake *f = container_of(s, struct fake, source);
+
+	(void)b;
+	(void)from;
+	(void)place;
+	f->blamed++;
+}
+
 static void fake_resume(struct source *s, struct source_request *rq)
 {
 	struct ask *a = rq->source_data;
@@ -142,10 +153,12 @@ static const struct source_ops fake_ops = {
 	.name = "fake",
 	.start = fake_start,
 	.resume = fake_resume,
+	.blame = fake_blame,
 	.cancel = fake_cancel,
 };
 
-/* The next n bytes, as many as are left at most. False: not taken. */
+/* Delivers the next n bytes, or those that are left. False: the engine did not
+ * take them. */
 static inline bool give(struct ask *a, uint64_t n)
 {
 	CLEANUP(freep) uint8_t *buf = NULL;
@@ -183,7 +196,7 @@ static inline bool all_given(const struct ask *a)
 	return a->sent == a->rq->length;
 }
 
-/* All of it, in pieces of an odd size. */
+/* Delivers all bytes, in pieces of an odd size. */
 static inline void honest(struct ask *a)
 {
 	for (int i = 0; i < 20 && !all_given(a); i++)
@@ -230,8 +243,8 @@ static inline uint64_t memory_now(struct rig *rig)
 	return st.memory_bytes;
 }
 
-/* One turn of the sources, and one of the loop, which waits for whatever comes
- * next if `wait` and nobody has bytes to send. */
+/* One turn of the sources and one of the loop. The loop waits for the next
+ * event if `wait` is set and no source has bytes to send. */
 static inline void turn_wait(struct rig *rig, bool wait)
 {
 	for (int i = 0; i < MAX_SOURCES; i++) {
@@ -257,8 +270,7 @@ static inline void turn_wait(struct rig *rig, bool wait)
 		rig->most_memory = max_u64(rig->most_memory, memory_now(rig));
 }
 
-/* All that comes without the sources' doing, as far as no thread and no timer
- * is waited for. */
+/* Runs everything that needs no source, no thread and no timer. */
 static inline void turns(struct rig *rig)
 {
 	for (int i = 0; i < 20; i++)
@@ -275,13 +287,13 @@ static inline void turns(struct rig *rig)
 			BAIL(#cond);                                           \
 	} while (0)
 
-/* So that the loop never waits for long. */
+/* Keeps the loop from waiting for long. */
 static void on_turn(uv_timer_t *t)
 {
 	(void)t;
 }
 
-/* Nothing is under way any more. */
+/* True if no request, read or flight is left. */
 static inline bool idle(struct rig *rig)
 {
 	struct fetch_stats st;
@@ -394,7 +406,7 @@ static inline void rig_release(struct rig *rig)
 	wipe();
 }
 
-/* Chunks that are still under way would come back. */
+/* Chunks that are still in flight would be stored again. */
 static inline void evict_all(struct rig *rig, struct content *c)
 {
 	UNTIL(rig, idle(rig));
@@ -404,7 +416,7 @@ static inline void evict_all(struct rig *rig, struct content *c)
 
 /* ---- Readers ---- */
 
-/* The bytes of the pieces, as a user of the engine gets them. */
+/* Copies the bytes of the pieces, as a user of the engine does. */
 static inline int copy_pieces(struct reader *r, uint8_t *buf)
 {
 	struct fetch_read *rd = &r->rd;
@@ -497,7 +509,7 @@ static inline int read_now(struct rig *rig, struct content *c, uint64_t off,
 	return r.r;
 }
 
-/* Chunk by chunk to the end; the first result that is not 0. */
+/* Reads chunk by chunk to the end. Returns the first result that is not 0. */
 static inline int read_all(struct rig *rig, struct content *c)
 {
 	int first = 0;

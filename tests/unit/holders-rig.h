@@ -1,6 +1,6 @@
-/* What the tests of p2p/holders.h share: several nodes in one process, each
- * with a server, a client, members and holders of its own, on loopback
- * addresses; the test's thread runs their loop while it waits. */
+/* Shared by the tests of p2p/holders.h: several nodes in one process, each with
+ * its own server, client, members and holders, on loopback addresses. The
+ * test's thread runs their loop while it waits. */
 #ifndef TESTS_HOLDERS_RIG_H
 #define TESTS_HOLDERS_RIG_H
 
@@ -20,7 +20,7 @@ enum mode {
 	ANSWER,
 	HANG,
 	GARBAGE,
-	LIES, /* names itself, strangers, and sizes that cannot be */
+	LIES, /* names itself, unknown members, and impossible sizes */
 	ERROR_500,
 };
 
@@ -42,8 +42,8 @@ static struct node {
 
 static int nnodes;
 static struct loop *loop;
-static struct http_client *client; /* of the test itself */
-/* What the nodes of the next cluster get. */
+static struct http_client *client; /* the test's own */
+/* Settings of the nodes of the next cluster. */
 static struct holders_config settings;
 
 /* ---- Waiting ---- */
@@ -98,7 +98,7 @@ static inline bool never(void)
 	return false;
 }
 
-/* Some turns of the loop, so that what should not happen could have. */
+/* Runs some turns of the loop, so that an unwanted event has time to happen. */
 static inline void run_a_bit(void)
 {
 	(void)run_for(never, 60);
@@ -206,12 +206,13 @@ static inline void node_listen(int nr)
 	struct node *n = &nodes[nr];
 	struct http_server_config cfg = {.loop = loop};
 	struct error err = {""};
+	char addr[32];
 
 	*n = (struct node){.nr = nr};
 	(void)snprintf(n->id, sizeof(n->id), "n%d", nr);
 	EQ(http_server_new(&cfg, &n->server), 0);
-	if (http_listen(n->server, "127.0.0.1:0", NULL, handler, n, &n->port,
-			&err) < 0)
+	(void)snprintf(addr, sizeof(addr), "127.0.0.%d:0", nr + 1);
+	if (http_listen(n->server, addr, NULL, handler, n, &n->port, &err) < 0)
 		BAIL(err.text);
 }
 
@@ -305,7 +306,7 @@ static inline void begin(int n)
 		char addr[32];
 
 		node_listen(i);
-		(void)snprintf(addr, sizeof(addr), "127.0.0.1:%u",
+		(void)snprintf(addr, sizeof(addr), "127.0.0.%d:%u", i + 1,
 			       nodes[i].port);
 		EQ(string_list_add(&peers, addr), 0);
 	}
@@ -373,7 +374,7 @@ static inline bool is_home(int nr, const struct holder_key *key)
 
 static unsigned int next_key;
 
-/* A new one, of which neither n0 nor n1 is a home. */
+/* A new key of which neither n0 nor n1 is a home. */
 static inline struct holder_key new_key(void)
 {
 	struct holder_key key;
@@ -406,7 +407,7 @@ static inline bool got_wanted(void)
 	return got() >= wanted;
 }
 
-/* n announces, and the three homes have heard of it. */
+/* n announces the key; waits until the three homes know it. */
 static inline void announce(struct node *n, const struct holder_key *key,
 			    uint64_t size)
 {
@@ -533,11 +534,13 @@ static inline bool reply_done(void)
 	return reply.done;
 }
 
-/* The status; the body is in reply.body. */
+/* Returns the status; the body is in reply.body. */
 static inline int ask(struct node *n, const char *method, const char *query,
 		      const void *body, size_t len)
 {
-	static const struct http_callbacks cb = {.head = on_reply_head, .data = on_reply_data, .done = on_reply_done};
+	static const struct http_callbacks cb = {.head = on_reply_head,
+						 .data = on_reply_data,
+						 .done = on_reply_done};
 	char url[256];
 	struct http_request rq = {
 		.method = method, .url = url, .body = body, .body_len = len};
@@ -548,7 +551,8 @@ static inline int ask(struct node *n, const char *method, const char *query,
 	reply.done = false;
 	reply.status = 0;
 	(void)snprintf(url, sizeof(url),
-		       "http://127.0.0.1:%u/peer/v1/holders%s", n->port, query);
+		       "http://127.0.0.%d:%u/peer/v1/holders%s", n->nr + 1,
+		       n->port, query);
 	EQ(http_start(client, &rq, &cb, NULL, &x), 0);
 	OK(run_until(reply_done));
 	EQ(reply.r, 0);
@@ -560,7 +564,7 @@ static inline int post(struct node *n, const char *body)
 	return ask(n, "POST", "", body, strlen(body));
 }
 
-/* ---- What to wait for ---- */
+/* ---- Conditions to wait for ---- */
 
 static uint64_t until_ms;
 
@@ -615,7 +619,7 @@ static inline void holds(struct buf *out, int from, unsigned int first,
 	(void)buf_str(out, "]}");
 }
 
-/* First of all: no proxy of the machine's has a say in a test. */
+/* Call it first: the machine's proxy settings must not affect a test. */
 static inline void holders_rig_environment(void)
 {
 	static const char *const vars[] = {"http_proxy",  "https_proxy",

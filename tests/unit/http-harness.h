@@ -1,5 +1,5 @@
-/* A server in a loop thread, with a handler that does what the path says, and
- * clients with plain sockets for the test's thread. */
+/* A server in a loop thread with a handler controlled by the path, and clients
+ * with plain sockets in the test's thread. */
 #ifndef TESTS_HTTP_HARNESS_H
 #define TESTS_HTTP_HARNESS_H
 
@@ -82,7 +82,7 @@ static inline void run_call(struct loop_task *t)
 	(void)pthread_mutex_unlock(&mu);
 }
 
-/* Runs fn() on the loop thread, and waits for it. */
+/* Runs fn() on the loop thread and waits until it returns. */
 static inline void on_loop(void (*fn)(void))
 {
 	struct call c = {.task.run = run_call, .fn = fn};
@@ -167,6 +167,22 @@ static inline void reply_pieces(struct http_req *rq)
 	next_piece(rq, 0);
 }
 
+static inline void unwanted(struct http_req *rq, int r)
+{
+	(void)rq;
+	(void)r;
+	note("unwanted");
+}
+
+static inline void write_all(struct http_req *rq)
+{
+	parked = rq;
+	http_req_on_gone(rq, on_gone);
+	http_begin(rq, 200, (int64_t)FILE_SIZE);
+	http_write(rq, file_bytes, FILE_SIZE, unwanted);
+	note("parked");
+}
+
 static inline void reply_echo(struct http_req *rq)
 {
 	const char *h = http_req_header(rq, "x-many");
@@ -203,6 +219,8 @@ static inline void handler(void *arg, struct http_req *rq)
 		http_req_on_gone(rq, on_gone);
 		http_begin(rq, 200, 5);
 		note("parked");
+	} else if (strcmp(path, "/all") == 0) {
+		write_all(rq);
 	} else if (strcmp(path, "/abort") == 0) {
 		http_abort(rq);
 	} else if (strcmp(path, "/short") == 0) {
@@ -224,6 +242,16 @@ static inline void park_reply(void)
 static inline void park_write(void)
 {
 	http_write(parked, "hello", 5, sent_then_end);
+	parked = NULL;
+}
+
+static inline void take_back(void)
+{
+	size_t left = http_take_back(parked);
+
+	OK(left > 0 && left < FILE_SIZE);
+	EQ(http_take_back(parked), 0);
+	http_send_file(parked, file_fd, FILE_SIZE - left, left, sent_then_end);
 	parked = NULL;
 }
 
@@ -309,7 +337,8 @@ static inline int client_socket(void)
 	/* No SO_RCVTIMEO: with one, the end of an io_uring, which libuv 1.45
 	 * and later have in each loop, interrupts a recv() in the thread that
 	 * made the loop. contain ends what hangs. */
-	/* Whoever does not read stalls the server soon. */
+	/* A small receive buffer: a client that does not read soon stalls the
+	 * server. */
 	(void)setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof(small));
 	return fd;
 }
@@ -381,7 +410,7 @@ static inline void take_chunks(int fd)
 	} while (n > 0);
 }
 
-/* Reads one answer; its status, 0 when the connection ended before. */
+/* Reads one answer. Returns its status, or 0 if the connection ended before. */
 static inline int get_answer(int fd, bool is_head)
 {
 	const char *cl;
@@ -421,7 +450,7 @@ static inline bool has(const char *header)
 	return strstr(answer.head, header) != NULL;
 }
 
-/* The end of the connection: 0 closed, ECONNRESET. */
+/* Waits for the end of the connection. 0: closed; ECONNRESET. */
 static inline int ending(int fd)
 {
 	char c;

@@ -1,5 +1,5 @@
-/* What the tests of http/client.h share: a loop, a client, and exchanges that
- * note all that happens to them. */
+/* Shared by the tests of http/client.h: a loop, a client, and exchanges that
+ * record their events. */
 #ifndef TESTS_HTTP_RIG_H
 #define TESTS_HTTP_RIG_H
 
@@ -18,11 +18,11 @@ struct rig {
 struct fetch {
 	struct rig *rig;
 	struct http_exchange *x; /* NULL once done */
-	/* What to do; may be NULL. */
+	/* Actions; may be NULL. */
 	int (*on_head)(struct fetch *f);
 	int (*on_data)(struct fetch *f, const char *bytes, size_t len);
 	void (*on_done)(struct fetch *f);
-	/* What happened. */
+	/* Events so far. */
 	int heads, dones, calls;
 	int status;
 	int64_t content_length;
@@ -85,7 +85,8 @@ static inline void rig_done(void *arg, struct http_exchange *x, int r,
 		loop_stop(f->rig->loop);
 }
 
-static const struct http_callbacks rig_callbacks = {.head = rig_head, .data = rig_data, .done = rig_done};
+static const struct http_callbacks rig_callbacks = {
+	.head = rig_head, .data = rig_data, .done = rig_done};
 
 static inline void rig_init(struct rig *rig)
 {
@@ -119,7 +120,7 @@ static inline void fetch_release(struct fetch *f)
 	f->body = NULL;
 }
 
-/* Waits for all exchanges. */
+/* Waits until all exchanges have ended. */
 static inline void rig_run(struct rig *rig)
 {
 	if (rig->running > 0)
@@ -127,7 +128,7 @@ static inline void rig_run(struct rig *rig)
 	EQ(rig->running, 0);
 }
 
-/* One exchange, from start to end. */
+/* Runs one exchange from start to end. */
 static inline void fetch_rq(struct rig *rig, struct fetch *f,
 			    const struct http_request *rq)
 {
@@ -143,7 +144,7 @@ static inline void fetch_url(struct rig *rig, struct fetch *f, const char *url)
 	fetch_rq(rig, f, &rq);
 }
 
-/* First of all: no proxy of the machine's has a say in a test. */
+/* Call it first: the machine's proxy settings must not affect a test. */
 static inline void rig_environment(void)
 {
 	static const char *const vars[] = {"http_proxy", "https_proxy",
@@ -170,7 +171,7 @@ static inline void bench_init(struct bench *b, server_script *script)
 	server_start(&b->server, script);
 }
 
-/* The client first: scripts wait for it to close its connections. */
+/* The client is freed first: scripts wait until it closes its connections. */
 static inline void bench_release(struct bench *b)
 {
 	rig_release(&b->rig);

@@ -1,5 +1,5 @@
-/* What the tests of p2p/members.h and p2p/resolve.h share: a name server, nodes
- * on many loopback addresses that answer as the test likes, and members. */
+/* Shared by the tests of p2p/members.h and p2p/resolve.h: a name server, nodes
+ * on many loopback addresses whose answers the test sets, and members. */
 #ifndef TESTS_MEMBERS_RIG_H
 #define TESTS_MEMBERS_RIG_H
 
@@ -27,7 +27,7 @@
 #define T_AAAA 28
 #define T_SRV  33
 
-enum { GARBAGE = 100 }; /* besides the real response codes */
+enum { GARBAGE = 100 }; /* in addition to the real response codes */
 
 struct record {
 	char name[64];
@@ -42,7 +42,7 @@ static struct {
 	pthread_mutex_t mu;
 	int fd;
 	char addr[32];
-	struct record *v; /* guarded by: mu, as is what follows */
+	struct record *v; /* guarded by: mu, like the fields below */
 	size_t n, cap;
 	struct {
 		char name[64];
@@ -132,7 +132,7 @@ static inline size_t make_answer(unsigned char *out, const unsigned char *q,
 	out[3] = (unsigned char)(0x80 | (code == GARBAGE ? 0 : code));
 	memset(out + 6, 0, 6);
 	if (code == GARBAGE)
-		put16(out + 6, 7); /* but there are none */
+		put16(out + 6, 7); /* but there are no records */
 	if (code)
 		return at;
 	for (int extra = 0; extra < 2; extra++)
@@ -164,7 +164,8 @@ static inline void *dns_main(void *arg)
 		size_t m;
 
 		if (n <= 16)
-			return NULL; /* a short one says that it is over */
+			return NULL; /* a short datagram tells the thread to end
+				      */
 		(void)pthread_mutex_lock(&dns.mu);
 		dns.queries++;
 		m = make_answer(out, q, (size_t)n);
@@ -326,19 +327,19 @@ static inline void end(void)
 	loop_free(&loop);
 }
 
-/* ---- Nodes that answer as the test likes ---- */
+/* ---- Nodes whose answers the test sets ---- */
 
 struct fake {
 	struct http_server *server;
 	uint16_t port;
 	char addr[32]; /* "127.0.0.2:1234" */
 	const char *ip;
-	const char *body; /* the answer; NULL: by id and zone */
+	const char *body; /* the answer; NULL: made from id and zone */
 	const char *id, *name, *zone;
-	const char *prefix; /* the id is this and the host asked for */
+	const char *prefix; /* the id is this and the requested host */
 	int status;
 	bool hang;
-	struct members **real; /* NULL, or who answers while there is one */
+	struct members **real; /* NULL, or the node that answers in its place */
 	struct tls_server *tls;
 	int hits;
 	char listen[32]; /* Peerd-Listen of the last request */
@@ -452,8 +453,8 @@ struct subject {
 	struct string_list peers;
 	struct members_config cfg;
 	int changed, forgotten;
-	uint64_t generation; /* at the last changed() */
-	bool busy;	     /* in a call of ours */
+	uint64_t generation; /* at the last call of changed() */
+	bool busy;	     /* inside a call of the test */
 };
 
 static inline void on_changed(void *arg)
@@ -516,7 +517,7 @@ static inline void subject_start(struct subject *s)
 	s->busy = true;
 	EQ(members_new(&s->cfg, &s->m, &err), 0);
 	s->busy = false;
-	string_list_release(&s->peers); /* it was copied */
+	string_list_release(&s->peers); /* members_new() copied it */
 	if (!s->m)
 		BAIL(err.text);
 }
@@ -592,7 +593,7 @@ static inline bool in_view(struct subject *s, bool all, const char *id)
 
 static int log_fd;
 
-/* How many lines of the log have this message. */
+/* Counts the lines of the log with this message. */
 static inline int logged(const char *message)
 {
 	static char text[1 << 20];
@@ -611,7 +612,7 @@ static inline void log_forget(void)
 	(void)lseek(log_fd, 0, SEEK_SET);
 }
 
-/* First of all. */
+/* Call it first. */
 static inline void rig_start(void)
 {
 	static const char *const vars[] = {"http_proxy", "https_proxy",

@@ -1,5 +1,5 @@
-/* An upstream server for the registry tests that answers as a test tells it
- * to, notes every request, and keeps its connections open between them. */
+/* An upstream server for the registry tests. It answers as the test says,
+ * records every request, and keeps its connections open between requests. */
 #ifndef TESTS_REGISTRY_LIAR_H
 #define TESTS_REGISTRY_LIAR_H
 
@@ -13,7 +13,8 @@
 #define CONTENT_SIZE	  1000
 
 struct liar;
-/* On the connection's thread, with no lock held. False closes it. */
+/* Called on the connection's thread with no lock held. False closes the
+ * connection. */
 typedef bool liar_answer(struct liar *l, int fd, const char *req, int nth);
 
 struct liar {
@@ -23,7 +24,7 @@ struct liar {
 	pthread_mutex_t mu;
 	int n;			       /* guarded by: mu */
 	char *reqs[LIAR_MAX_REQUESTS]; /* guarded by: mu; head and body */
-	/* For answers; set between requests, or atomically. */
+	/* For answers; the test sets them between requests, or atomically. */
 	int state;
 	const void *data;
 	struct liar *other;
@@ -41,28 +42,6 @@ static inline void content_init(void)
 	}
 }
 
-static inline bool liar_read(int fd, char *buf, size_t size)
-{
-	size_t len = 0, want = SIZE_MAX;
-
-	while (len < want) {
-		ssize_t n = recv(fd, buf + len, size - 1 - len, 0);
-		const char *end, *cl;
-
-		if (n <= 0)
-			return false;
-		len += (size_t)n;
-		buf[len] = '\0';
-		end = strstr(buf, "\r\n\r\n");
-		cl = strcasestr(buf, "\r\nContent-Length:");
-		if (end)
-			want = (size_t)(end - buf) + 4 +
-			       (cl && cl < end ? strtoul(cl + 17, NULL, 10)
-					       : 0);
-	}
-	return true;
-}
-
 static inline void liar_script(struct server *s, int fd, int nth)
 {
 	struct liar *l = container_of(s, struct liar, server);
@@ -70,7 +49,7 @@ static inline void liar_script(struct server *s, int fd, int nth)
 	bool more = true;
 
 	(void)nth;
-	while (more && liar_read(fd, req, 65536)) {
+	while (more && server_recv(fd, req, 65536)) {
 		int n;
 
 		(void)pthread_mutex_lock(&l->mu);
@@ -92,7 +71,7 @@ static inline void liar_start(struct liar *l, liar_answer *answer)
 	l->host = l->server.url + strlen("http://");
 }
 
-/* The client must have been freed. */
+/* Free the client before. */
 static inline void liar_stop(struct liar *l)
 {
 	server_stop(&l->server);
@@ -101,7 +80,7 @@ static inline void liar_stop(struct liar *l)
 	(void)pthread_mutex_destroy(&l->mu);
 }
 
-/* How many requests began with that; all of them for "". */
+/* Counts the requests that began with this text; all requests for "". */
 static inline int liar_count(struct liar *l, const char *prefix)
 {
 	int n = 0;
@@ -113,7 +92,7 @@ static inline int liar_count(struct liar *l, const char *prefix)
 	return n;
 }
 
-/* How many requests had that anywhere. */
+/* Counts the requests that contained this text. */
 static inline int liar_saw(struct liar *l, const char *text)
 {
 	int n = 0;
@@ -168,7 +147,7 @@ static inline bool redirect(int fd, const char *req, const char *fmt, ...)
 	return reply_text(fd, req, "307 Temporary Redirect", header, "there");
 }
 
-/* What is asked for of `content`, as it should be. */
+/* Answers correctly with the requested range of `content`. */
 static inline bool reply_range_with(int fd, const char *req,
 				    const char *headers)
 {

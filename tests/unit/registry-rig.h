@@ -1,11 +1,10 @@
-/* What the tests of registry/registry.h share: a loop, a client, a store and a
- * registry, and calls that run the loop until they are answered. */
+/* Shared by the tests of registry/registry.h: a loop, a client, a store and a
+ * registry, and calls that run the loop until the answer comes. */
 #ifndef TESTS_REGISTRY_RIG_H
 #define TESTS_REGISTRY_RIG_H
 
 #include <errno.h>
 #include <fcntl.h>
-#include <ftw.h>
 #include <sys/stat.h>
 
 #include "base/buf.h"
@@ -14,6 +13,7 @@
 #include "http/client.h"
 #include "registry/registry.h"
 #include "store/store.h"
+#include "tests/unit/scratch.h"
 #include "tests/unit/tap.h"
 
 #define RIG_DEADLINE_MS 60000
@@ -26,16 +26,17 @@ struct reg_rig {
 	struct registry *registry;
 	struct registry_config cfg;
 	int pending;   /* the loop stops at 0 */
-	bool starting; /* inside a call that must not call back */
+	bool starting; /* inside a call that must not call back yet */
 };
 
-static inline int rig_remove(const char *path, const struct stat *st, int flag,
-			     struct FTW *ftw)
+/* Sets up the log; call it first. VERBOSE=1 shows the log. */
+static inline void rig_log(void)
 {
-	(void)st;
-	(void)flag;
-	(void)ftw;
-	return remove(path);
+	int fd = open("/dev/null", O_WRONLY | O_CLOEXEC);
+
+	log_init(LOG_DEBUG, LOG_FORMAT_JSON, "test", "0");
+	if (!getenv("VERBOSE"))
+		log_set_fd(fd);
 }
 
 static inline void rig_make_dir(char *dir, size_t size)
@@ -46,11 +47,6 @@ static inline void rig_make_dir(char *dir, size_t size)
 		       tmp ? tmp : "/tmp");
 	if (!mkdtemp(dir))
 		BAIL("mkdtemp");
-}
-
-static inline void rig_remove_dir(const char *dir)
-{
-	(void)nftw(dir, rig_remove, 16, FTW_DEPTH | FTW_PHYS);
 }
 
 static inline void rig_write_file(const char *dir, const char *name,
@@ -65,7 +61,7 @@ static inline void rig_write_file(const char *dir, const char *name,
 		BAIL("cannot write a file");
 }
 
-/* The registry alone; what it learnt is in the store. */
+/* Restarts the registry only; the store keeps its records. */
 static inline void rig_restart_registry(struct reg_rig *g)
 {
 	struct error err;
@@ -106,7 +102,7 @@ static inline void rig_close(struct reg_rig *g)
 	http_client_free(&g->client);
 	loop_free(&g->loop);
 	store_close(&g->store);
-	rig_remove_dir(g->dir);
+	remove_tree(g->dir);
 }
 
 static inline void rig_begin(struct reg_rig *g)
@@ -274,7 +270,7 @@ static inline int rig_url(struct reg_rig *g, const char *url, struct blob **ret)
 	struct got_blob w = {.g = g};
 
 	rig_begin(g);
-	registry_get_url(g->registry, url, on_blob, &w);
+	registry_get_url(g->registry, url, NULL, on_blob, &w);
 	rig_wait(g);
 	EQ(w.calls, 1);
 	*ret = w.b;
@@ -289,7 +285,7 @@ struct range {
 	struct buf bytes;
 	int dones, r;
 	char why[1024];
-	/* May be NULL: asked before the bytes are taken. */
+	/* Called before the bytes are taken; may be NULL. */
 	bool (*on_data)(struct range *w);
 };
 
@@ -319,7 +315,7 @@ static inline void range_on_done(struct source_request *rq, int r,
 	rig_answered(w->g);
 }
 
-/* Returns what start() does. */
+/* Returns the result of start(). */
 static inline int range_start(struct reg_rig *g, struct blob *b, uint64_t off,
 			      uint64_t len, struct range *w)
 {
@@ -356,8 +352,8 @@ static inline int range_start(struct reg_rig *g, struct blob *b, uint64_t off,
 	return r;
 }
 
-/* Fetches and compares with `content`, the whole blob's bytes (NULL: does
- * not). Returns done()'s r. */
+/* Fetches a range and compares it with `content`, the whole blob's bytes (NULL:
+ * no comparison). Returns done()'s r. */
 static inline int rig_range(struct reg_rig *g, struct blob *b, uint64_t off,
 			    uint64_t len, const void *content, struct range *w)
 {

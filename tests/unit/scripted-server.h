@@ -1,6 +1,6 @@
-/* A server for client tests that plays scripts: for each connection it calls
- * a function of the test's on a thread of its own, with the connection's
- * number, and closes the connection when that returns. */
+/* A server for client tests that runs scripts: for each connection it calls a
+ * function of the test on a new thread, with the connection's number, and
+ * closes the connection when the function returns. */
 #ifndef TESTS_SCRIPTED_SERVER_H
 #define TESTS_SCRIPTED_SERVER_H
 
@@ -32,7 +32,7 @@ struct server {
 	pthread_t thread;
 	pthread_mutex_t mu;
 	int connections;     /* guarded by: mu */
-	char request[65536]; /* the last one; guarded by: mu */
+	char request[65536]; /* the last request; guarded by: mu */
 	struct server_connection conn[SERVER_MAX_CONNECTIONS];
 };
 
@@ -110,8 +110,8 @@ static inline void server_start_unix(struct server *s, server_script *script,
 	(void)snprintf(s->url, sizeof(s->url), "http://localhost");
 }
 
-/* Waits for its connections: the client must have closed them, or the scripts
- * be at their end. */
+/* Waits for the connections to end: the client must have closed them, or the
+ * scripts must have ended. */
 static inline void server_stop(struct server *s)
 {
 	(void)shutdown(s->fd, SHUT_RDWR);
@@ -132,15 +132,14 @@ static inline int server_connections(struct server *s)
 
 /* --- For scripts ---------------------------------------------------------- */
 
-/* Reads a head and the body that its Content-Length announces, into
- * s->request. False at the end of the connection. */
-static inline bool server_read(struct server *s, int fd)
+/* Reads a head and the body that its Content-Length announces. False at the end
+ * of the connection. */
+static inline bool server_recv(int fd, char *buf, size_t size)
 {
-	char buf[sizeof(s->request)];
 	size_t len = 0, want = SIZE_MAX;
 
 	while (len < want) {
-		ssize_t n = recv(fd, buf + len, sizeof(buf) - 1 - len, 0);
+		ssize_t n = recv(fd, buf + len, size - 1 - len, 0);
 		const char *end, *cl;
 
 		if (n <= 0)
@@ -154,8 +153,18 @@ static inline bool server_read(struct server *s, int fd)
 			       (cl && cl < end ? strtoul(cl + 17, NULL, 10)
 					       : 0);
 	}
+	return true;
+}
+
+/* The same, into s->request. */
+static inline bool server_read(struct server *s, int fd)
+{
+	char buf[sizeof(s->request)];
+
+	if (!server_recv(fd, buf, sizeof(buf)))
+		return false;
 	(void)pthread_mutex_lock(&s->mu);
-	memcpy(s->request, buf, len + 1);
+	memcpy(s->request, buf, strlen(buf) + 1);
 	(void)pthread_mutex_unlock(&s->mu);
 	return true;
 }
@@ -181,7 +190,7 @@ static inline bool server_say(int fd, const char *text)
 	return server_send(fd, text, strlen(text));
 }
 
-/* Says nothing more, until the client closes. */
+/* Sends nothing more until the client closes. */
 static inline void server_stall(int fd)
 {
 	char c[256];

@@ -1,5 +1,5 @@
-/* What the tests of the store share: a directory, blobs of known content, and
- * a record of events. */
+/* Shared by the tests of the store: a directory, blobs of known content, and a
+ * record of events. */
 #ifndef TESTS_STORE_HELPERS_H
 #define TESTS_STORE_HELPERS_H
 
@@ -44,7 +44,7 @@ static inline int events(enum blob_event ev)
 	return __atomic_load_n(&t_events[ev], __ATOMIC_SEQ_CST);
 }
 
-/* For conditions that a store thread brings about. */
+/* Waits for a condition that a store thread makes true. */
 #define WAIT(cond)                                                             \
 	do {                                                                   \
 		uint64_t until_ = now_ms() + 120000;                           \
@@ -93,7 +93,7 @@ static inline uint64_t fill_word(uint64_t seed, uint64_t at)
 	return x ^ x >> 32;
 }
 
-/* The bytes from off on of the blob with that seed. */
+/* The bytes of the blob with this seed, from offset off. */
 static inline void fill(uint64_t seed, uint64_t off, uint8_t *out, size_t len)
 {
 	while (len > 0) {
@@ -190,7 +190,7 @@ static inline void write_all(struct store *s, struct blob *b, uint64_t seed)
 		EQ(write_chunk(s, b, c, seed), 0);
 }
 
-/* store_read(), and a look at the bytes: 1 when they are wrong. */
+/* Calls store_read() and compares the bytes. 1: they are wrong. */
 static inline int read_same(struct store *s, struct blob *b, uint64_t seed,
 			    uint64_t off, size_t len)
 {
@@ -234,7 +234,7 @@ static inline void flip_byte(const char *file, uint64_t at)
 	(void)close(fd);
 }
 
-/* The answer of blob_on_verified(). */
+/* The result of blob_on_verified(). */
 static inline void t_answer(void *arg, int r)
 {
 	__atomic_store_n((int *)arg, r, __ATOMIC_SEQ_CST);

@@ -92,7 +92,7 @@ static void test_config(void)
 	OK(!c);
 }
 
-/* The host itself beats an older URL form of it, wherever it stands. */
+/* An entry of the host wins over the older URL form, whatever their order. */
 static void test_config_precedence(void)
 {
 	struct auth_config *c =
@@ -160,7 +160,7 @@ static void test_challenges(void)
 	expect("Negotiate, Basic", AUTH_BASIC, "-", "-", "-");
 	expect(", ,Bearer realm=\"a\\\"b\\\\c\"", AUTH_BEARER, "a\"b\\c", "-",
 	       "-");
-	/* Without a realm a Bearer challenge is of no use. */
+	/* A Bearer challenge without a realm is useless. */
 	expect("Bearer service=\"s\", Basic realm=\"b\"", AUTH_BASIC, "b", "-",
 	       "-");
 	/* The first of equal parameters counts. */
@@ -211,7 +211,7 @@ static void test_tokens(void)
 	auth_token_release(&t);
 	OK(!t.value);
 	EQ(token("{\"access_token\":\"x\"}", &t), 0);
-	EQ(t.refresh_ms, 1000000 + 48000); /* 60 s when it does not say */
+	EQ(t.refresh_ms, 1000000 + 48000); /* 60 s without expires_in */
 	auth_token_release(&t);
 	EQ(token("{\"token\":\"\",\"access_token\":\"y\","
 		 "\"expires_in\":0}",
@@ -247,7 +247,7 @@ static void test_target_lifetimes(void)
 	EQ(route_lifetime_ms("se=2023-11-14T22%3A33%3A20Z&sig=x", now),
 	   1080000);
 	EQ(route_lifetime_ms("Expires=1700000100&Signature=x", now), 90000);
-	/* Never so short that each range would be resolved anew, never for
+	/* Never so short that each range would be resolved again, and never for
 	 * ever. */
 	EQ(route_lifetime_ms("Expires=1600000000", now), 30000);
 	EQ(route_lifetime_ms("Expires=9999999999", now), 3600000);
@@ -262,7 +262,7 @@ struct entry {
 	int value;
 };
 
-/* The table in which sessions, routes and the rest are kept. */
+/* The table that holds logins, routes and other records. */
 static void test_table(void)
 {
 	enum { N = 5000 };

@@ -30,7 +30,7 @@ static void test_adds_and_terminates(void)
 	EQ(memcmp(b.data, "abc\0d42-x", 10), 0);
 }
 
-/* The limit is exact, and a refused addition leaves no trace. */
+/* The limit is exact, and a refused addition changes nothing. */
 static void test_limit(void)
 {
 	CLEANUP(buf_release) struct buf b = BUF_INIT(8);
@@ -86,7 +86,7 @@ static void test_grows(void)
 	EQ(buf_str(&b, "x"), -EMSGSIZE);
 }
 
-/* A text longer than the memory at hand is formatted again, whole. */
+/* A text longer than the allocated memory is formatted again as a whole. */
 static void test_printf_longer_than_room(void)
 {
 	CLEANUP(buf_release) struct buf b = BUF_INIT(1000);

@@ -1,13 +1,16 @@
-/* Credentials of clients: which are passed on, to whom, and who profits. */
+/* Credentials of clients: which ones are passed on, to which servers, and which
+ * readers may use the results. */
+#include "registry/guard.h"
 #include "registry/client-auth.h"
 #include "tests/unit/registry-liar.h"
 
 #define GOOD "Bearer g00d.t0ken"
 #define BAD  "Basic YmFkOnNlY3JldA=="
 
-/* ---- What is passed on ---- */
+/* ---- Which credentials are passed on ---- */
 
-static struct string_list guard; /* what the rig's clients may ask for */
+static struct string_list allowed; /* what the rig's clients may ask for */
+static const struct guard guard = {.allow = &allowed};
 
 static struct client_auth *auth_new(const char *url, const char *value)
 {
@@ -16,7 +19,7 @@ static struct client_auth *auth_new(const char *url, const char *value)
 
 	if (url_parse(url, &u) < 0)
 		BAIL("url_parse");
-	EQ(client_auth_new(&u, value, &guard, &a), 0);
+	EQ(client_auth_new(&u, value, &a), 0);
 	return a;
 }
 
@@ -48,11 +51,11 @@ static void test_values(void)
 
 	EQ(url_parse("https://h/x", &u), 0);
 	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
-		EQ(client_auth_new(&u, bad[i], NULL, &a), -EINVAL);
+		EQ(client_auth_new(&u, bad[i], &a), -EINVAL);
 		OK(!a);
 	}
 	for (size_t i = 0; i < ARRAY_SIZE(good); i++) {
-		EQ(client_auth_new(&u, good[i], NULL, &a), 0);
+		EQ(client_auth_new(&u, good[i], &a), 0);
 		STREQ(a->value, good[i]);
 		client_auth_end(&a);
 		OK(!a);
@@ -60,9 +63,9 @@ static void test_values(void)
 	memset(long_one, 'x', CLIENT_AUTH_MAX_BYTES + 1);
 	long_one[CLIENT_AUTH_MAX_BYTES + 1] = '\0';
 	memcpy(long_one, "Bearer ", 7);
-	EQ(client_auth_new(&u, long_one, NULL, &a), -EINVAL);
+	EQ(client_auth_new(&u, long_one, &a), -EINVAL);
 	long_one[CLIENT_AUTH_MAX_BYTES] = '\0';
-	EQ(client_auth_new(&u, long_one, NULL, &a), 0);
+	EQ(client_auth_new(&u, long_one, &a), 0);
 	client_auth_end(&a);
 	client_auth_end(&a);
 }
@@ -93,7 +96,7 @@ static void test_identity(void)
 		client_auth_end(&v[i]);
 }
 
-/* ---- Where it goes ---- */
+/* ---- Which servers get it ---- */
 
 static const char *url_of(const struct liar *l, const char *rest)
 {
@@ -103,7 +106,8 @@ static const char *url_of(const struct liar *l, const char *rest)
 	return url;
 }
 
-/* As the proxy does; the caller owns *ret, and a reference in *ret_auth. */
+/* Looks up a URL as the proxy does. The caller owns *ret, and a reference in
+ * *ret_auth. */
 static int ask(struct reg_rig *g, const struct liar *l, const char *rest,
 	       const char *value, struct blob **ret,
 	       struct client_auth **ret_auth)
@@ -114,19 +118,18 @@ static int ask(struct reg_rig *g, const struct liar *l, const char *rest,
 
 	*ret_auth = NULL;
 	if (url_parse(url, &u) < 0 ||
-	    (value && client_auth_new(&u, value, &guard, ret_auth) < 0))
+	    (value && client_auth_new(&u, value, ret_auth) < 0))
 		BAIL("client_auth_new");
 	rig_begin(g);
-	registry_get_url_guarded(g->registry, url, &guard,
-				 *ret_auth ? &(*ret_auth)->base : NULL, on_blob,
-				 &w);
+	registry_get_url(g->registry, url,
+			 *ret_auth ? &(*ret_auth)->base : NULL, on_blob, &w);
 	rig_wait(g);
 	EQ(w.calls, 1);
 	*ret = w.b;
 	return w.r;
 }
 
-/* Looks up, reads, and lets go of it. */
+/* Looks a blob up, reads it and drops the reference. */
 static int fetch(struct reg_rig *g, const struct liar *l, const char *rest,
 		 const char *value)
 {
@@ -151,8 +154,8 @@ static bool is_good(const char *req)
 	return has(req, "\r\nAuthorization: " GOOD "\r\n");
 }
 
-/* A registry that delivers to those who have the token. Sends elsewhere what
- * begins with /to-other, and to another path what begins with /to-same. */
+/* A registry that delivers to requests with the token. It redirects /to-other
+ * to another server, and /to-same to another path. */
 static bool answer_private(struct liar *l, int fd, const char *req, int nth)
 {
 	(void)nth;
@@ -186,7 +189,7 @@ static void open_all(struct reg_rig *g, struct liar *l, struct liar *other)
 	liar_start(l, answer_private);
 	liar_start(other, answer_public);
 	l->other = other;
-	EQ(string_list_add(&guard, "127.0.0.1"), 0);
+	EQ(string_list_add(&allowed, "127.0.0.1"), 0);
 	rig_open(g);
 }
 
@@ -195,7 +198,7 @@ static void close_all(struct reg_rig *g, struct liar *l, struct liar *other)
 	rig_close(g);
 	liar_stop(l);
 	liar_stop(other);
-	string_list_release(&guard);
+	string_list_release(&allowed);
 }
 
 static void test_sent(void)
@@ -208,11 +211,11 @@ static void test_sent(void)
 	EQ(liar_count(&l, "HEAD /f?x=1 "), 1);
 	EQ(liar_count(&l, "GET /f?x=1 "), 1);
 	EQ(liar_saw(&l, GOOD), 2);
-	/* Its own origin may send it about. */
+	/* The credential's own origin may redirect it. */
 	EQ(fetch(&g, &l, "to-same", GOOD), 0);
 	EQ(liar_count(&l, "GET /moved "), 1);
 	EQ(liar_saw(&l, "Authorization"), liar_count(&l, ""));
-	/* With GET refused and HEAD as well: no second attempt with another. */
+	/* GET and HEAD are refused: no second attempt. */
 	EQ(fetch(&g, &l, "forbidden", GOOD), -EACCES);
 	close_all(&g, &l, &other);
 }
@@ -228,14 +231,14 @@ static void test_not_to_others(void)
 	EQ(liar_saw(&other, "Authorization"), 0);
 	EQ(liar_saw(&other, "sig=h1dden"), liar_count(&other, ""));
 	EQ(liar_count(&other, ""), 4); /* HEAD, GETs */
-	EQ(liar_count(&l, ""), 2);     /* where to is known then */
-	/* But not to those who could not have found out. */
+	EQ(liar_count(&l, ""), 2);     /* the redirect is known then */
+	/* But a client that could not have learnt it gets nothing. */
 	EQ(fetch(&g, &l, "to-other", NULL), -EACCES);
 	EQ(liar_count(&other, ""), 4);
 	close_all(&g, &l, &other);
 }
 
-/* The same blob by another address. */
+/* The same blob at another URL. */
 static void test_other_origins(void)
 {
 	struct reg_rig g = {.cfg = {.negative_ms = 0}};
@@ -244,6 +247,7 @@ static void test_other_origins(void)
 	struct liar l, other;
 	struct blob *b;
 	char path[100], hex[DIGEST_HEX_SIZE];
+	struct blob_key key;
 	struct digest d;
 
 	open_all(&g, &l, &other);
@@ -252,18 +256,19 @@ static void test_other_origins(void)
 	EQ(ask(&g, &other, path, NULL, &b, &auth), 0);
 	blob_unref(&b);
 	EQ(ask(&g, &l, path, GOOD, &b, &auth), 0);
-	/* Its own first, then the other without. */
+	/* Its own origin first, then the other one without the credential. */
 	w.rq.auth = &auth->base;
 	EQ(rig_range(&g, b, 0, 10, content, &w), 0);
 	EQ(liar_saw(&l, GOOD), 2);
 	EQ(liar_count(&other, "GET "), 0);
 	client_auth_end(&auth);
 	blob_unref(&b);
-	/* One that is refused does not keep the bytes from its owner. */
+	/* A refused credential does not keep the bytes from the client with the
+	 * right one. */
 	auth = auth_new(url_of(&l, path), BAD);
-	EQ(store_get(g.store, &(struct blob_key){.kind = BLOB_SHA256, .id = d},
-		     &b),
-	   0);
+	key = (struct blob_key){.kind = BLOB_SHA256, .id = d};
+	blob_key_claim(&key, url_of(&other, path), CONTENT_SIZE);
+	EQ(store_get(g.store, &key, &b), 0);
 	w.rq.auth = &auth->base;
 	EQ(rig_range(&g, b, 0, 10, content, &w), 0);
 	EQ(liar_saw(&l, BAD), 1);
@@ -274,7 +279,7 @@ static void test_other_origins(void)
 	close_all(&g, &l, &other);
 }
 
-/* ---- For whom ---- */
+/* ---- Which clients get the bytes ---- */
 
 static void test_refusals(void)
 {
@@ -287,17 +292,17 @@ static void test_refusals(void)
 	int n;
 
 	open_all(&g, &l, &other);
-	/* None, a bad one and a good one, in any order, each get what is
-	 * theirs. */
+	/* Without, with a bad and with a good credential, in any order, each
+	 * client gets its own answer. */
 	for (int i = 0; i < 3; i++) {
 		EQ(fetch(&g, &l, "f", NULL), -EACCES);
 		EQ(fetch(&g, &l, "f", BAD), -EKEYEXPIRED);
 		EQ(fetch(&g, &l, "f", GOOD), 0);
 	}
-	/* And each "no" was asked for once. */
+	/* Upstream was asked once for each "no". */
 	EQ(liar_saw(&l, BAD), 1);
 	EQ(liar_count(&l, "") - liar_saw(&l, "Authorization"), 1);
-	/* For ranges too. */
+	/* The same for ranges. */
 	EQ(ask(&g, &l, "f", GOOD, &b, &auth), 0);
 	client_auth_end(&auth);
 	EQ(rig_range(&g, b, 0, 10, NULL, NULL), -EACCES);
@@ -309,7 +314,7 @@ static void test_refusals(void)
 	w.rq.auth = &auth->base;
 	EQ(rig_range(&g, b, 0, 10, content, &w), 0);
 	client_auth_end(&auth);
-	/* One for another file is not sent for this one. */
+	/* A credential for another file is not sent for this one. */
 	n = liar_count(&l, "GET /f");
 	auth = auth_new(url_of(&l, "g"), GOOD);
 	w.rq.auth = &auth->base;
@@ -320,8 +325,8 @@ static void test_refusals(void)
 	close_all(&g, &l, &other);
 }
 
-/* A file without a digest that was found out with a credential is not given to
- * those without while the server is away. */
+/* A file without a digest that was looked up with a credential is not served to
+ * clients without one while the server is down. */
 static void test_unreachable(void)
 {
 	struct reg_rig g = {.cfg = {.meta_timeout_ms = 2000}};
@@ -349,21 +354,21 @@ static void test_unreachable(void)
 		blob_unref(&b);
 	}
 	rig_close(&g);
-	string_list_release(&guard);
+	string_list_release(&allowed);
 	for (int i = 0; i < l.n; i++)
 		free(l.reqs[i]);
 	for (int i = 0; i < other.n; i++)
 		free(other.reqs[i]);
 }
 
-/* Two look-ups at a time, of which one may. */
+/* Two lookups at a time, of which one is allowed. */
 static void test_at_once(void)
 {
 	static const char *const values[] = {NULL, GOOD, BAD, GOOD};
 	static const int want[] = {-EACCES, 0, -EKEYEXPIRED, 0};
 	struct got_blob w[ARRAY_SIZE(values)];
 	struct client_auth *auth[ARRAY_SIZE(values)] = {NULL};
-	struct reg_rig g = {0};
+	struct reg_rig g = {.cfg = {.guard = &guard}};
 	struct liar l, other;
 
 	open_all(&g, &l, &other);
@@ -372,9 +377,9 @@ static void test_at_once(void)
 		if (values[i])
 			auth[i] = auth_new(url_of(&l, "f"), values[i]);
 		rig_begin(&g);
-		registry_get_url_guarded(g.registry, url_of(&l, "f"), &guard,
-					 auth[i] ? &auth[i]->base : NULL,
-					 on_blob, &w[i]);
+		registry_get_url(g.registry, url_of(&l, "f"),
+				 auth[i] ? &auth[i]->base : NULL, on_blob,
+				 &w[i]);
 	}
 	rig_wait(&g);
 	for (size_t i = 0; i < ARRAY_SIZE(values); i++) {
@@ -390,11 +395,7 @@ static void test_at_once(void)
 
 int main(void)
 {
-	int fd = open("/dev/null", O_WRONLY | O_CLOEXEC);
-
-	log_init(LOG_DEBUG, LOG_FORMAT_JSON, "test", "0");
-	if (!getenv("VERBOSE"))
-		log_set_fd(fd);
+	rig_log();
 	content_init();
 	RUN(test_values);
 	RUN(test_identity);
@@ -404,6 +405,5 @@ int main(void)
 	RUN(test_refusals);
 	RUN(test_unreachable);
 	RUN(test_at_once);
-	(void)close(fd);
 	return tap_done();
 }

@@ -1,5 +1,5 @@
-/* containerd beside us: its content store by inotify, its images by gRPC, with
- * containerd itself. */
+/* containerd on this node: its content store by inotify, its images by gRPC;
+ * also with a real containerd. */
 #include <signal.h>
 #include <spawn.h>
 #include <sys/socket.h>
@@ -15,7 +15,7 @@
 
 extern char **environ;
 
-/* ---- A loop, a store, and what was told ---- */
+/* ---- A loop, a store, and the recorded callbacks ---- */
 
 static struct rig {
 	struct loop *loop;
@@ -219,7 +219,7 @@ static void test_watch(void)
 	OK(!has_seed(2, 1000));
 	EQ(rig.came, 3);
 	EQ(rig.went, 1);
-	/* What is no blob is none. */
+	/* Files that are not blobs are ignored. */
 	run("ln -s /etc/passwd \"$D\"/content/blobs/sha256/$(printf "
 	    "%064d 7); : >\"$D\"/content/blobs/sha256/$(printf %064d 8)");
 	put_seed(4, 1000);
@@ -237,7 +237,7 @@ static void test_comes_and_goes(void)
 	OK(until(is_watching));
 	put_seed(1, 1000);
 	OK(until_blobs(1));
-	/* All at once, as `rm -rf` of its root does it. */
+	/* The directory is removed at once, as by `rm -rf` of its root. */
 	run("rm -r \"$D\"/content");
 	OK(until(is_not_watching));
 	EQ(rig.went, 1);
@@ -246,7 +246,7 @@ static void test_comes_and_goes(void)
 	put_seed(2, 1000);
 	OK(until_blobs(2));
 	EQ(rig.came, 3);
-	/* Another directory in its place. */
+	/* Another directory takes its place. */
 	run("mkdir -p \"$D\"/other/sha256 && cd \"$D\"/content && "
 	    "mv blobs gone && mv ../other blobs");
 	put_seed(3, 1000);
@@ -254,7 +254,7 @@ static void test_comes_and_goes(void)
 	OK(has_seed(3, 1000) && !has_seed(1, 1000));
 	put_seed(4, 1000);
 	OK(until_blobs(2));
-	/* Not a directory at all. */
+	/* A file takes its place. */
 	run("rm -r \"$D\"/content/blobs && echo >\"$D\"/content/blobs");
 	OK(until_blobs(0));
 	rig_close();
@@ -285,7 +285,8 @@ static bool is_not_external(void)
 	return !blob_external(the_blob);
 }
 
-/* What it has we do not keep; what it drops we have no more. */
+/* peerd drops its copy of a blob that containerd has; a blob that containerd
+ * drops is gone. */
 static void test_not_kept_twice(void)
 {
 	struct blob_key one = sha_key(1, 2 * MIB), two = sha_key(2, 2 * MIB);
@@ -321,7 +322,7 @@ static void test_not_kept_twice(void)
 	rig_close();
 }
 
-/* A source that lets everybody wait. */
+/* A source that never answers. */
 static struct source_request *stuck;
 static struct loop_task stuck_end;
 
@@ -387,7 +388,7 @@ static bool is_stopped(void)
 	return read_end.stopped;
 }
 
-/* The registry does not answer, but containerd has got it elsewhere. */
+/* The registry does not answer, but containerd got the blob elsewhere. */
 static void test_ends_a_wait(void)
 {
 	static const struct source_ops ops = {
@@ -425,7 +426,7 @@ static void test_ends_a_wait(void)
 	rig_close();
 }
 
-/* More events than the kernel keeps for us. */
+/* More events than the kernel's queue holds. */
 static void test_overflow(void)
 {
 	enum { N = 7000 };
@@ -436,7 +437,7 @@ static void test_overflow(void)
 	OK(until(is_watching));
 	for (uint32_t i = 0; i < N; i++) {
 		digest_of(&i, sizeof(i), &key.id);
-		/* Three events of each. */
+		/* Three events for each file. */
 		for (int k = 0; k < 3; k++)
 			put_bytes(blob_dir, &key, &i, sizeof(i));
 	}
@@ -449,7 +450,7 @@ static void test_overflow(void)
 	rig_close();
 }
 
-/* At any moment. */
+/* The end comes at any moment. */
 static void test_freed_while_busy(void)
 {
 	begin();
@@ -544,8 +545,7 @@ static struct blob_key put_json(const char *text)
 	return key;
 }
 
-/* An image of one layer, without anything that could be unpacked. Returns its
- * manifest. */
+/* Makes an image of one layer that cannot be unpacked. Returns its manifest. */
 static struct blob_key import_image(const char *ns, const char *name,
 				    uint64_t seed)
 {
@@ -687,7 +687,7 @@ static void test_images(void)
 	NEED_CONTAINERD();
 	real_begin();
 	rig_open(true, true);
-	/* It is not there yet. */
+	/* containerd is not there yet. */
 	OK(until(is_not_connected));
 	start_containerd();
 	OK(until(is_connected));
@@ -702,7 +702,7 @@ static void test_images(void)
 	EQ(repos.n, 1);
 	string_list_release(&repos);
 
-	/* The registry is down, and yet: */
+	/* The registry is down, but the tag resolves: */
 	registry_get_manifest(rig.registry, HOST, "lib/app", "v1", on_manifest,
 			      NULL);
 	OK(until(answered));
@@ -730,7 +730,7 @@ static void test_images(void)
 	EQ(stats().images, 3);
 	OK(until_blobs(9)); /* the indexes that were imported go */
 
-	/* What the registry has said since is not overruled. */
+	/* A later answer of the registry is kept. */
 	EQ(store_tag_put(rig.store, HOST "/lib/app", "v9", &third.id,
 			 now_unix_s() + 1000),
 	   0);
@@ -742,7 +742,7 @@ static void test_images(void)
 	EQ(store_tag_get(rig.store, HOST "/lib/app", "v9", &d, &size), 0);
 	OK(digest_equal(&d, &third.id));
 
-	/* Its garbage collection takes blobs away. */
+	/* Its garbage collection removes blobs. */
 	the_blob = get_blob(rig.store, sha_key(3, MIB + 3));
 	OK(blob_external(the_blob));
 	ctr("other", "images rm --sync " HOST "/b:c");
@@ -779,7 +779,8 @@ static void test_restarts(void)
 	OK(until_tag(HOST "/a", "2", second));
 	EQ(stats().images, 2);
 
-	/* Begun anew, while we did not look: nothing of before is left. */
+	/* containerd was reset while peerd did not watch: nothing of before is
+	 * left. */
 	stop_containerd(SIGTERM);
 	OK(until(is_not_connected));
 	run("rm -rf \"$D\"/root \"$D\"/state");
@@ -791,7 +792,7 @@ static void test_restarts(void)
 	EQ(stats().images, 1);
 	rig_close();
 
-	/* All of it is found at the start, too. */
+	/* All of it is also found at the start. */
 	run("rm -rf \"$D\"/index \"$D\"/blobs");
 	first = import_image("more", HOST "/c:1", 4);
 	rig_open(true, true);
@@ -802,7 +803,7 @@ static void test_restarts(void)
 	real_end();
 }
 
-/* Its manifests cannot be read here: such a tag would be of no use. */
+/* Its manifests cannot be read on this node: such a tag would be useless. */
 static void test_without_content(void)
 {
 	struct digest d;
@@ -824,7 +825,7 @@ static void test_without_content(void)
 	real_end();
 }
 
-/* ---- What is not containerd ---- */
+/* ---- Servers that are not containerd ---- */
 
 static int log_fd = -1, warned;
 
@@ -931,7 +932,7 @@ static void test_garbage(void)
 		rig_open(true, true);
 		OK(until(liar_was_asked));
 		OK(!stats().connected);
-		OK(until(is_watching)); /* the rest is none the worse */
+		OK(until(is_watching)); /* the other functions still work */
 		rig_close();
 		EQ(count_warnings(), 1);
 		liar_stop(&l);
@@ -943,7 +944,7 @@ static bool liar_has_one(void)
 	return __atomic_load_n(&the_liar->accepted, __ATOMIC_SEQ_CST) >= 1;
 }
 
-/* It accepts and says nothing; we end all the same. */
+/* The server accepts and stays silent; containerd_free() still ends. */
 static void test_silence(void)
 {
 	struct liar l = {.bytes = "", .hang = true};
@@ -1004,7 +1005,7 @@ int main(void)
 	(void)alarm(1200);
 	(void)atexit(kill_containerd);
 	t_begin("containerd");
-	/* Written with a descriptor of its own, read with another. */
+	/* Written with one descriptor, read with another. */
 	log_init(LOG_WARN, LOG_FORMAT_TEXT, "test", "0");
 	log_fd = open_log();
 	(void)snprintf(content, sizeof(content), "%s/content", t_dir);

@@ -1,4 +1,4 @@
-/* What comes over containerd's socket, and the set of its blobs. */
+/* The messages on containerd's socket, and the set of its blobs. */
 #include <errno.h>
 
 #include "base/cleanup.h"
@@ -216,7 +216,7 @@ static void test_events(void)
 	EQ(containerd_msg_subscribe("abc", &little), -EMSGSIZE);
 }
 
-/* Millions of fields in few bytes: refused, not allocated. */
+/* Millions of fields in few bytes are refused before they are allocated. */
 static void test_greedy(void)
 {
 	CLEANUP(freep) char *bytes = malloc(CONTAINERD_MSG_MAX + 1);
@@ -230,7 +230,7 @@ static void test_greedy(void)
 	   -EMSGSIZE);
 	for (size_t i = 0; i < CONTAINERD_MSG_MAX; i += 2) {
 		bytes[i] = 1 << 3 | 2; /* an image */
-		bytes[i + 1] = 0;      /* without anything */
+		bytes[i + 1] = 0;      /* empty */
 	}
 	EQ(containerd_msg_images(bytes, CONTAINERD_MSG_MAX, on_image, &out),
 	   -EMSGSIZE);

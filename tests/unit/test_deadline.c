@@ -5,7 +5,7 @@
 
 static char why[128];
 
-/* The second look, as the loop would take it. */
+/* The second check, as the loop does it. */
 static bool over(struct deadline *d, uint64_t now)
 {
 	if (deadline_check(d, now, why, sizeof(why)))
@@ -43,14 +43,14 @@ static void test_first_byte(void)
 	EQ(deadline_wait_ms(&d, 5400), 100);
 	OK(!over(&d, 5499));
 	EQ(deadline_wait_ms(&d, 9999), 0);
-	/* Only the second look counts. */
+	/* Only the second check counts. */
 	OK(!deadline_check(&d, 9999, why, sizeof(why)));
 	EQ(deadline_wait_ms(&d, 9999), 1);
 	OK(deadline_check(&d, 10000, why, sizeof(why)));
 	STREQ(why, "no response within 500 ms of the request");
 }
 
-/* The loop was kept from running; the head lay in the socket. */
+/* The loop could not run; the head was in the socket's buffer. */
 static void test_head_at_second_look(void)
 {
 	struct deadline d = started(0);
@@ -62,7 +62,7 @@ static void test_head_at_second_look(void)
 	EQ(deadline_wait_ms(&d, 60001), 1000);
 }
 
-/* curl sends it again when a kept connection turned out to be dead. */
+/* curl sends a request again if a kept connection was dead. */
 static void test_sent_again(void)
 {
 	struct deadline d = started(0);
@@ -85,7 +85,7 @@ static void test_total(void)
 	OK(over(&d, 3000));
 	STREQ(why, "not finished within 2000 ms");
 
-	/* It counts while paused, too. */
+	/* The deadline also counts while paused. */
 	d = started(0);
 	d.total_ms = 2000;
 	deadline_head(&d, 0);
@@ -115,13 +115,13 @@ static void test_low_speed(void)
 	deadline_head(&d, 0);
 	OK(!seconds(&d, &now, 100, 100));
 	OK(!seconds(&d, &now, 2, 99));
-	OK(!seconds(&d, &now, 1, 100)); /* begins anew */
+	OK(!seconds(&d, &now, 1, 100)); /* starts again */
 	OK(!seconds(&d, &now, 2, 0));
 	OK(seconds(&d, &now, 1, 0));
 	STREQ(why, "less than 100 bytes a second for 3 s");
 }
 
-/* Looked at more often than a window is long. */
+/* Checked more often than once in a window. */
 static void test_low_speed_in_small_steps(void)
 {
 	struct deadline d = started(0);
@@ -150,7 +150,8 @@ static void test_paused_time_does_not_count(void)
 	OK(deadline_check(&d, now + 1000, why, sizeof(why)));
 }
 
-/* A reader that takes a little now and then is slow, not the sender. */
+/* If the reader takes a little at intervals, the reader is slow, not the
+ * sender. */
 static void test_slow_reader(void)
 {
 	struct deadline d = started(0);
@@ -167,7 +168,7 @@ static void test_slow_reader(void)
 	}
 }
 
-/* A minute in which the loop did not run is not a minute's stall. */
+/* A minute without a turn of the loop is not a stall of a minute. */
 static void test_stretched_window(void)
 {
 	struct deadline d = started(0);

@@ -144,8 +144,8 @@ static uint32_t crc_by_bit(uint32_t crc, const uint8_t *p, size_t len)
 	return ~crc;
 }
 
-/* Every length around the block borders, at every alignment, and both
- * implementations, against the definition. */
+/* Compares both implementations with the definition, for every length around
+ * the block borders and at every alignment. */
 static void test_crc_lengths(void)
 {
 	static const size_t around[] = {0, 8, 1024, 3072, 6144, 9216, 20000};
@@ -217,7 +217,7 @@ static void test_threads(void)
 	}
 }
 
-/* A figure for people, not a test: BENCH=1 prints it. */
+/* Not a test: BENCH=1 prints the speed. */
 static void bench(void)
 {
 	enum { SIZE = 1 << 20, ROUNDS = 4000 };
@@ -244,7 +244,8 @@ static void bench(void)
 
 int main(void)
 {
-	/* First, so that the set-up of tables and OpenSSL races. */
+	/* Runs first, so that the threads race for the set-up of tables and
+	 * OpenSSL. */
 	RUN(test_threads);
 	RUN(test_parse_and_print);
 	RUN(test_parse_refuses);

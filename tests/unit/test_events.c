@@ -1,6 +1,6 @@
-/* Events against an API server of the test's own on the same loop, which
- * answers as scripted. tests/deploy/51-events.bats has TLS and a real client's
- * look at the objects. */
+/* Events against a scripted API server on the same loop.
+ * tests/deploy/51-events.bats tests TLS and reads the objects with a real
+ * client. */
 #include "daemon/events.h"
 
 #include <errno.h>
@@ -33,7 +33,7 @@ static struct {
 	char dir[64], url[64], notified[2048], log_path[96];
 	int log_fd;
 
-	/* The nth post is answered with script[n]; 201 after its end. */
+	/* The nth post gets the status script[n]; 201 after its end. */
 	int script[MAX_POSTS];
 	const char *retry_after;
 	struct post posts[MAX_POSTS];
@@ -116,7 +116,7 @@ static void notify(const char *state)
 		       state);
 }
 
-/* The log of this test so far; how many lines have the text in them. */
+/* Counts the lines of this test's log that contain the text. */
 static int logged(const char *text)
 {
 	CLEANUP(freep) char *line = NULL;
@@ -194,7 +194,7 @@ static void open_events(void)
 	open_events_at(t.url);
 }
 
-/* Until so many posts have come, and so many of them were answered well. */
+/* Waits for so many posts, and so many of them with a good answer. */
 static void wait_posts(int want, int want_ok)
 {
 	t.want = want;
@@ -209,7 +209,7 @@ static void pass_time(uv_timer_t *timer)
 	loop_stop(t.loop);
 }
 
-/* Long enough for anything that would follow to show. */
+/* Waits long enough for an unwanted post to come. */
 static void settle(void)
 {
 	t.want = t.want_ok = MAX_POSTS;
@@ -247,7 +247,7 @@ static void release(void)
 	(void)rmdir(t.dir);
 }
 
-/* The value at a path of keys in the nth post; "" if it is not there. */
+/* Returns the value at a path of keys in the nth post; "" if it is absent. */
 static const char *field(int n, const char *key, const char *sub)
 {
 	static char value[2048];
@@ -341,7 +341,7 @@ static void test_incomplete_environment(void)
 	no_events_with("POD_NAME", NULL);
 	no_events_with("POD_NAME", "x/../../secrets");
 	no_events_with("POD_NAMESPACE", "default?watch=1");
-	/* Without these two there still are events. */
+	/* Events are still sent without these two. */
 	setup();
 	(void)unsetenv("POD_UID");
 	(void)unsetenv("NODE_NAME");
@@ -367,7 +367,7 @@ static void test_errors_are_tried_again(void)
 	for (int i = 0; i < 7; i++)
 		STREQ(field(i, "message", NULL), "one");
 	STREQ(field(7, "message", NULL), "two");
-	/* One name for all attempts: it cannot come twice. */
+	/* All attempts use one name, so the event cannot appear twice. */
 	STREQ(strstr(t.posts[6].body, "peerd-x1."),
 	      strstr(t.posts[0].body, "peerd-x1."));
 	settle();
@@ -405,8 +405,8 @@ static void test_conflict(void)
 	char first[300];
 
 	setup();
-	t.script[0] = 409; /* a name of somebody else's */
-	t.script[1] = 500; /* arrived all the same */
+	t.script[0] = 409; /* the name of another event */
+	t.script[1] = 500; /* it had arrived */
 	t.script[2] = 409;
 	open_events();
 	events_state(t.ev, P2P_INITIALIZING, "one");
@@ -435,7 +435,7 @@ static void refused_with(int status)
 	settle();
 	EQ(t.nposts, 4);
 	EQ(logged("refuses events; given up"), 1);
-	/* Each later one is tried once, and not logged. */
+	/* Each later event is tried once and not logged. */
 	events_state(t.ev, P2P_CONNECTED, "two");
 	wait_posts(5, 0);
 	events_state(t.ev, P2P_ACTIVE, "three");
@@ -538,7 +538,8 @@ static void test_flapping(void)
 	wait_posts(12, 12);
 	settle();
 	EQ(t.nposts, 12);
-	/* The rest of the queue comes slowly, and ends with what is true. */
+	/* The rest of the queue is sent slowly and ends with the current state.
+	 */
 	wait_posts(16, 16);
 	STREQ(field(15, "message", NULL), "99");
 	STREQ(field(0, "message", NULL), "0");
@@ -552,7 +553,7 @@ static void test_nobody_there(void)
 	events_state(t.ev, P2P_INITIALIZING, "one");
 	settle();
 	EQ(logged("cannot post events"), 1);
-	release(); /* in mid-pause */
+	release(); /* during a pause */
 }
 
 static void test_free_at_any_time(void)
@@ -569,7 +570,7 @@ static void test_free_at_any_time(void)
 	events_state(t.ev, P2P_INITIALIZING, "one");
 	wait_posts(1, 0);
 	release();
-	/* Before anything. */
+	/* Before the first event. */
 	setup();
 	open_events();
 	release();

@@ -1,4 +1,4 @@
-/* Blobs that somebody else keeps: read in place, not kept twice. */
+/* External blobs: read in place, not stored twice. */
 #include <dirent.h>
 #include <limits.h>
 
@@ -31,7 +31,7 @@ static const char *ext_file(struct blob_key key)
 	return path;
 }
 
-/* As containerd does it: the file appears whole. */
+/* The file appears as a whole, as with containerd. */
 static void put_file(struct blob_key key, const void *bytes, size_t len)
 {
 	char tmp[6000];
@@ -68,7 +68,7 @@ static bool fd_same(int fd, uint64_t seed, uint64_t off, size_t len)
 	       same(seed, off, buf, len);
 }
 
-/* Descriptors of this process that are open on deleted files below $D. */
+/* Counts the open descriptors of this process for deleted files below $D. */
 static int deleted_fds(void)
 {
 	DIR *d = opendir("/proc/self/fd");
@@ -99,6 +99,22 @@ static uint64_t cached(struct store *s)
 	return st.cached_bytes;
 }
 
+/* False: the store let go of its own chunks meanwhile, the bytes may be gone.
+ */
+static bool sends_same(struct store *s, struct blob *b, uint64_t seed)
+{
+	uint64_t gen;
+	bool right;
+	int fd = -1;
+
+	EQ(store_range_fd_now(s, b, 5, 2 * MIB, &fd, &gen), 0);
+	right = fd_same(fd, seed, 5, 2 * MIB);
+	if (!store_gen_ok(b, gen))
+		return false;
+	OK(right);
+	return true;
+}
+
 static void check_whole(struct store *s, struct blob *b, uint64_t seed)
 {
 	uint8_t bits[2] = {0x55, 0x55};
@@ -121,9 +137,7 @@ static void check_whole(struct store *s, struct blob *b, uint64_t seed)
 	EQ(read_same(s, b, seed, 3 * MIB - 7, 300), 0);
 	EQ(read_same(s, b, seed, SIZE, 0), 0);
 	EQ(read_same(s, b, seed, SIZE - 1, 2), -EINVAL);
-	EQ(store_range_fd_now(s, b, 5, 2 * MIB, &fd, &gen), 0);
-	OK(fd_same(fd, seed, 5, 2 * MIB));
-	OK(store_gen_ok(b, gen));
+	WAIT(sends_same(s, b, seed));
 	EQ(store_range_fd(s, b, 0, SIZE, &fd, &gen), 0);
 	OK(fd_same(fd, seed, 0, SIZE));
 	EQ(store_range_fd(s, b, 1, SIZE, &fd, &gen), -EINVAL);
@@ -153,7 +167,7 @@ static void test_in_place(void)
 	EQ(cached(s), 0);
 	EQ(access(file_of(key), F_OK), -1);
 	blob_unref(&b);
-	/* Of this size, and no other. */
+	/* The blob has this size and no other. */
 	b = make_blob(s, key, SIZE);
 	check_whole(s, b, 1);
 	blob_unref(&b);
@@ -165,7 +179,7 @@ static void test_in_place(void)
 	blob_unref(&b);
 	store_close(&s);
 
-	/* What was learnt about it remains. */
+	/* Origins of an external blob are kept in the index. */
 	s = open_ext(0);
 	b = get_blob(s, key);
 	EQ(blob_add_origin(s, b, "registry://example.com/a"), 0);
@@ -232,7 +246,7 @@ static void test_unfit_files(void)
 		blob_unref(&b);
 		store_close(&s);
 	}
-	/* Of another size than what is known. */
+	/* The file's size differs from the known one. */
 	begin();
 	put_ext(key, 1, SIZE - 1);
 	s = open_with((struct store_config){.commit_interval_ms = 5});
@@ -253,7 +267,7 @@ static void test_unfit_files(void)
 	store_close(&s);
 }
 
-/* Ours go, and nobody notices. */
+/* The store's chunks are dropped; readers do not notice. */
 static void test_takes_over(void)
 {
 	struct blob_key key = sha_key(1, SIZE);
@@ -270,10 +284,10 @@ static void test_takes_over(void)
 	EQ(store_range_fd(s, b, 0, SIZE, &fd, &gen), 0);
 	put_ext(key, 1, SIZE);
 	EQ(store_external_changed(s, &key.id), 1);
-	check_whole(s, b, 1);
+	EQ(read_same(s, b, 1, 0, SIZE), 0);
 	WAIT(cached(s) == 0);
 	EQ(store_sync(s), 0);
-	OK(!store_gen_ok(b, gen)); /* of our own file */
+	OK(!store_gen_ok(b, gen)); /* of the store's own file */
 	check_whole(s, b, 1);
 	del_ext(key);
 	EQ(store_external_changed(s, &key.id), 0);
@@ -286,7 +300,7 @@ static void test_takes_over(void)
 	store_close(&s);
 }
 
-/* While somebody may be sending from our file, it stays. */
+/* The store's file stays while a sender may use it. */
 static void test_grace(void)
 {
 	struct blob_key key = sha_key(1, SIZE);
@@ -309,7 +323,7 @@ static void test_grace(void)
 	OK(store_gen_ok(b, gen));
 	OK(fd_same(fd, 1, 0, SIZE));
 	EQ(cached(s), SIZE);
-	/* Back to ours, of which nothing was lost. */
+	/* Back to the store's own chunks; none was lost. */
 	del_ext(key);
 	EQ(store_external_changed(s, &key.id), 0);
 	EQ(blob_missing(b), 0);
@@ -319,7 +333,7 @@ static void test_grace(void)
 	put_ext(key, 1, SIZE);
 	EQ(store_external_changed(s, &key.id), 1);
 	blob_unref(&b);
-	/* What is due at the end is done at the end. */
+	/* Delayed drops happen at the latest when the store closes. */
 	store_close(&s);
 	s = open_ext(0);
 	EQ(cached(s), 0);
@@ -351,7 +365,8 @@ static void test_deleted_in_mid_read(void)
 	EQ(read_same(s, b, 1, 0, 1), -ENODATA);
 	EQ(store_range_fd(s, b, 0, 1, &fd, &gen), -ENODATA);
 	EQ(deleted_fds(), 1);
-	/* It comes back: the number that was lent means the new file. */
+	/* The external file comes back: the lent descriptor number now means
+	 * the new file. */
 	put_ext(key, 1, SIZE);
 	EQ(store_external_changed(s, &key.id), 1);
 	OK(fd_same(fd, 1, 0, SIZE));
@@ -362,7 +377,7 @@ static void test_deleted_in_mid_read(void)
 	store_close(&s);
 }
 
-/* Whatever is held, their room is theirs again after a while. */
+/* The disk space is free again after the grace time, whatever is held. */
 static void test_lets_go(void)
 {
 	struct blob_key key = sha_key(1, SIZE);
@@ -389,7 +404,7 @@ static void test_lets_go(void)
 	blob_unref(&b);
 	store_close(&s);
 
-	/* At once when nobody holds the blob. */
+	/* Immediately if nobody holds the blob. */
 	s = open_ext(3600000);
 	b = get_blob(s, key);
 	EQ(store_sync(s), 0);
@@ -430,7 +445,8 @@ static void test_damaged(void)
 	put_ext(key, 1, SIZE);
 	s = open_ext(1);
 	b = get_blob(s, key);
-	/* Cut short: found out by the read, and not trusted again. */
+	/* A truncated file: the read detects it, and the file is not used
+	 * again. */
 	EQ(truncate(ext_file(key), 2 * MIB), 0);
 	EQ(read_same(s, b, 1, 0, MIB), 0);
 	EQ(read_same(s, b, 1, 2 * MIB - 1, 2), -ENODATA);
@@ -444,7 +460,7 @@ static void test_damaged(void)
 	put_ext(key, 1, SIZE);
 	EQ(store_external_changed(s, &key.id), 1);
 	check_whole(s, b, 1);
-	/* Wrong: found out by who looks. */
+	/* A file with wrong bytes: store_verify() detects it. */
 	flip_byte(ext_file(key), 2 * MIB + 5);
 	EQ(store_verify(s, b), -EBADMSG);
 	OK(!blob_external(b));
@@ -471,7 +487,7 @@ static void test_index_is_told(void)
 	store_close(&s);
 	put_ext(key, 1, SIZE);
 	put_ext(key2, 2, SIZE);
-	/* By who reads it, and by who is told. */
+	/* Detected by a read, and by store_external_changed(). */
 	s = open_ext(3600000);
 	EQ(cached(s), 2 * SIZE);
 	b = get_blob(s, key);
@@ -490,7 +506,7 @@ static void test_index_is_told(void)
 	store_close(&s);
 }
 
-/* What was wrong of ours is wrong no more. */
+/* Wrong chunks of the store do not count any more. */
 static void test_bad_blob(void)
 {
 	struct blob_key key = sha_key(1, SIZE);
@@ -505,7 +521,7 @@ static void test_bad_blob(void)
 	put_ext(key, 1, SIZE);
 	EQ(store_external_changed(s, &key.id), 1);
 	check_whole(s, b, 1);
-	/* A mismatch of ours that comes too late to matter. */
+	/* The store's chunks mismatch, then the external file replaces them. */
 	del_ext(key);
 	EQ(store_external_changed(s, &key.id), 0);
 	WAIT(blob_get_state(b) == BLOB_PROVISIONAL);
@@ -558,7 +574,7 @@ static void test_manifests(void)
 	EQ(len, strlen(typed));
 	free(type);
 	free(bytes);
-	/* What we were told about it counts for more. */
+	/* The recorded media type wins. */
 	EQ(store_manifest_put(s, &key.id, "told", typed, strlen(typed)), 0);
 	EQ(store_manifest_get(s, &key.id, &type, &bytes, &len), 0);
 	STREQ(type, "told");
@@ -686,8 +702,8 @@ static void test_crowd(void)
 	OK(c.right > 0);
 	put_ext(c.key, 1, SIZE);
 	EQ(store_external_changed(c.s, &c.key.id), 1);
-	check_whole(c.s, b, 1);
 	WAIT(cached(c.s) == 0);
+	check_whole(c.s, b, 1);
 	blob_unref(&b);
 	store_close(&c.s);
 }

@@ -1,8 +1,7 @@
-/* The fetch engine over a real store and a real loop, with sources that the
- * test plays. */
+/* The fetch engine over a real store and a real loop, with scripted sources. */
 #include "tests/unit/fetch-rig.h"
 
-/* ---- What is fetched, and when readers are served ---- */
+/* ---- Which chunks are fetched, and when readers get bytes ---- */
 
 static void watermark(void)
 {
@@ -37,7 +36,7 @@ static void watermark(void)
 	EQ(early.npieces, 1);
 	OK(!early.from_store);
 	EQ(late.r, 0);
-	/* A late comer is served from what is there at once. */
+	/* A late reader gets the bytes that arrived already at once. */
 	start_read(&rig, &early, &c, MIB + 1, 1000);
 	turns(&rig);
 	EQ(early.calls, 1);
@@ -49,7 +48,7 @@ static void watermark(void)
 	EQ(blob_missing(c.b), 3);
 	EQ(f->starts, 1);
 	EQ(f->sent, MIB);
-	/* And now from the store. */
+	/* Now from the store. */
 	UNTIL(&rig, read_now(&rig, &c, MIB + 5, 100) == 0);
 	EQ(f->starts, 1);
 	rig_release(&rig);
@@ -85,7 +84,7 @@ static void part_of_a_read(void)
 	rig_release(&rig);
 }
 
-/* For those who want it kept, not read. */
+/* A read with .stored wants the bytes in the store. */
 static void only_when_stored(void)
 {
 	struct content c;
@@ -194,19 +193,19 @@ static void resumes_at_watermark(void)
 	EQ(a->rq->length, 2 * MIB);
 	OK(give(a, 300000));
 	answer(a, -ECONNRESET);
-	turns(&rig); /* it brought something: no pause */
+	turns(&rig); /* it brought bytes: no pause */
 	a = ask_of(f, 0);
 	EQ(a->rq->offset, MIB + 300000);
 	EQ(a->rq->length, 2 * MIB - 300000);
 	OK(give(a, 1));
 	answer(a, -ETIMEDOUT);
 	turns(&rig);
-	EQ(asks(f), 0); /* that was little */
+	EQ(asks(f), 0); /* few bytes */
 	EQ(r.calls, 0);
 	UNTIL(&rig, asks(f) == 1);
 	a = ask_of(f, 0);
 	EQ(a->rq->offset, MIB + 300001);
-	/* It says that is all. */
+	/* The source ends its answer early. */
 	OK(give(a, MIB));
 	answer(a, 0);
 	turns(&rig);
@@ -250,7 +249,7 @@ static void a_liars_bytes_are_dropped(void)
 	deliver(a);
 	UNTIL(&rig, r.calls > 0);
 	EQ(r.r, 0);
-	/* What was lent is not overwritten. */
+	/* Lent bytes are not overwritten. */
 	EQ(memcmp(seen, first.rd.piece[0].mem, 100), 0);
 	free(seen);
 	chunk_buf_unref(&first.held[0]);
@@ -287,7 +286,7 @@ static void errors_told(void)
 		EQ(other.calls, 1);
 		EQ(other.r, final[i]);
 	}
-	/* One that may have it and cannot be reached: no "no" yet. */
+	/* One source may have it but does not answer: no "no" yet. */
 	start_read(&rig, &r, &c, 0, 100);
 	turns(&rig);
 	fail_with(&rig, 0, -ECONNREFUSED);
@@ -295,7 +294,7 @@ static void errors_told(void)
 	fail_with(&rig, 1, -ENOENT);
 	turns(&rig);
 	EQ(r.calls, 0);
-	/* In the next round they agree. */
+	/* In the next round both sources agree. */
 	fail_with(&rig, 0, -ENOENT);
 	turns(&rig);
 	fail_with(&rig, 1, -ENOENT);
@@ -317,7 +316,7 @@ static void second_source_takes_over(void)
 	content_init(&rig, &c, BLOB_SHA256, 8, 2 * MIB);
 	content_init(&rig, &d, BLOB_SHA256, 9, 3 * MIB);
 	EQ(read_all(&rig, &c), 0);
-	/* Prefetch too, and if the first says so later. */
+	/* The same for prefetch, and if the first source answers later. */
 	rig.fakes[0].refuse = 0;
 	fetch_prefetch(rig.fetch, d.b, 0, d.size);
 	fail_with(&rig, 0, -ENOENT);
@@ -345,7 +344,7 @@ static void nobody_knows(void)
 	EQ(straddle.r, -ENOENT);
 	fetch_prefetch(rig.fetch, c.b, 0, c.size);
 	turns(&rig);
-	/* Short of memory, say. */
+	/* For example without memory. */
 	rig.fakes[0].refuse = -ENOMEM;
 	start_read(&rig, &r, &c, 0, 100);
 	turns(&rig);
@@ -377,7 +376,7 @@ static void stalls(void)
 	UNTIL(&rig, f[1].cancels == 1);
 	UNTIL(&rig, asks(&f[0]) == 1);
 	EQ(ask_of(&f[0], 0)->rq->offset, 100000);
-	/* Without a reader it is left alone. */
+	/* Without a reader the request is left alone. */
 	deliver(ask_of(&f[0], 0));
 	UNTIL(&rig, r.calls == 1);
 	EQ(r.r, 0);
@@ -425,13 +424,13 @@ static void deadlines(void)
 	log_set_fd(t_log_fd);
 	EQ(r.r, -ETIMEDOUT);
 	EQ(lines_with(log, "read failed"), 1);
-	EQ(lines_with(log, "fake: "), 1); /* who, and why */
+	EQ(lines_with(log, "fake: "), 1); /* the source and the reason */
 	EQ(later.calls, 0);
 	UNTIL(&rig, asks(&rig.fakes[0]) == 1);
 	deliver(ask_of(&rig.fakes[0], 0));
 	UNTIL(&rig, later.calls == 1);
 	EQ(later.r, 0);
-	/* One that is over when it comes. */
+	/* A deadline that has passed already. */
 	later.rd.deadline_ms = 1;
 	fetch_read_start(rig.fetch, &later.rd);
 	UNTIL(&rig, later.calls == 2);
@@ -442,7 +441,7 @@ static void deadlines(void)
 
 /* ---- Wrong bytes ---- */
 
-/* The last chunk is not shown before the whole was checked. */
+/* The last chunk is not delivered before the whole blob is checked. */
 static void gate(void)
 {
 	struct content c;
@@ -463,7 +462,7 @@ static void gate(void)
 	OK(give(a, MIB + 100));
 	turns(&rig);
 	EQ(r[1].calls, 1);
-	/* Nothing of the last one, not even what has come. */
+	/* No byte of the last chunk, not even those that have arrived. */
 	EQ(early.calls, 0);
 	OK(give(a, MIB - 200));
 	turns(&rig);
@@ -513,7 +512,7 @@ static void wrong_for_ever(uint64_t size, uint64_t wrong_at)
 	rig.fakes[0].behave = honest;
 	c.wrong_at = wrong_at;
 	c.wrong_times = 1000000;
-	OK(read_all(&rig, &c) != 0); /* 1, if the wrong one came early */
+	OK(read_all(&rig, &c) != 0); /* 1 if the wrong chunk came early */
 	UNTIL(&rig, read_now(&rig, &c, size - 10, 10) == -EBADMSG);
 	UNTIL(&rig, blob_get_state(c.b) == BLOB_BAD);
 	UNTIL(&rig, rig_events(&rig, BLOB_EV_MISMATCH) == 2);
@@ -523,10 +522,10 @@ static void wrong_for_ever(uint64_t size, uint64_t wrong_at)
 	fetch_prefetch(rig.fetch, c.b, 0, size);
 	turns(&rig);
 	EQ(rig.fakes[0].starts, starts);
-	EQ(lines_with(log, "it is fetched again"), 1);
-	EQ(lines_with(log, "it is marked bad"), 1);
+	EQ(lines_with(log, "the blob is fetched again"), 1);
+	EQ(lines_with(log, "the blob is marked bad"), 1);
 	log_set_fd(t_log_fd);
-	/* Evicted, it gets another chance. */
+	/* After eviction the blob may be fetched again. */
 	c.wrong_times = 0;
 	evict_all(&rig, &c);
 	EQ(read_all(&rig, &c), 0);
@@ -545,9 +544,9 @@ static void wrong_for_ever_large(void)
 	wrong_for_ever(5 * MIB + 5, 2 * MIB + 17);
 }
 
-/* Whoever waits for the end may have read wrong bytes before. Which chunk is
- * the last is for the disk to say. The engine gets the blob right by itself,
- * for those who come then. */
+/* A reader that waits for the end may have read wrong bytes before. The order
+ * of writes decides which chunk is the last. The engine fetches the blob again
+ * by itself, for later readers. */
 static void wrong_once_large(void)
 {
 	struct content c;
@@ -574,7 +573,7 @@ static void wrong_once_large(void)
 	UNTIL(&rig, asks(&rig.fakes[0]) == 1);
 	a = ask_of(&rig.fakes[0], 0);
 	OK(a->rq->background);
-	/* Not while it is fetched again, wherever. */
+	/* No bytes while the blob is fetched again, at any offset. */
 	OK(give(a, 4 * MIB));
 	EQ(read_now(&rig, &c, 0, 10), -EBADMSG);
 	EQ(read_now(&rig, &c, 5 * MIB, 5), -EBADMSG);
@@ -583,18 +582,20 @@ static void wrong_once_large(void)
 	UNTIL(&rig, blob_get_state(c.b) == BLOB_VERIFIED);
 	EQ(read_all(&rig, &c), 0);
 	OK(rig.fakes[0].sent <= 2 * c.size);
-	/* All is forgotten: it may be wrong once more. */
+	/* From now on each chunk is known: wrong ones are seen by nobody, and
+	 * cost whoever brought them. */
 	evict_all(&rig, &c);
 	c.wrong_times = 1;
 	EQ(read_now(&rig, &c, MIB, 10), 0);
-	OK(read_all(&rig, &c) != 0);
-	UNTIL(&rig, blob_get_state(c.b) == BLOB_VERIFIED);
 	EQ(read_all(&rig, &c), 0);
+	EQ(c.wrong_times, 0);
+	EQ(rig.fakes[0].blamed, 2); /* the first time as well */
+	EQ(blob_get_state(c.b), BLOB_VERIFIED);
 	rig_release(&rig);
 }
 
-/* Nobody gets all of a wrong blob, however the chunks come and in whatever
- * order the workers write them. */
+/* No reader gets all of a wrong blob, in whatever order the chunks come and the
+ * workers write them. */
 static void never_all_of_a_wrong_blob(void)
 {
 	for (uint64_t i = 0; i < 32; i++) {
@@ -626,7 +627,7 @@ static void never_all_of_a_wrong_blob(void)
 	}
 }
 
-/* A mismatch may be known before the news of the last chunk's writing. */
+/* The mismatch may be known before the write of the last chunk is reported. */
 static void wrong_once_many_times(void)
 {
 	for (uint64_t i = 0; i < 24; i++) {
@@ -654,7 +655,7 @@ static void peer_first(struct ask *a)
 	honest(a);
 }
 
-/* That a node sent wrong bytes says nothing of upstream, which may be wrong
+/* Wrong bytes from a node do not count against upstream, which may be wrong
  * once itself. */
 static void wrong_from_a_peer(void)
 {
@@ -675,8 +676,8 @@ static void wrong_from_a_peer(void)
 	}
 }
 
-/* A peer checks for itself: nothing is held back from it, but what is known to
- * be wrong. */
+/* A member checks the blob itself: only bytes that are known to be wrong are
+ * held back from it. */
 static void unchecked_reads(void)
 {
 	struct reader one = {0}, peer = {0};

@@ -1,5 +1,5 @@
-/* Credentials that readers bring along: which requests carry whose, and who is
- * told of a refusal. */
+/* Credentials of readers: which request carries which credential, and which
+ * reader gets a refusal. */
 #include "tests/unit/fetch-rig.h"
 
 struct cred {
@@ -19,7 +19,7 @@ static void cred_init(struct cred *c, uint8_t id)
 	c->base.id.sha256[0] = id;
 }
 
-/* Nobody holds it any more. */
+/* The last reference is gone. */
 static void cred_end(struct cred *c)
 {
 	struct source_auth *a = &c->base;
@@ -29,7 +29,7 @@ static void cred_end(struct cred *c)
 	EQ(c->freed, 1);
 }
 
-/* The only request there is, which was sent with that. */
+/* Returns the only request, which must carry this credential. */
 static struct ask *only_with(struct rig *rig, const struct cred *c)
 {
 	turns(rig);
@@ -61,10 +61,10 @@ static void goes_with_the_read(void)
 	start_read(&rig, &with, &c, MIB, 10);
 	deliver(only_with(&rig, &a));
 	expect(&rig, &with, 0);
-	/* What it brought is there for everybody. */
+	/* Every reader gets the bytes that it brought. */
 	EQ(read_now(&rig, &c, MIB + 100, 10), 0);
 	EQ(rig.fakes[0].starts, 1);
-	/* What it did not is asked for without. */
+	/* The rest is requested without it. */
 	start_read(&rig, &without, &c, 4 * MIB, 10);
 	deliver(only_with(&rig, NULL));
 	expect(&rig, &without, 0);
@@ -73,8 +73,8 @@ static void goes_with_the_read(void)
 	rig_release(&rig);
 }
 
-/* Who has none waits for who has one, and the other way round: then the request
- * is made again. */
+/* A reader without a credential waits for the request of a reader with one, or
+ * the reverse: then the request is made again. */
 static void refused_without(void)
 {
 	struct reader with = {0}, without = {0};
@@ -116,7 +116,8 @@ static void refused_with(void)
 		cred_init(&again, 1);
 		cred_init(&b, 2);
 		with[0].rd.auth = &a.base;
-		with[1].rd.auth = &again.base; /* the same, in another's hand */
+		with[1].rd.auth =
+			&again.base; /* the same credential of another reader */
 		with[2].rd.auth = &b.base;
 		for (int j = 0; j < 3; j++)
 			start_read(&rig, &with[j], &c, off + (uint64_t)j, 10);
@@ -138,8 +139,8 @@ static void refused_with(void)
 	rig_release(&rig);
 }
 
-/* A request that broke off goes on with the same, and ends with an answer, not
- * at the deadline. */
+/* An aborted request continues with the same credential, and ends with an
+ * answer, not at the deadline. */
 static void expires_on_the_way(void)
 {
 	struct reader r = {0};
@@ -204,7 +205,7 @@ static void not_in_one_request(void)
 	rig_release(&rig);
 }
 
-/* What is wanted ahead is asked for with it, until it is over. */
+/* Prefetch uses the credential until it expires. */
 static void ahead(void)
 {
 	struct content c;
@@ -219,7 +220,7 @@ static void ahead(void)
 	deliver(ask_of(&rig.fakes[0], 0));
 	UNTIL(&rig, idle(&rig));
 	EQ(a.base.refs, 1);
-	/* Refused, and nobody waits: that is the end of it. */
+	/* A refusal without a waiting reader ends the flight. */
 	fetch_prefetch_as(rig.fetch, c.b, 2 * MIB, MIB, false, &a.base);
 	answer(only_with(&rig, &a), -EKEYEXPIRED);
 	UNTIL(&rig, idle(&rig));
@@ -232,8 +233,8 @@ static void ahead(void)
 	rig_release(&rig);
 }
 
-/* A blob that failed its digest can be had again by those only who could have
- * it before. */
+/* A blob that failed its digest is fetched again only for readers that could
+ * get it before. */
 static void again_after_a_mismatch(void)
 {
 	struct reader r = {0};

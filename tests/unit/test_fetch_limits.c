@@ -1,8 +1,8 @@
-/* The fetch engine when something is short: memory, budget, disk, time, or
- * patience. */
+/* The fetch engine at its limits: memory, budget, disk, time, cancelled reads.
+ */
 #include "tests/unit/fetch-rig.h"
 
-#define SMALL (4 * MIB) /* the least memory there can be */
+#define SMALL (4 * MIB) /* the least possible memory */
 
 static void small_rig(struct rig *rig)
 {
@@ -14,6 +14,54 @@ static void ends_well(struct rig *rig, const struct reader *r)
 {
 	UNTIL(rig, r->calls == 1);
 	EQ(r->r, 0);
+}
+
+/* ---- Readers that give up ---- */
+
+#define LEAVERS 60
+
+/* Each for a chunk far from the others', of which half has come. All leave but
+ * the first and the last. */
+static void few_go_on_for_nobody(void)
+{
+	static struct reader r[LEAVERS];
+	struct reader late = {0};
+	struct content c;
+	struct rig rig;
+	struct fake *f;
+	uint64_t size = UINT64_C(16) << 40;
+
+	rig_new(&rig);
+	f = &rig.fakes[0];
+	content_init(&rig, &c, BLOB_URL, 1, size);
+	memset(r, 0, sizeof(r));
+	for (uint64_t i = 0; i < LEAVERS; i++)
+		start_read(&rig, &r[i], &c, i * 1000 * MIB, CHUNK_SIZE);
+	turns(&rig);
+	EQ(asks(f), LEAVERS);
+	for (unsigned int i = 0; i < LEAVERS; i++)
+		OK(give(ask_of(f, i), 100000));
+	for (int i = 1; i < LEAVERS - 1; i++)
+		fetch_read_cancel(&r[i].rd);
+	UNTIL(&rig, asks(f) == 18);
+	EQ(f->starts, LEAVERS); /* none was begun anew */
+	EQ(r[0].calls + r[LEAVERS - 1].calls, 0);
+
+	/* The latest go on, and one that is wanted again is wanted. */
+	start_read(&rig, &late, &c, (LEAVERS - 2) * 1000 * MIB, CHUNK_SIZE);
+	turns(&rig);
+	EQ(f->starts, LEAVERS);
+	/* What ends without its bytes is not tried again for nobody. */
+	answer(ask_of(f, 1), -ECONNRESET);
+	turns(&rig);
+	EQ(f->starts, LEAVERS);
+	f->behave = honest;
+	ends_well(&rig, &r[0]);
+	ends_well(&rig, &r[LEAVERS - 1]);
+	ends_well(&rig, &late);
+	UNTIL(&rig, idle(&rig));
+	EQ(f->starts, LEAVERS);
+	rig_release(&rig);
 }
 
 /* ---- Memory ---- */
@@ -51,7 +99,7 @@ static void pauses_for_memory(void)
 	EQ(f->sent, 6 * MIB);
 	for (uint32_t i = 0; i < 4; i++)
 		chunk_buf_unref(&lent[i].held[0]);
-	/* All is given back once it is quiet. */
+	/* All memory is free when nothing is in flight. */
 	UNTIL(&rig, memory_now(&rig) == 0);
 	OK(rig.most_memory <= SMALL);
 	rig_release(&rig);
@@ -59,8 +107,8 @@ static void pauses_for_memory(void)
 
 #define MANY 8
 
-/* As many reads as is too much for the memory, each over the end of a first
- * chunk of a blob of its own. */
+/* More reads than the memory allows, each over the end of the first chunk of
+ * another blob. */
 static void read_over_chunk_ends(struct rig *rig, struct content c[MANY],
 				 struct reader r[MANY], bool prefetch)
 {
@@ -75,8 +123,8 @@ static void read_over_chunk_ends(struct rig *rig, struct content c[MANY],
 	EQ(asks(&rig->fakes[0]), MANY);
 }
 
-/* Pieces that lie over a chunk's end, from more requests than there are
- * buffers: none may keep what the others need. */
+/* Pieces across the end of a chunk, from more requests than buffers: no request
+ * may keep buffers that the others need. */
 static void no_deadlock_over_chunk_ends(void)
 {
 	struct rig rig;
@@ -109,8 +157,7 @@ static void no_deadlock_over_chunk_ends(void)
 	rig_release(&rig);
 }
 
-/* Reads over two chunks, each of which holds the first while it waits for the
- * second. */
+/* Reads over two chunks; each holds the first while it waits for the second. */
 static void no_deadlock_of_readers(void)
 {
 	struct rig rig;
@@ -157,8 +204,8 @@ static bool at_end(const struct sequence *s)
 	return s->next == s->r.c->size && s->r.calls > 0;
 }
 
-/* n readers at once, from start to end: one in steps of `step` bytes, the next
- * in steps of so many more, and so on. */
+/* n parallel readers from start to end: the first in steps of `step` bytes,
+ * each further one in steps of `step` more. */
 static void read_in_sequence(struct rig *rig, struct content *c, uint32_t n,
 			     uint32_t step, uint32_t more)
 {
@@ -222,7 +269,7 @@ static void prefetch_and_promotion(void)
 	OK(ask_of(f, 0)->rq->background);
 	EQ(ask_of(f, 0)->rq->offset, MIB);
 	EQ(ask_of(f, 0)->rq->length, 3 * MIB);
-	/* Somebody wants it: it starts, with those behind it. */
+	/* A read wants it: it starts, with the chunks behind it. */
 	start_read(&rig, &r, &d, 2 * MIB, 100);
 	turns(&rig);
 	EQ(asks(f), 2);
@@ -231,7 +278,7 @@ static void prefetch_and_promotion(void)
 	EQ(ask_of(f, 1)->rq->length, 4 * MIB);
 	deliver(ask_of(f, 1));
 	ends_well(&rig, &r);
-	/* What is under way or there is not asked for again. */
+	/* Chunks that are in flight or present are not requested again. */
 	fetch_prefetch(rig.fetch, d.b, 0, d.size);
 	fetch_prefetch(rig.fetch, c.b, 0, 5 * MIB);
 	UNTIL(&rig, blob_missing(d.b) == 2);
@@ -268,7 +315,7 @@ static void prefetch_forgotten(void)
 	EQ(asks(f), 0);
 	EQ(blob_missing(d.b), 4);
 	EQ(blob_missing(c.b), 39);
-	/* One that fails is not tried for ever. */
+	/* A failing prefetch is not repeated for ever. */
 	fetch_prefetch(rig.fetch, d.b, 5 * MIB, MIB);
 	turns(&rig);
 	answer(ask_of(f, 0), -ECONNRESET);
@@ -278,8 +325,8 @@ static void prefetch_forgotten(void)
 	rig_release(&rig);
 }
 
-/* A registry that hangs keeps neither the only turn nor the memory that was
- * meant for what it does not send. */
+/* A registry that hangs holds neither the only worker nor the memory for the
+ * bytes that it does not send. */
 static void prefetch_beside_a_hanging_one(void)
 {
 	struct content c, d;
@@ -304,7 +351,7 @@ static void prefetch_beside_a_hanging_one(void)
 	EQ(f->cancels, 0);
 	deliver(ask_of(f, 1));
 	UNTIL(&rig, blob_missing(d.b) == 0);
-	/* It was not given up. */
+	/* The prefetch continues. */
 	f->behave = honest;
 	UNTIL(&rig, blob_missing(c.b) == 20);
 	UNTIL(&rig, idle(&rig));
@@ -326,7 +373,7 @@ static void canceled(void)
 	f = &rig.fakes[0];
 	content_init(&rig, &c, BLOB_URL, 1, 4 * MIB);
 	content_init(&rig, &g, BLOB_SHA256, 2, MIB);
-	/* Before anything was asked for. */
+	/* Before the request. */
 	start_read(&rig, &r, &c, MIB - 10, 20);
 	fetch_read_cancel(&r.rd);
 	fetch_read_cancel(&r.rd);
@@ -335,7 +382,7 @@ static void canceled(void)
 	EQ(r.calls, 1);
 	EQ(r.r, -ECANCELED);
 	EQ(f->starts, 0);
-	/* While it is under way: the other reader gets it. */
+	/* During the request: the other reader gets the bytes. */
 	start_read(&rig, &r, &c, MIB - 10, 20);
 	start_read(&rig, &other, &c, 0, 100);
 	turns(&rig);
@@ -346,7 +393,7 @@ static void canceled(void)
 	EQ(r.r, -ECANCELED);
 	EQ(other.calls, 1);
 	EQ(other.r, 0);
-	/* With one chunk in hand, and its end due already. */
+	/* With one chunk lent, and done() due already. */
 	start_read(&rig, &r, &c, MIB - 10, 20);
 	start_read(&rig, &other, &c, MIB - 10, 20);
 	OK(give(ask_of(f, 0), MIB));
@@ -365,7 +412,7 @@ static void canceled(void)
 	deliver(ask_of(f, 0));
 	answer(ask_of(f, 0), -ECONNRESET);
 	UNTIL(&rig, blob_missing(c.b) == 2);
-	/* While it waits for a retry: nobody wants the chunk any more. */
+	/* During the pause before a retry: no read wants the chunk any more. */
 	start_read(&rig, &r, &c, 3 * MIB, 20);
 	turns(&rig);
 	answer(ask_of(f, 0), -ECONNRESET);
@@ -393,8 +440,8 @@ static void canceled(void)
 	rig_release(&rig);
 }
 
-/* A read that starts another from its done(), and so on, leaves the loop time
- * for others. */
+/* A chain of reads, each started in the done() of the one before, does not
+ * block the loop. */
 static void again_at_once(struct reader *r)
 {
 	unsigned int calls = r->calls;
@@ -437,8 +484,8 @@ static void stop_with_all_under_way(void)
 	for (uint64_t i = 0; i < 10; i++)
 		content_init(&rig, &c[i], i % 2 ? BLOB_URL : BLOB_SHA256, i,
 			     (i + 1) * MIB);
-	/* One stored, one lent; one to be tried again; one that is checked;
-	 * some in the middle, some paused, some queued, one half served. */
+	/* One stored, one lent; one to be retried; one being checked; some
+	 * running, some paused, some queued, one half served. */
 	lent[0].keep = true;
 	start_read(&rig, &lent[0], &c[9], 0, 100);
 	turns(&rig);
@@ -593,6 +640,7 @@ int main(void)
 	RUN(prefetch_forgotten);
 	RUN(prefetch_beside_a_hanging_one);
 	RUN(canceled);
+	RUN(few_go_on_for_nobody);
 	RUN(readers_do_not_starve_the_loop);
 	RUN(stop_with_all_under_way);
 	RUN(stop_while_checking);

@@ -1,8 +1,8 @@
-/* Long requests for readers that go on and on: see fetch/stream.c. */
+/* Long requests for steady sequential readers: see fetch/stream.c. */
 #include "tests/unit/fetch-rig.h"
 
-/* Takes what the engine wants of it now. One that is cancelled is gone in the
- * turn after. */
+/* Sends what the engine wants now. A cancelled request is gone in the next
+ * turn. */
 static void flow(struct rig *rig, struct ask *a)
 {
 	do {
@@ -24,7 +24,7 @@ static struct ask *stream_of(struct rig *rig, struct content *c, uint64_t size,
 	return ask_of(&rig->fakes[0], 0);
 }
 
-/* One request brought the blob, and nothing twice. */
+/* One request brought the blob, and no byte twice. */
 static void ends_whole(struct rig *rig, const struct content *c, struct ask *a)
 {
 	OK(all_given(a));
@@ -35,7 +35,7 @@ static void ends_whole(struct rig *rig, const struct content *c, struct ask *a)
 	EQ(rig->fakes[0].sent, c->size);
 }
 
-/* One request for all; what nobody wants yet is left where it is. */
+/* One request for all; bytes that no reader wants yet stay at the source. */
 static void one_request(void)
 {
 	struct content c;
@@ -60,8 +60,8 @@ static void one_request(void)
 	rig_release(&rig);
 }
 
-/* A reader that overtakes the window is part of it, one that is far ahead of it
- * is not; where that one was faster the stream ends, and that is no failure. */
+/* A reader that overtakes the window uses the stream; one far ahead does not.
+ * Where that one was faster the stream ends without a failure. */
 static void readers_of_it(void)
 {
 	struct content c;
@@ -101,9 +101,9 @@ static void readers_of_it(void)
 	rig_release(&rig);
 }
 
-/* Reads come in any order: one that is a little ahead of all others has what
- * is between come too, and nothing is asked for twice. So does prefetch for
- * another reader, which is in no hurry. */
+/* Reads come in any order: one a little ahead of the others makes the stream
+ * bring the bytes between too, and nothing is requested twice. Prefetch for
+ * another reader does the same. */
 static void leaps(void)
 {
 	struct content c;
@@ -133,7 +133,7 @@ static void leaps(void)
 	rig_release(&rig);
 }
 
-/* The connection is not kept for nobody. */
+/* The connection is not kept without a reader. */
 static void ends_when_forgotten(void)
 {
 	struct content c;
@@ -143,7 +143,7 @@ static void ends_when_forgotten(void)
 
 	fetch_prefetch_cancel(rig.fetch, c.b);
 	turns(&rig);
-	OK(!a->canceled); /* it brings what is wanted first */
+	OK(!a->canceled); /* it brings wanted bytes first */
 	flow(&rig, a);
 	OK(a->paused);
 	fetch_prefetch_cancel(rig.fetch, c.b);
@@ -164,8 +164,8 @@ static void ends_when_forgotten(void)
 	rig_release(&rig);
 }
 
-/* The registry breaks off: while it is held back nobody cares, else the rest of
- * what is wanted is asked for again. */
+/* The registry aborts: while the stream is held back nothing happens; else the
+ * rest of the wanted bytes is requested again. */
 static void breaks_off(void)
 {
 	struct content c;
@@ -195,8 +195,8 @@ static void breaks_off(void)
 	rig_release(&rig);
 }
 
-/* Readers wait although none was ever held back: several requests side by side
- * are better. What was asked for until then is not asked for again. */
+/* Readers wait although the stream was never held back: parallel requests are
+ * better. Bytes requested before are not requested again. */
 static void too_slow(void)
 {
 	struct content c;
@@ -207,7 +207,7 @@ static void too_slow(void)
 	EQ(a->rq->length, 64 * MIB);
 	fetch_prefetch_steady(rig.fetch, c.b, 30 * MIB, 44 * MIB);
 	turns(&rig);
-	EQ(asks(&rig.fakes[0]), 2); /* the next one is on its way */
+	EQ(asks(&rig.fakes[0]), 2); /* the next one is in flight */
 	b = ask_of(&rig.fakes[0], 1);
 	EQ(b->rq->offset, 64 * MIB);
 	EQ(b->rq->length, 64 * MIB);

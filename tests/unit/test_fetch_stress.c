@@ -1,6 +1,6 @@
 /* Many blobs, random reads, sources that fail at random, a cache that is too
- * small, and somebody who evicts all the time: every byte is compared. The
- * seed is fixed; what the threads make of it is not. */
+ * small, and a thread that evicts all the time: every byte is compared. The
+ * seed is fixed; the threads' order is not. */
 #include "tests/unit/fetch-rig.h"
 
 #define BLOBS	10
@@ -31,7 +31,8 @@ static int some_error(void)
 	return errors[rnd(ARRAY_SIZE(errors))];
 }
 
-/* Mostly honest, in pieces of any size; waits, lies, breaks off, hangs. */
+/* A source that is mostly honest, with pieces of any size; it also waits, lies,
+ * aborts, hangs. */
 static void moody(struct ask *a)
 {
 	if (a->left < 0)
@@ -45,7 +46,7 @@ static void moody(struct ask *a)
 		return;
 	case 2:
 		if (rnd(20) == 0)
-			a->left = -2; /* says no more */
+			a->left = -2; /* sends nothing more */
 		break;
 	}
 	if (a->left == -2)
@@ -149,7 +150,7 @@ static void stress(void)
 			     i % 3 == 2 ? BLOB_URL : BLOB_SHA256, i, sizes[i]);
 		contents[i].wrong_at = UINT64_MAX;
 	}
-	/* Of these even wrong bytes must not show. */
+	/* Even their wrong bytes must not reach a reader. */
 	contents[1].wrong_at = 7;
 	contents[3].wrong_at = UINT64_MAX;
 	for (size_t i = 0; i < READERS; i++)

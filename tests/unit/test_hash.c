@@ -1,7 +1,7 @@
 /* The table under p2p/holders-keys.h and base/name-table.h. */
 #include <stdlib.h>
 
-/* Memory is short when a test says so. */
+/* An allocator that fails when a test says so. */
 static int failures_left, failures;
 
 static void *scarce_calloc(size_t n, size_t size)
@@ -53,7 +53,7 @@ static void add(struct hash_table *t, int from, int to)
 	}
 }
 
-/* All of these are found, and none beyond. */
+/* All of these are found, and no others. */
 static void check_found(const struct hash_table *t, int n)
 {
 	int wrong = 0;
@@ -107,7 +107,7 @@ static void test_no_memory_to_grow(void)
 	EQ(failures, 100);
 	EQ(t.nbuckets, HASH_MIN_BUCKETS);
 	check_found(&t, HASH_MIN_BUCKETS + 100);
-	/* And it grows as soon as it can. */
+	/* The table grows as soon as memory allows. */
 	add(&t, HASH_MIN_BUCKETS + 100, HASH_MIN_BUCKETS + 101);
 	EQ(t.nbuckets, 2 * HASH_MIN_BUCKETS);
 	check_found(&t, HASH_MIN_BUCKETS + 101);
@@ -151,7 +151,7 @@ static void test_deletion(void)
 
 	EQ(hash_init(&t, MAX_BUCKETS), 0);
 	add(&t, 0, N);
-	/* One of each two with the same hash. */
+	/* Removes one of each two with the same hash. */
 	for (int i = 0; i < N; i += 2)
 		hash_del(&t, &entries[i].node);
 	EQ(t.n, N / 2);
@@ -159,7 +159,7 @@ static void test_deletion(void)
 		OK(!find(&t, i));
 		OK(find(&t, i + 1) == &entries[i + 1]);
 	}
-	/* What was taken out may be put in again. */
+	/* A removed entry may be added again. */
 	for (int i = 0; i < N; i += 2)
 		hash_add(&t, &entries[i].node, hash_of(i));
 	check_found(&t, N);

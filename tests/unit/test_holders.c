@@ -3,7 +3,7 @@
 
 #include "tests/unit/holders-rig.h"
 
-/* Begins with n nodes and a new key, which n0 has announced. */
+/* Starts n nodes and a new key, which n0 has announced. */
 static struct holder_key begin_with_key(int n, uint64_t size)
 {
 	struct holder_key key;
@@ -14,7 +14,7 @@ static struct holder_key begin_with_key(int n, uint64_t size)
 	return key;
 }
 
-/* n1 asks n times at once; finds[] will tell. */
+/* n1 asks n times at once; finds[] gets the results. */
 static void find_start_many(const struct holder_key *key, int n)
 {
 	answered = awaited = 0;
@@ -57,7 +57,7 @@ static void test_found_by_a_home(void)
 	finds_n0(&nodes[1], &key, 123);
 	EQ(all_gets(), 1);
 	EQ(nodes[1].lookups, 1);
-	/* Never ourselves. */
+	/* Never the node itself. */
 	f = find(&nodes[0], &key);
 	EQ(f->r, 0);
 	EQ(f->n, 0);
@@ -84,7 +84,7 @@ static void test_all_kinds(void)
 		} while (is_home(0, &key) || is_home(1, &key));
 		announce(&nodes[0], &key, 0);
 		STREQ(find(&nodes[1], &key)->ids, "n0 ");
-		/* Others of the same number are others. */
+		/* Keys of another kind with the same number differ. */
 		key.kind = key.kind % 3 + 1;
 		EQ(find(&nodes[1], &key)->n, 0);
 	}
@@ -144,10 +144,10 @@ static void test_own_notes_first(void)
 	OK(run_until(got_wanted));
 	STREQ(find(&nodes[1], &key)->ids, "n0 ");
 	EQ(all_gets(), 0);
-	/* The holder itself asks the other home, and hears of nobody else. */
+	/* The holder itself asks the other home, which names nobody else. */
 	EQ(find(&nodes[0], &key)->n, 0);
 	EQ(all_gets(), 1);
-	/* A third who asks is told of both. */
+	/* A third node that asks gets both. */
 	wanted = got() + 1;
 	holders_announce(nodes[1].holders, &key, 77);
 	OK(run_until(got_wanted));
@@ -192,13 +192,13 @@ static void test_cancel(void)
 	find_start_many(&key, 10);
 	for (int i = 0; i < 10; i += 2)
 		holders_cancel(nodes[1].holders, &finds[i]);
-	holders_cancel(nodes[1].holders, &key); /* no such find */
+	holders_cancel(nodes[1].holders, &key); /* there is no such find */
 	awaited = 5;
 	OK(run_until(all_answered));
 	run_a_bit();
 	for (int i = 0; i < 10; i++)
 		EQ(finds[i].calls, i % 2);
-	/* What is remembered, too. */
+	/* Remembered answers too. */
 	find_start(&nodes[1], &key, &finds[0]);
 	holders_cancel(nodes[1].holders, &finds[0]);
 	run_a_bit();
@@ -216,16 +216,17 @@ static void cancel_next(struct find *f)
 	find_start(&nodes[1], &again_key, f);
 }
 
-/* A callback finds again, and cancels the one that would be called next. */
+/* A callback starts another find, and cancels the one that would be called
+ * next. */
 static void test_callbacks_find_and_cancel(void)
 {
 	again_key = begin_with_key(6, 9);
 	find_start_many(&again_key, 3);
 	finds[0].then = cancel_next;
-	awaited = 2; /* one is canceled; one comes in there */
+	awaited = 2; /* one is canceled; one is added there */
 	OK(run_until(all_answered));
 	run_a_bit();
-	EQ(finds[0].calls, 1); /* counted anew */
+	EQ(finds[0].calls, 1); /* counted again */
 	EQ(finds[1].calls, 0);
 	EQ(finds[2].calls, 1);
 	EQ(answered, 3);
@@ -293,7 +294,7 @@ static bool found_again(void)
 	return false;
 }
 
-/* Each time one less knows it; then those who have come after them do. */
+/* Each time one home less knows it; then the homes that replaced them do. */
 static void test_homes_die(void)
 {
 	int homes[PLACE_HOMES];
@@ -361,7 +362,7 @@ static bool is_parked(void)
 	return nodes[parked_at].nparked > 0;
 }
 
-/* The home that is being asked is forgotten; and later the holder. */
+/* The members forget the home that is being asked, and later the holder. */
 static void test_forget(void)
 {
 	struct holder_key key = begin_with_key(6, 123);
@@ -387,7 +388,8 @@ static void test_forget(void)
 	end();
 }
 
-/* A home that has lost its memory is told again as soon as it is heard of. */
+/* A home that has lost its records is told again as soon as a member hears of
+ * it. */
 static void test_home_restarts(void)
 {
 	struct holder_key key = begin_with_key(6, 123), other;
@@ -464,7 +466,7 @@ static void test_size_becomes_known(void)
 
 #define MANY 5000
 
-/* Homes without n0 itself; of all keys of the first n. */
+/* The homes, without n0 itself, of all of the first n keys. */
 static void all_homes(unsigned int n, uint32_t *ret)
 {
 	for (unsigned int k = 0; k < n; k++) {
@@ -511,7 +513,8 @@ static void test_batches_and_moves(void)
 		OK(nodes[i].max_post_bytes <= 128 << 10);
 	}
 	OK(posts >= 5 * 3 && posts <= 5 * 20);
-	/* One goes: only what was at its place is sent, to who is there now. */
+	/* A node leaves: only the keys that it was a home of are sent, to the
+	 * new home. */
 	wanted = got();
 	{
 		struct holders_stats st;
@@ -542,7 +545,7 @@ static void test_own_set_is_bounded(void)
 	wanted = own_wanted = 10;
 	OK(run_until(own_is_wanted));
 	OK(run_until(table_has_own));
-	/* Those that are left are the newest. */
+	/* The newest ones remain. */
 	for (unsigned int k = 90; k < 100; k++) {
 		struct holder_key key = key_nr(k);
 
@@ -605,7 +608,8 @@ static void test_threads(void)
 	end();
 }
 
-/* As many as are allowed, and a member comes: the loop goes on meanwhile. */
+/* The most keys that are allowed, and a member comes: the loop is not blocked.
+ */
 static void test_full_set(void)
 {
 	CLEANUP(buf_release) struct buf b = BUF_INIT(1 << 20);
@@ -622,7 +626,7 @@ static void test_full_set(void)
 		holders_members_changed(nodes[0].holders);
 	holds(&b, 1, 0, 1);
 	EQ(post(&nodes[0], b.data), 204);
-	/* Ended in the middle of it. */
+	/* Freed in the middle of it. */
 	end();
 }
 

@@ -15,7 +15,7 @@ static void test_table_is_bounded(void)
 		EQ(st.keys, 20);
 	}
 	EQ(st.announcements_got, 5000);
-	/* The last ones; n0 is a home of all. */
+	/* The last keys; n0 is a home of all of them. */
 	{
 		struct holder_key last = key_nr(4999), old = key_nr(4979);
 
@@ -23,7 +23,7 @@ static void test_table_is_bounded(void)
 		EQ(finds[0].size, 4999);
 		EQ(find(&nodes[0], &old)->n, 0);
 	}
-	/* What is announced again is the newest. */
+	/* A key that is announced again becomes the newest. */
 	holds(&b, 2, 4980, 1);
 	EQ(post(&nodes[0], b.data), 204);
 	holds(&b, 2, 0, 19);
@@ -70,7 +70,7 @@ static void test_holders_of_a_key_are_bounded(void)
 	EQ(count(reply.body.data, '"'), 2 * HOLDERS_PER_KEY + 4);
 	OK(strstr(reply.body.data, "\"n19\""));
 	OK(!strstr(reply.body.data, "\"n3\""));
-	/* Who is gone is not named, and gives its place to others. */
+	/* A member that is gone is not named, and others take its place. */
 	node_kill(&nodes[19]);
 	OK(run_until(n19_is_gone));
 	EQ(ask(&nodes[0], "GET", q, NULL, 0), 200);
@@ -114,7 +114,7 @@ static void test_bad_announcements(void)
 		{"{\"id\":\"n1\",\"holds\":[[\"" HEX "\",1]]}", 400},
 		{"{\"id\":\"n1\",\"holds\":[[\"sha256:" HEX "0\",1]]}", 400},
 		{"{\"id\":\"n1\",\"holds\":[[\"sha256:X" HEX "\",1]]}", 400},
-		/* One good and one bad: none. */
+		/* One good and one bad key: neither is taken. */
 		{"{\"id\":\"n1\",\"holds\":[[\"sha256:" HEX
 		 "\",1],[\"tag:\",1]]}",
 		 400},
@@ -122,7 +122,7 @@ static void test_bad_announcements(void)
 		 403},
 		{"{\"id\":\"\",\"holds\":[[\"sha256:" HEX "\",1]]}", 403},
 		{"{\"id\":\"" HEX HEX "\",\"holds\":[]}", 403},
-		/* Nobody speaks for us. */
+		/* No other node may announce for this node. */
 		{"{\"id\":\"n0\",\"holds\":[[\"sha256:" HEX "\",1]]}", 403},
 	};
 	struct holders_stats st;

@@ -1,4 +1,4 @@
-/* registry/hosts: the edit of containerd's hosts.toml and its undo. */
+/* containerd/hosts.h: the edit of containerd's hosts.toml and its undo. */
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
@@ -11,12 +11,13 @@
 #include "containerd/hosts-private.h"
 #include "containerd/hosts.h"
 #include "containerd/toml.h"
+#include "tests/unit/scratch.h"
 #include "tests/unit/tap.h"
 
 #define MIRROR "http://127.0.0.1:5000"
 #define HEADER "[host.\"" MIRROR "\"]"
 
-/* What people have in their files. */
+/* Texts as people have them in their files. */
 static const char *const originals[] = {
 	"",
 	"\n",
@@ -58,8 +59,8 @@ static const char *const originals[] = {
 	"x = 1   \n   ",
 };
 
-/* In the place of libc's: killed processes lose nothing for want of it, and the
- * test of crashes would wait for the disk a thousand times. */
+/* Replaces libc's: a killed process loses nothing without it, and the test of
+ * crashes would wait for the disk a thousand times. */
 static unsigned int synced;
 
 int fsync(int fd)
@@ -92,20 +93,6 @@ static void forget(void)
 /* A directory for each test: TOP/certs.d, TOP/state. */
 
 static char top[256], certs[300], state[300];
-
-static int remove_entry(const char *path, const struct stat *st, int type,
-			struct FTW *ftw)
-{
-	(void)st;
-	(void)type;
-	(void)ftw;
-	return remove(path);
-}
-
-static void remove_tree(const char *path)
-{
-	(void)nftw(path, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
-}
 
 static void begin(void)
 {
@@ -326,14 +313,14 @@ static void test_scanner_paths(void)
 	EQ(toml_next(&t, &item), 0);
 }
 
-/* Bytes that are no text must not make it read too far. */
+/* Bytes that are not text must not make it read past the end. */
 static void test_scanner_cut(void)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(originals); i++) {
 		size_t len = strlen(originals[i]);
 
 		for (size_t n = 0; n <= len; n++) {
-			/* Its own memory, for the sanitizer. */
+			/* A buffer of the exact size, for the sanitizer. */
 			char *s = malloc(n + 1);
 
 			if (!s)
@@ -356,7 +343,7 @@ static struct string_list one_mirror(void)
 	return l;
 }
 
-/* Adds to base, strips again, and compares. */
+/* Adds the block to base, strips it again, and compares. */
 static void round_trip(const char *base, size_t len, enum hosts_made made)
 {
 	CLEANUP(string_list_release) struct string_list m = one_mirror();
@@ -399,8 +386,9 @@ static size_t pick(size_t n)
 	return (size_t)(seed >> 33) % n;
 }
 
-/* Top-level keys and comments, then tables; line endings and the last newline
- * at will. '|' stands for a newline, '@' for what makes a name its own. */
+/* Top-level keys and comments, then tables, with any line endings and with or
+ * without the last newline. '|' stands for a newline, '@' for text that makes a
+ * name unique. */
 static size_t random_file(char *out, size_t size)
 {
 	static const char *const keys[] = {
@@ -623,12 +611,13 @@ static void test_servers(void)
 	OK(contains(path_in("plain.example:8080/hosts.toml"),
 		    "\nserver = \"http://plain.example:8080\"\n"));
 	OK(contains(path_in("docker.io/hosts.toml"), "registry-1"));
-	/* containerd knows better: no TLS there; and no one server. */
+	/* No server line: containerd uses no TLS there; and "_default" has no
+	 * single server. */
 	OK(contains(path_in("localhost:5001/hosts.toml"), HEADER));
 	OK(!contains(path_in("localhost:5001/hosts.toml"), "\nserver"));
 	OK(!contains(path_in("127.0.0.1:5001/hosts.toml"), "\nserver"));
 	OK(!contains(path_in("_default/hosts.toml"), "\nserver"));
-	/* A name, which may be anybody's. */
+	/* The name may belong to any registry. */
 	OK(contains(path_in("127.example:5001/hosts.toml"),
 		    "\nserver = \"https://127.example:5001\"\n"));
 	EQ(undo(""), 0);
@@ -636,7 +625,7 @@ static void test_servers(void)
 	end();
 }
 
-/* One registry at a time: the last takes the parents along. */
+/* One registry at a time: the last undo removes the parents. */
 static void test_parents_removed(void)
 {
 	begin();
@@ -646,7 +635,7 @@ static void test_parents_removed(void)
 	OK(exists(path_in("b.example")));
 	EQ(undo("b.example"), 0);
 	OK(!exists(certs));
-	/* But not what was there. */
+	/* Directories that existed before stay. */
 	OK(mkdir(certs, 0755) == 0 && mkdir(path_in("a.example"), 0755) == 0);
 	EQ(add("a.example,b.example"), 0);
 	EQ(undo(""), 0);
@@ -717,7 +706,8 @@ static void test_hand_edits(void)
 		text = hosts_format("# first\n%s%s", with ? with : "", more);
 		want = hosts_format("# first\n%s%s", base, more);
 		put_str(file, text);
-		/* Added again in between, as at every start of the daemon. */
+		/* Added again before the undo, as at every start of the daemon.
+		 */
 		if (lost)
 			EQ(add("r.example"), 0);
 		if (lost)
@@ -728,7 +718,7 @@ static void test_hand_edits(void)
 	end();
 }
 
-/* We made the file; what was added to it by hand keeps it. */
+/* peerd made the file, but lines added by hand keep it. */
 static void test_hand_edit_of_ours(void)
 {
 	CLEANUP(freep) char *text = NULL;
@@ -773,26 +763,26 @@ static void test_hand_edit_inside(void)
 	begin();
 	file = path_in("r.example/hosts.toml");
 	put_str(file, base);
-	/* Another timeout is still our block. */
+	/* A block with another timeout is still peerd's. */
 	EQ(add("r.example"), 0);
 	replace(file, "\"1s\"", "\"5s\"\n  skip_verify = true");
 	EQ(undo(""), 0);
 	OK(holds_str(file, base));
-	/* A host among ours is not. */
+	/* A host added to the block is not. */
 	EQ(add("r.example"), 0);
 	replace(file, "# END peerd",
 		"# mine\n[host.\"c\"]\n  z = 1\n"
 		"# END peerd");
 	EQ(undo(""), 0);
 	OK(holds_str(file, "# mine\n[host.\"c\"]\n  z = 1\n[host.\"b\"]\n"));
-	/* Nor is another server. */
+	/* Another server is not, either. */
 	put_str(file, base);
 	EQ(add("r.example"), 0);
 	replace(file, "server = \"https://r.example\"",
 		"server = \"https://other\"");
 	EQ(undo(""), 0);
 	OK(holds_str(file, "server = \"https://other\"\n[host.\"b\"]\n"));
-	/* Taken over by the next add. */
+	/* The next add takes the rest over. */
 	EQ(add("r.example"), 0);
 	OK(contains(file, "server = \"https://other\"\n# BEGIN"));
 	OK(!contains(file, "https://r.example"));
@@ -876,7 +866,8 @@ static void test_mirror_there_already(void)
 	OK(contains(file, "# BEGIN"));
 	EQ(undo(""), 0);
 	OK(holds_str(file, HEADER "\n"));
-	/* Added by hand below ours, which steps back. */
+	/* A mirror added by hand below the block; it is dropped from the block.
+	 */
 	put_str(file, "x = 1\n");
 	EQ(add("r.example"), 0);
 	replace(file, "# END peerd\n", "# END peerd\n" HEADER "\n");
@@ -887,7 +878,7 @@ static void test_mirror_there_already(void)
 	end();
 }
 
-/* What nobody told us to touch. */
+/* Files that no option names stay untouched. */
 static void test_others_untouched(void)
 {
 	const char *other, *binary;
@@ -924,7 +915,7 @@ static void test_lost_state_of_new_file(void)
 	remove_tree(state);
 	EQ(undo(""), 0);
 	OK(!exists(path_in("r.example")));
-	/* The directory was there: only the file goes. */
+	/* The directory existed: only the file is removed. */
 	OK(mkdir(path_in("s.example"), 0755) == 0);
 	EQ(add("s.example"), 0);
 	remove_tree(state);
@@ -991,7 +982,7 @@ static void test_mode_owner_and_link(void)
 		OK(contains(target, HEADER) == (i == 0));
 	}
 	OK(holds_str(target, base));
-	/* To nothing. */
+	/* A link to a missing file. */
 	OK(unlink(target) == 0);
 	EQ(add("r.example"), -ELOOP);
 	OK(strstr(told, "link"));
@@ -1017,7 +1008,8 @@ static void test_certificates(void)
 	EQ(undo(""), 0);
 	OK(!exists(file));
 	OK(exists(path_in("r.example/a.crt")));
-	/* With a file of their own containerd takes none. */
+	/* With a hosts.toml containerd ignores the certificates of the
+	 * directory. */
 	put_str(file, "[host.\"b\"]\n");
 	EQ(add("r.example"), 0);
 	OK(!contains(file, "a.crt"));
@@ -1099,7 +1091,7 @@ static void test_bad_names(void)
 		EQ(undo(bad[i]), -EINVAL);
 	}
 	OK(!exists(certs));
-	/* The others are done. */
+	/* The other registries are edited. */
 	EQ(add("..,r.example,UPPER"), -EINVAL);
 	OK(exists(path_in("r.example/hosts.toml")));
 	end();
@@ -1151,7 +1143,7 @@ static void test_bad_files(void)
 	OK(strstr(told, "large.example/hosts.toml: larger than 1048576"));
 	OK(strstr(told, "full.example/hosts.toml: grows too large"));
 	OK(strstr(told, "latin.example/hosts.toml: line 1: not UTF-8"));
-	OK(strstr(told, "open.example/hosts.toml: line 1: a string of"));
+	OK(strstr(told, "open.example/hosts.toml: line 1: unterminated"));
 	OK(strstr(told, "file.example/hosts.toml: cannot read: Not a dir"));
 	OK(strstr(told, "dir.example/hosts.toml: not a regular file"));
 	OK(strstr(told, "pipe.example/hosts.toml: not a regular file"));
@@ -1166,7 +1158,7 @@ static void test_unwritable(void)
 {
 	begin();
 	if (geteuid() == 0) {
-		/* Root may write everywhere, but not below a file. */
+		/* Root can write everywhere, except below a file. */
 		put_str(certs, "x");
 		EQ(add("r.example"), -ENOTDIR);
 	} else {
@@ -1180,7 +1172,8 @@ static void test_unwritable(void)
 
 /* Crashes */
 
-/* Runs it in a child that dies before its nth step. Returns whether it died. */
+/* Runs the call in a child that dies before its nth step. Returns whether it
+ * died. */
 static bool die_at(unsigned int n, bool adding, const char *mirrors)
 {
 	pid_t pid;
@@ -1229,7 +1222,7 @@ static bool left_over(void)
 	return exists(path_in("r.example/.hosts.toml.peerd-new"));
 }
 
-/* The file is always one of what it was and what it becomes. */
+/* The file always has either the old or the new content. */
 static void check_whole(const char *base, const char *other)
 {
 	const char *file = path_in("r.example/hosts.toml");
@@ -1276,7 +1269,8 @@ static void crash(const char *base, bool adding, const char *before,
 				remove_tree(state);
 			}
 			EQ(undo("r.example"), 0);
-			/* Without the state nobody knows of directories. */
+			/* Without the state undo does not know of parent
+			 * directories. */
 			if (then_add == 2 && !base)
 				OK(!exists(file));
 			else if (!is_as_before(base)) {
@@ -1317,7 +1311,7 @@ static void test_crash_in_undo(void)
 	end();
 }
 
-/* Processes at the same time: each edit is whole. */
+/* Parallel processes: each edit is complete. */
 static void test_concurrent(void)
 {
 	pid_t pids[4];

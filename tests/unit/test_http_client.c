@@ -2,7 +2,7 @@
 
 #include "tests/unit/http-rig.h"
 
-/* Instead of libc's: no test may ask a name server. */
+/* Replaces libc's: no test may ask a name server. */
 int getaddrinfo(const char *node, const char *service,
 		const struct addrinfo *hints, struct addrinfo **res)
 {
@@ -352,7 +352,7 @@ static void say_bad_head(struct server *s, int fd, int nth)
 		return say_many_headers(fd, 256);
 	else
 		return say_long_header(fd, 60000);
-	/* Not closed: the verdict must not need that. */
+	/* Not closed: the result must not depend on that. */
 	server_stall(fd);
 }
 
@@ -550,7 +550,7 @@ static void test_unix_socket(void)
 	if (!mkdtemp(dir))
 		BAIL("mkdtemp");
 	(void)snprintf(path, sizeof(path), "%s/s", dir);
-	/* A proxy has no say here. */
+	/* A proxy is not used here. */
 	(void)setenv("http_proxy", "http://127.0.0.1:1", 1);
 	rig_init(&rig);
 	fetch_rq(&rig, &g, &rq);
@@ -615,7 +615,7 @@ static void say_hello_once(struct server *s, int fd, int nth)
 				     "\r\nhello");
 }
 
-/* The server closes what the client means to use again. */
+/* The server closes a connection that the client wants to reuse. */
 static void test_closed_while_idle(void)
 {
 	struct bench b;
@@ -724,7 +724,7 @@ static void test_short(void)
 		struct fetch f = {0};
 
 		fetch_url(&b.rig, &f, url_of(&b, "/?sig=secret"));
-		/* A head cut short and closed is a malformed one to curl. */
+		/* curl reports a truncated head as a malformed one. */
 		OK(f.r == -ECONNRESET || (i == 4 && f.r == -EPROTO));
 		EQ(f.heads, i < 4 && f.heads);
 		OK(f.why[0] != '\0');
@@ -782,7 +782,7 @@ static void test_callback_errors(void)
 	fetch_url(&b.rig, &g, b.server.url);
 	EQ(g.r, -ENOSPC);
 	EQ(g.calls, 1);
-	/* The client is none the worse for it. */
+	/* The client still works. */
 	fetch_url(&b.rig, &b.f, b.server.url);
 	EQ(b.f.r, 0);
 	bench_release(&b);

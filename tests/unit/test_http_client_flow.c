@@ -103,7 +103,7 @@ static bool big_is_right(const struct fetch *f)
 	return true;
 }
 
-/* A fetch that something is done to in a later turn of the loop. */
+/* An exchange on which a later turn of the loop acts. */
 static struct later {
 	struct loop_task task;
 	struct fetch *f;
@@ -117,11 +117,11 @@ static void resume_later(struct loop_task *t)
 	later.posted = false;
 	later.in_resume = true;
 	http_resume(later.f->x);
-	http_resume(later.f->x); /* once more does no harm */
+	http_resume(later.f->x); /* a second call is harmless */
 	later.in_resume = false;
 }
 
-/* Every second call refuses, so that each piece comes twice. */
+/* Every second call refuses its bytes, so each piece comes twice. */
 static int pause_first(struct fetch *f, const char *bytes, size_t len)
 {
 	OK(!later.in_resume);
@@ -153,7 +153,7 @@ static void test_pause(void)
 	bench_release(&b);
 }
 
-/* The reader has room again before it could even say that it had none. */
+/* The reader has room again before it returned that it had none. */
 static int resume_first(struct fetch *f, const char *bytes, size_t len)
 {
 	(void)bytes;
@@ -497,7 +497,7 @@ static struct {
 	struct loop *loop;
 } slow = {.mu = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER};
 
-/* Instead of libc's: no test may ask a name server. */
+/* Replaces libc's: no test may ask a name server. */
 int getaddrinfo(const char *node, const char *service,
 		const struct addrinfo *hints, struct addrinfo **res)
 {
@@ -517,7 +517,7 @@ int getaddrinfo(const char *node, const char *service,
 	return EAI_NONAME;
 }
 
-/* A name server that does not answer must not hold up the loop: this would
+/* A name server that does not answer must not block the loop: this test would
  * hang if cancelling waited for it. */
 static void test_cancel_while_resolving(void)
 {

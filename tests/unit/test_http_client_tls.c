@@ -1,11 +1,11 @@
 /* Against `openssl s_server -www`, with certificates made by the openssl
  * command. */
-#include <ftw.h>
 #include <signal.h>
 #include <spawn.h>
 #include <sys/wait.h>
 
 #include "tests/unit/http-rig.h"
+#include "tests/unit/scratch.h"
 
 extern char **environ;
 
@@ -13,12 +13,7 @@ static char dir[] = "/tmp/test-http-tls-XXXXXX";
 
 static const char *file(const char *name)
 {
-	static char path[8][128];
-	static unsigned int n;
-
-	n = (n + 1) % ARRAY_SIZE(path);
-	(void)snprintf(path[n], sizeof(path[n]), "%s/%s", dir, name);
-	return path[n];
+	return path_below(dir, name);
 }
 
 static bool sh(const char *script)
@@ -49,7 +44,7 @@ static const char make_keys[] =
 	"cert elsewhere ca DNS:elsewhere.test\n"
 	"cert client ca DNS:client.test\n"
 	"cert stranger other DNS:client.test\n"
-	/* Only "openssl ca" of every version takes dates that are past. */
+	/* Only "openssl ca" accepts past dates in every version. */
 	"cert expired ca IP:127.0.0.1\n"
 	"printf '[ca]\\ndefault_ca=d\\n[d]\\ndatabase=db\\nserial=serial\\n"
 	"new_certs_dir=.\\npolicy=p\\n[p]\\ncommonName=supplied\\n' >cnf\n"
@@ -144,7 +139,7 @@ static void test_trust(void)
 	tls_server_start(&s, "server", false);
 	EQ(fetch_with(s.url, ca), 0);
 	EQ(fetch_with(s.url, ca_only), 0);
-	OK(fetch_with(s.url, nothing) < 0); /* or no system's store at all */
+	OK(fetch_with(s.url, nothing) < 0); /* or no system store at all */
 	EQ(fetch_with(s.url, other), -EKEYREJECTED);
 	EQ(fetch_with(s.url, other_only), -EKEYREJECTED);
 	EQ(fetch_with(s.url, missing), -EIO);
@@ -253,15 +248,6 @@ static void test_closed_in_handshake(void)
 	server_stop(&s);
 }
 
-static int remove_one(const char *path, const struct stat *st, int type,
-		      struct FTW *ftw)
-{
-	(void)st;
-	(void)type;
-	(void)ftw;
-	return remove(path);
-}
-
 int main(void)
 {
 	rig_environment();
@@ -276,6 +262,6 @@ int main(void)
 	RUN(test_trust_is_not_shared);
 	RUN(test_not_tls);
 	RUN(test_closed_in_handshake);
-	(void)nftw(dir, remove_one, 8, FTW_DEPTH | FTW_PHYS);
+	remove_tree(dir);
 	return tap_done();
 }

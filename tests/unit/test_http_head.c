@@ -5,7 +5,7 @@
 #include "base/cleanup.h"
 #include "tests/unit/tap.h"
 
-/* Adds the lines of a text; the first result that is not 0, else 0. */
+/* Adds the lines of a text. Returns the first result that is not 0, else 0. */
 static int add(struct head *h, const char *text)
 {
 	while (*text) {
@@ -120,7 +120,8 @@ static void test_limits(void)
 		EQ(add(&h, "A: b\r\n"), 0);
 	EQ(add(&h, "A: b\r\n"), -EPROTO);
 
-	/* Name, value and a NUL for each fit exactly, then not. */
+	/* Name, value and a NUL for each fit exactly; one byte more does not.
+	 */
 	memset(line, 'x', sizeof(line));
 	line[1] = ':';
 	head_init(&big);

@@ -1,4 +1,5 @@
-/* What the server refuses, its timeouts and limits, listening and draining. */
+/* Refused requests, timeouts and limits of the server, listening and draining.
+ */
 #include "base/log.h"
 #include "tests/unit/http-harness.h"
 
@@ -17,6 +18,8 @@ static void test_refusals(void)
 		      "Transfer-Encoding: chunked\r\n\r\nxyz\r\n"},
 		{413, "POST /echo HTTP/1.1\r\nHost: x\r\n"
 		      "Content-Length: 1001\r\n\r\nabc"},
+		{413, "POST /echo HTTP/1.1\r\nHost: x\r\n"
+		      "Content-Length: 18446744073709551615\r\n\r\nabc"},
 		{413, "POST /echo HTTP/1.1\r\nHost: x\r\n"
 		      "Transfer-Encoding: chunked\r\n\r\n3e8\r\n%01000d\r\n"
 		      "1\r\nx\r\n0\r\n\r\n"},
@@ -54,7 +57,7 @@ static void test_refusals(void)
 	stop();
 }
 
-/* The refusal arrives although the client has much more to send. */
+/* The refusal arrives although the client still has much to send. */
 static void test_refusal_of_large_body(void)
 {
 	static char junk[600000];
@@ -78,7 +81,7 @@ static void test_slow_clients(void)
 	start((struct http_server_config){.header_timeout_ms = 1000,
 					  .send_timeout_ms = 300});
 	fd = dial();
-	EQ(ending(fd), 0); /* nothing sent, nothing said */
+	EQ(ending(fd), 0); /* nothing sent, nothing answered */
 	(void)close(fd);
 	fd = dial();
 	EQ(ask(fd, "GET / HTTP/1.1\r\nHost:"), 408);
@@ -89,13 +92,36 @@ static void test_slow_clients(void)
 	   408);
 	EQ(ending(fd), 0);
 	(void)close(fd);
-	/* One that does not receive. */
+	/* A client that does not receive. */
 	fd = dial();
 	put(fd, GET("/file"));
 	EVENTS("EPIPE gone ");
 	while (recv(fd, answer.head, sizeof(answer.head), 0) > 0)
 		;
 	EQ(errno, ECONNRESET);
+	(void)close(fd);
+	stop();
+}
+
+/* What a client does not take can be had back, and the rest comes from
+ * elsewhere. */
+static void test_take_back(void)
+{
+	int fd;
+
+	start((struct http_server_config){.send_timeout_ms = 1000});
+	fd = dial();
+	put(fd, GET("/all"));
+	EVENTS("parked ");
+	on_loop(take_back);
+	EQ(get_answer(fd, false), 200);
+	OK(is_file(0, FILE_SIZE));
+	EQ(ask(fd, GET("/echo")), 200);
+	/* The time of a client that takes nothing ends all the same. */
+	put(fd, GET("/all"));
+	EVENTS("parked ");
+	on_loop(take_back);
+	EVENTS("EPIPE gone ");
 	(void)close(fd);
 	stop();
 }
@@ -126,31 +152,165 @@ static void test_idle_timeout(void)
 	stop();
 }
 
-static void test_max_connections(void)
+/* When all places are taken, the connection that waited longest goes. */
+static void test_idle_go_first(void)
 {
-	int a, b, c, status;
+	int a, b, c;
 
 	start((struct http_server_config){.max_connections = 2});
 	a = dial();
-	b = dial();
 	EQ(ask(a, GET("/echo")), 200);
+	b = dial();
 	EQ(ask(b, GET("/echo")), 200);
+	EQ(ask(a, GET("/echo")), 200);
 	c = dial();
-	EQ(ask(c, GET("/echo")), 503);
+	EQ(ask(c, GET("/echo")), 200);
+	EQ(ending(b), 0);
+	(void)close(b);
+	/* Those that have sent nothing, a piece of a head or of a body go,
+	 * too. */
+	b = dial();
+	put(b, "GET / HT");
+	EQ(ending(a), 0);
+	(void)close(a);
+	a = dial();
+	EQ(ask(a, "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n"
+		  "Expect: 100-continue\r\n\r\n"),
+	   100);
+	EQ(ending(c), 0);
+	(void)close(c);
+	c = dial();
+	EQ(ask(c, GET("/echo")), 200);
+	OK(ending(b) == 0 || ending(b) == ECONNRESET);
+	(void)close(b);
+	b = dial();
+	EQ(ask(b, GET("/echo")), 200);
+	OK(ending(a) == 0);
+	(void)close(a);
+	(void)close(b);
+	(void)close(c);
+	stop();
+}
+
+/* More clients than there are places, and all the time. */
+static void test_hoarders(void)
+{
+	int idle[64], fd;
+
+	start((struct http_server_config){.max_connections = 4});
+	for (size_t i = 0; i < ARRAY_SIZE(idle); i++)
+		idle[i] = dial();
+	fd = dial();
+	for (size_t i = 0; i < ARRAY_SIZE(idle) - 3; i++) {
+		EQ(ending(idle[i]), 0);
+		(void)close(idle[i]);
+	}
+	EQ(ask(fd, GET("/echo")), 200);
+	for (size_t i = ARRAY_SIZE(idle) - 3; i < ARRAY_SIZE(idle); i++) {
+		EQ(ask(idle[i], GET("/echo")), 200);
+		(void)close(idle[i]);
+	}
+	(void)close(fd);
+	stop();
+}
+
+/* Requests under way are let be; a probe is answered all the same. */
+static void test_all_are_busy(void)
+{
+	int a, b, c, spare[20], status;
+
+	start((struct http_server_config){.max_connections = 2,
+					  .probe = "/echo"});
+	a = dial();
+	put(a, GET("/file"));
+	EQ(recv(a, answer.head, 1, MSG_PEEK), 1);
+	b = dial();
+	put(b, GET("/file"));
+	EQ(recv(b, answer.head, 1, MSG_PEEK), 1);
+	c = dial();
+	EQ(ask(c, GET("/file")), 503);
 	OK(has("Connection: close\r\n"));
 	EQ(ending(c), 0);
 	(void)close(c);
-	(void)close(a);
+	for (size_t i = 0; i < ARRAY_SIZE(spare); i++)
+		spare[i] = dial();
+	c = dial();
+	EQ(ask(c, GET("/echo?x")), 200);
+	OK(has("Connection: close\r\n"));
+	EQ(ending(c), 0);
+	(void)close(c);
+	for (size_t i = 0; i < ARRAY_SIZE(spare); i++)
+		(void)close(spare[i]);
+	EQ(get_answer(a, false), 200);
+	OK(is_file(0, FILE_SIZE));
 	/* The place is free as soon as the server has seen it. */
 	do {
 		c = dial();
-		status = ask(c, GET("/echo"));
-		if (status != 200)
-			(void)close(c);
+		status = ask(c, GET("/file?len=1"));
+		(void)close(c);
 	} while (status == 503);
 	EQ(status, 200);
+	EQ(get_answer(b, false), 200);
+	OK(is_file(0, FILE_SIZE));
+	(void)close(a);
+	(void)close(b);
+	stop();
+}
+
+static struct error listen_err;
+static uint16_t second_port;
+
+static void listen_second(void)
+{
+	static int arg = 42;
+
+	EQ(http_listen(server, "127.0.0.1:0", NULL, handler, &arg, &second_port,
+		       &listen_err),
+	   0);
+}
+
+/* One that is full takes nothing from the others. */
+static void test_each_listener_has_its_own(void)
+{
+	uint16_t first_port;
+	int a, b, c;
+
+	start((struct http_server_config){.max_connections = 1});
+	on_loop(listen_second);
+	a = dial();
+	put(a, GET("/file"));
+	EQ(recv(a, answer.head, 1, MSG_PEEK), 1);
+	b = dial();
+	EQ(ask(b, GET("/echo")), 503);
+	first_port = port;
+	port = second_port;
+	c = dial();
+	EQ(ask(c, GET("/echo")), 200);
+	EQ(ask(c, GET("/echo")), 200);
+	port = first_port;
+	(void)close(a);
 	(void)close(b);
 	(void)close(c);
+	EVENTS("EPIPE gone ");
+	stop();
+}
+
+/* Blank lines in front of a request do not begin its time anew. */
+static void test_blank_lines(void)
+{
+	uint64_t began = now_ms();
+	int fd, r;
+
+	start((struct http_server_config){.header_timeout_ms = 500});
+	fd = dial();
+	do {
+		struct pollfd p = {.fd = fd, .events = POLLIN};
+
+		r = send(fd, "\r\n", 2, MSG_NOSIGNAL) == 2 ? poll(&p, 1, 50)
+							   : 1;
+	} while (r == 0 && now_ms() - began < 20000);
+	OK(r == 1);
+	(void)close(fd);
 	stop();
 }
 
@@ -197,7 +357,6 @@ static int dial_unix(const char *path)
 
 static char unix_addr[96];
 static int listen_r;
-static struct error listen_err;
 
 static void listen_again(void)
 {
@@ -214,7 +373,7 @@ static void test_unix_socket(void)
 
 	(void)snprintf(unix_addr, sizeof(unix_addr), "unix:%s/sock", dir);
 	memcpy(a.sun_path, path, strlen(path));
-	/* What a process that was killed leaves behind. */
+	/* The socket file that a killed process leaves behind. */
 	fd = socket(AF_UNIX, SOCK_STREAM, 0);
 	EQ(bind(fd, (struct sockaddr *)&a, sizeof(a)), 0);
 	(void)close(fd);
@@ -343,8 +502,13 @@ int main(void)
 	RUN(test_refusals);
 	RUN(test_refusal_of_large_body);
 	RUN(test_slow_clients);
+	RUN(test_take_back);
 	RUN(test_idle_timeout);
-	RUN(test_max_connections);
+	RUN(test_blank_lines);
+	RUN(test_idle_go_first);
+	RUN(test_hoarders);
+	RUN(test_all_are_busy);
+	RUN(test_each_listener_has_its_own);
 	RUN(test_out_of_descriptors);
 	RUN(test_unix_socket);
 	RUN(test_addresses);

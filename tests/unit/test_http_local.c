@@ -1,54 +1,82 @@
-/* Which addresses and names belong to this host or link. */
+/* Addresses and names that belong to this host or link. */
 #include <arpa/inet.h>
+#include <ifaddrs.h>
 #include <netinet/in.h>
+#include <string.h>
 #include <sys/socket.h>
 
 #include "http/local.h"
 #include "tests/unit/tap.h"
 
-static bool v4(const char *s)
+static enum addr_scope v4(const char *s)
 {
 	struct sockaddr_in a = {.sin_family = AF_INET};
 
 	EQ(inet_pton(AF_INET, s, &a.sin_addr), 1);
-	return addr_is_local((const struct sockaddr *)&a);
+	return addr_scope((const struct sockaddr *)&a);
 }
 
-static bool v6(const char *s)
+static enum addr_scope v6(const char *s)
 {
 	struct sockaddr_in6 a = {.sin6_family = AF_INET6};
 
 	EQ(inet_pton(AF_INET6, s, &a.sin6_addr), 1);
-	return addr_is_local((const struct sockaddr *)&a);
+	return addr_scope((const struct sockaddr *)&a);
 }
 
 static void test_addresses(void)
 {
 	struct sockaddr un = {.sa_family = AF_UNIX};
 
-	OK(v4("127.0.0.1"));
-	OK(v4("127.255.0.3"));
-	OK(v4("0.0.0.0"));
-	OK(v4("169.254.169.254"));
-	OK(v4("224.0.0.1"));
-	OK(v4("255.255.255.255"));
-	OK(!v4("10.0.0.1"));
-	OK(!v4("128.0.0.1"));
-	OK(!v4("169.253.0.1"));
-	OK(!v4("192.168.1.1"));
-	OK(v6("::1"));
-	OK(v6("::"));
-	OK(v6("fe80::1"));
-	OK(v6("ff02::1"));
-	OK(v6("::ffff:127.0.0.1"));
-	OK(v6("::ffff:169.254.169.254"));
-	OK(v6("::127.0.0.1"));
-	OK(v6("64:ff9b::7f00:1"));
-	OK(!v6("::ffff:10.0.0.1"));
-	OK(!v6("64:ff9b::a00:1"));
-	OK(!v6("2001:db8::1"));
-	OK(!v6("fd00::1"));
-	OK(addr_is_local(&un));
+	EQ(v4("127.0.0.1"), ADDR_HOST);
+	EQ(v4("127.255.0.3"), ADDR_HOST);
+	EQ(v4("0.0.0.0"), ADDR_LINK);
+	EQ(v4("169.254.169.254"), ADDR_LINK);
+	EQ(v4("224.0.0.1"), ADDR_LINK);
+	EQ(v4("255.255.255.255"), ADDR_LINK);
+	EQ(v4("10.0.0.1"), ADDR_FAR);
+	EQ(v4("128.0.0.1"), ADDR_FAR);
+	EQ(v4("169.253.0.1"), ADDR_FAR);
+	EQ(v4("192.168.1.1"), ADDR_FAR);
+	EQ(v6("::1"), ADDR_HOST);
+	EQ(v6("::"), ADDR_LINK);
+	EQ(v6("fe80::1"), ADDR_LINK);
+	EQ(v6("ff02::1"), ADDR_LINK);
+	EQ(v6("::ffff:127.0.0.1"), ADDR_HOST);
+	EQ(v6("::ffff:169.254.169.254"), ADDR_LINK);
+	EQ(v6("::127.0.0.1"), ADDR_HOST);
+	EQ(v6("64:ff9b::7f00:1"), ADDR_HOST);
+	EQ(v6("::ffff:10.0.0.1"), ADDR_FAR);
+	EQ(v6("64:ff9b::a00:1"), ADDR_FAR);
+	EQ(v6("2001:db8::1"), ADDR_FAR);
+	EQ(v6("fd00::1"), ADDR_FAR);
+	EQ(addr_scope(&un), ADDR_LINK);
+}
+
+/* What the interfaces of the machine have. */
+static void test_own(void)
+{
+	char host[INET6_ADDRSTRLEN];
+	struct sockaddr_in6 mapped = {.sin6_family = AF_INET6};
+	struct ifaddrs *list = NULL;
+	struct sockaddr_in a;
+
+	EQ(getifaddrs(&list), 0);
+	for (const struct ifaddrs *i = list; i; i = i->ifa_next) {
+		int family = i->ifa_addr ? i->ifa_addr->sa_family : 0;
+
+		if (family == AF_INET || family == AF_INET6)
+			OK(addr_scope(i->ifa_addr) != ADDR_FAR);
+		if (family != AF_INET)
+			continue;
+		memcpy(&a, i->ifa_addr, sizeof(a));
+		(void)inet_ntop(AF_INET, &a.sin_addr, host, sizeof(host));
+		OK(host_scope(host) != ADDR_FAR);
+		memset(&mapped.sin6_addr.s6_addr[10], 0xff, 2);
+		memcpy(&mapped.sin6_addr.s6_addr[12], &a.sin_addr, 4);
+		OK(addr_scope((struct sockaddr *)&mapped) != ADDR_FAR);
+	}
+	freeifaddrs(list);
 }
 
 static void test_names(void)
@@ -85,12 +113,12 @@ static void test_names(void)
 	};
 
 	for (size_t i = 0; i < sizeof(local) / sizeof(*local); i++)
-		if (!host_looks_local(local[i])) {
+		if (host_scope(local[i]) == ADDR_FAR) {
 			OK(false);
 			printf("# %s\n", local[i]);
 		}
 	for (size_t i = 0; i < sizeof(others) / sizeof(*others); i++)
-		if (host_looks_local(others[i])) {
+		if (host_scope(others[i]) != ADDR_FAR) {
 			OK(false);
 			printf("# %s\n", others[i]);
 		}
@@ -149,6 +177,7 @@ int main(void)
 {
 	RUN(test_loopback);
 	RUN(test_addresses);
+	RUN(test_own);
 	RUN(test_names);
 	return tap_done();
 }

@@ -7,8 +7,8 @@
 static char bytes[128 << 10];
 static struct http_head head;
 
-/* Finds and parses; the status, 0 if the head is good, -1 if it is not whole,
- * -2 if it was refused while looking for its end. */
+/* Finds and parses a head. Returns the status, 0 if the head is good, -1 if it
+ * is incomplete, -2 if the search for its end refused it. */
 static int parse_bytes(const char *s, size_t len)
 {
 	size_t pos = 0, n = 0;
@@ -80,6 +80,11 @@ static void test_methods(void)
 	EQ(parse("CONNECT a:1 HTTP/1.1\r\nHost: x\r\n\r\n"), 501);
 	EQ(parse("G(T / HTTP/1.1\r\nHost: x\r\n\r\n"), 400);
 	EQ(parse(" GET / HTTP/1.1\r\nHost: x\r\n\r\n"), 400);
+	EQ(parse("(GET / HTTP/1.1\r\nHost: x\r\n\r\n"), 400);
+	/* Methods that llhttp, or a version of it, knows of other protocols. */
+	EQ(parse("DESCRIBE / HTTP/1.1\r\nHost: x\r\n\r\n"), 501);
+	EQ(parse("PRI / HTTP/1.1\r\nHost: x\r\n\r\n"), 501);
+	EQ(parse("QUERY / HTTP/1.1\r\nHost: x\r\n\r\n"), 501);
 	EQ(parse("\x16\x03\x01\x02"), -2); /* a TLS hello */
 }
 
@@ -102,6 +107,23 @@ static void test_versions(void)
 	EQ(parse("GET / HTTP/1\r\n\r\n"), 400);
 	EQ(parse("GET / http/1.1\r\nHost: x\r\n\r\n"), 400);
 	EQ(parse("GET / HTTP/11.1\r\nHost: x\r\n\r\n"), 400);
+	EQ(parse("GET / RTSP/1.0\r\nHost: x\r\n\r\n"), 400);
+	EQ(parse("SOURCE / ICE/1.0\r\nHost: x\r\n\r\n"), 400);
+}
+
+/* RFC 9110, 5.6.1.2: empty members of a list are skipped. */
+static void test_connection_list(void)
+{
+	EQ(parse(GET "Connection: ,close,\r\n\r\n"), 0);
+	OK(!head.keep_alive);
+	EQ(parse(GET "Connection: a,\tclose\r\n\r\n"), 0);
+	OK(!head.keep_alive);
+	EQ(parse(GET "Connection: c, close\r\n\r\n"), 0);
+	OK(!head.keep_alive);
+	EQ(parse(GET "Connection: closed, close-not\r\n\r\n"), 0);
+	OK(head.keep_alive);
+	EQ(parse("GET / HTTP/1.0\r\nConnection: , keep-alive\r\n\r\n"), 0);
+	OK(head.keep_alive);
 }
 
 static void test_request_line(void)
@@ -114,6 +136,45 @@ static void test_request_line(void)
 	EQ(parse("GET /a\tb HTTP/1.1\r\nHost: x\r\n\r\n"), 400);
 	EQ(parse("GET HTTP/1.1\r\nHost: x\r\n\r\n"), 400);
 	EQ(parse("\r\n\r\n"), 400);
+	EQ(parse("\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n"), 400);
+}
+
+/* A head that ends before its last byte is refused. */
+static void test_early_end(void)
+{
+	static const char s[] = GET "\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n";
+
+	memcpy(bytes, s, sizeof(s));
+	EQ(http_head_parse(bytes, sizeof(s) - 1, 200, &head), 400);
+	memcpy(bytes, s, sizeof(s));
+	EQ(http_head_parse(bytes, sizeof(GET) + 1, 200, &head), 0);
+	memcpy(bytes, s, sizeof(s));
+	EQ(http_head_parse(bytes, sizeof(GET) - 1, 200, &head), 400);
+}
+
+/* The whole head is read before a method or a version is found unknown. */
+static void test_malformed_comes_first(void)
+{
+	EQ(parse("CONNECT a:1 HTTP/1.1\r\nHo st: x\r\n\r\n"), 400);
+	EQ(parse("GET / HTTP/2.0\r\nHo st: x\r\n\r\n"), 400);
+	EQ(parse(GET "Expect: tea\r\nHo st: x\r\n\r\n"), 400);
+}
+
+static void test_content_length(void)
+{
+	EQ(parse(GET "Content-Length: 0000000000000000000000007\r\n\r\n"), 0);
+	EQ(head.content_length, 7);
+	EQ(parse(GET "Content-Length: 18446744073709551615\r\n\r\n"), 0);
+	OK(head.content_length == UINT64_MAX);
+	EQ(parse(GET "Content-Length: 18446744073709551616\r\n\r\n"), 400);
+	EQ(parse(GET "Content-Length: 3 \r\n\r\n"), 0);
+	EQ(head.content_length, 3);
+	/* Fields of other names, which start like those of the framing. */
+	EQ(parse(GET "Content-Length: 3\r\nContent-Length-X: 4\r\n"
+		     "Transfer-Encodings: chunked\r\n\r\n"),
+	   0);
+	EQ(head.content_length, 3);
+	OK(!head.chunked);
 }
 
 static void test_targets(void)
@@ -160,7 +221,8 @@ static void test_host(void)
 	EQ(parse("GET / HTTP/1.1\r\nHost:\r\n\r\n"), 0);
 }
 
-/* What lets two servers see different requests in the same bytes. */
+/* Bytes in which two servers could see different requests (request smuggling).
+ */
 static void test_smuggling(void)
 {
 	EQ(parse(GET "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n"),
@@ -183,6 +245,16 @@ static void test_smuggling(void)
 	EQ(parse(GET "Transfer-Encoding: chunked\r\n"
 		     "Transfer-Encoding: chunked\r\n\r\n"),
 	   400);
+	/* llhttp does not know "chunked" with a tab behind it. */
+	EQ(parse(GET "Transfer-Encoding: chunked\t\r\n"
+		     "Transfer-Encoding: chunked\r\n\r\n"),
+	   400);
+	EQ(parse(GET "Content-Length: 3\r\n"
+		     "Transfer-Encoding: chunked\t\r\n\r\n"),
+	   400);
+	EQ(parse(GET "Transfer-Encoding: chunked, chunked\r\n\r\n"), 400);
+	EQ(parse(GET "Content-Length: 3\r\nTransfer-Encoding:\r\n\r\n"), 400);
+	EQ(parse(GET "Transfer-Encoding:\r\nContent-Length: 3\r\n\r\n"), 400);
 	EQ(parse(GET "Transfer-Encoding: gzip\r\n\r\n"), 400);
 	EQ(parse(GET "Transfer-Encoding: gzip, chunked\r\n\r\n"), 501);
 	EQ(parse(GET "Transfer-Encoding: chunked, identity\r\n\r\n"), 400);
@@ -192,6 +264,9 @@ static void test_smuggling(void)
 	OK(head.chunked);
 	EQ(parse(GET "\x80: x\r\n\r\n"), 400);
 	EQ(parse(GET ": x\r\n\r\n"), 400);
+	EQ(parse("GET / HTTP/1.0\r\n: x\r\n\r\n"), 400);
+	EQ(parse(GET "Host : x\r\n\r\n"), 400);
+	EQ(parse(GET "A(: x\r\n\r\n"), 400);
 	EQ(parse(GET "no colon\r\n\r\n"), 400);
 }
 
@@ -259,7 +334,7 @@ static void test_field_limit(void)
 	EQ(strlen(header("A")), 60000);
 }
 
-/* However the bytes are cut, the end is found at the same place. */
+/* The end is found at the same place, however the bytes are split. */
 static void test_find_in_pieces(void)
 {
 	static const char s[] = GET "A: b\r\n\r\nGET /next";
@@ -282,8 +357,8 @@ static void test_find_in_pieces(void)
 	EQ(i - 1, 17);
 }
 
-/* Decodes in pieces of `step` bytes. The body's length, or a negative
- * number; *ret_rest is what follows the body. */
+/* Decodes in pieces of `step` bytes. Returns the body's length or a negative
+ * number; *ret_rest is the text after the body. */
 static int unchunk(const char *s, size_t step, char *out, const char **ret_rest)
 {
 	struct http_chunked d = {0};
@@ -374,7 +449,10 @@ static void test_endless_extension(void)
 static void test_phrases(void)
 {
 	STREQ(http_status_phrase(416), "Range Not Satisfiable");
+	STREQ(http_status_phrase(505), "HTTP Version Not Supported");
 	STREQ(http_status_phrase(599), "Unknown");
+	STREQ(http_status_phrase(418), "Unknown");
+	STREQ(http_status_phrase(-1), "Unknown");
 }
 
 int main(void)
@@ -382,7 +460,11 @@ int main(void)
 	RUN(test_plain_request);
 	RUN(test_methods);
 	RUN(test_versions);
+	RUN(test_connection_list);
 	RUN(test_request_line);
+	RUN(test_early_end);
+	RUN(test_malformed_comes_first);
+	RUN(test_content_length);
 	RUN(test_targets);
 	RUN(test_absolute_form);
 	RUN(test_host);

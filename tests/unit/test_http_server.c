@@ -99,8 +99,7 @@ static void test_pipelining(void)
 	stop();
 }
 
-/* More requests in one segment than are answered in one turn, behind one that
- * waits. */
+/* More requests in one segment than one turn answers, behind one that waits. */
 static void test_many_pipelined(void)
 {
 	int fd, n = 0;
@@ -200,7 +199,7 @@ static void test_head_leaves_alone(void)
 	stop();
 }
 
-/* An answer that stays incomplete ends in a reset, whatever the reason. */
+/* An incomplete answer ends in a reset, whatever the reason. */
 static void test_resets(void)
 {
 	static const char *const requests[] = {
@@ -257,7 +256,8 @@ static void test_client_goes(void)
 	EVENTS("parked ");
 	reset(fd);
 	EVENTS("gone ");
-	/* In the middle of a write, of a file, and with a request behind. */
+	/* In the middle of a write, of a file, and with another request behind
+	 * it. */
 	fd = dial();
 	put(fd, GET("/pieces") GET("/echo"));
 	EQ(recv(fd, answer.head, 100, MSG_WAITALL), 100);
@@ -268,7 +268,7 @@ static void test_client_goes(void)
 	EQ(recv(fd, answer.head, 100, MSG_WAITALL), 100);
 	(void)close(fd);
 	EVENTS("EPIPE gone ");
-	/* Before the request is whole: nobody is told. */
+	/* Before the request is complete: no callback comes. */
 	fd = dial();
 	put(fd,
 	    "POST /park HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nab");
@@ -301,7 +301,7 @@ static void release(void)
 	http_release(parked);
 }
 
-/* A handler may take its time to notice, and answer until then. */
+/* A handler may notice it late, and answer until then. */
 static void test_answer_after_gone(void)
 {
 	static void (*const ends[])(void) = {release, park_reply, park_abort};
@@ -324,8 +324,8 @@ static void test_answer_after_gone(void)
 	stop();
 }
 
-/* A client that has only closed its own half gets its answer, be it there at
- * once or later. */
+/* A client that has closed only its own half gets its answer, at once or later.
+ */
 static void test_half_close(void)
 {
 	int fd;

@@ -1,4 +1,4 @@
-/* The index by itself: records, and what becomes of a damaged file. */
+/* The index alone: records, and damaged files. */
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -149,7 +149,7 @@ static void records(void)
 	wipe();
 }
 
-/* All of a batch or nothing. */
+/* A batch is written as a whole or not at all. */
 static void batches(void)
 {
 	char key[600];
@@ -208,8 +208,8 @@ static void flip(const char *file, off_t at, uint8_t bits)
 	(void)close(fd);
 }
 
-/* Flips bits in one character of text wherever it stands in the file: old
- * versions of a page are left behind. */
+/* Flips bits in one character of every copy of text in the file; LMDB leaves
+ * old versions of a page behind. */
 static void flip_text(const char *file, const char *text, size_t i,
 		      uint8_t bits)
 {
@@ -234,7 +234,7 @@ static void flip_text(const char *file, const char *text, size_t i,
 	OK(n > 0);
 }
 
-/* A record whose bytes were changed is absent; the others are not. */
+/* A record with changed bytes is absent; the others are present. */
 static void wrong_checksum(void)
 {
 	struct index *ix = open_ix();
@@ -250,7 +250,7 @@ static void wrong_checksum(void)
 	EQ(put(ix, INDEX_KV, "first", "anew"), 0);
 	OK(has(ix, INDEX_KV, "first", "anew"));
 	index_close(&ix);
-	/* The key belongs to the checksum, too. */
+	/* The checksum covers the key too. */
 	flip_text(path_of("i/data.mdb"), "secondunharmed", 5, 1); /* secone */
 	ix = open_ix();
 	OK(!has(ix, INDEX_KV, "second", "unharmed"));
@@ -283,7 +283,7 @@ static void no_index(void)
 	wipe();
 }
 
-/* One step of a random life: records of all sizes come and go. */
+/* One random step: records of all sizes come and go. */
 static void churn(struct index *ix, unsigned int n)
 {
 	static char val[300000];
@@ -314,7 +314,7 @@ static void churn(struct index *ix, unsigned int n)
 	index_batch_release(&b);
 }
 
-/* The check raises no false alarm, whatever LMDB has made of its pages. */
+/* The check gives no false alarm, whatever the state of LMDB's pages. */
 static void check_of_sound_files(void)
 {
 	struct index *ix = open_ix();
@@ -346,7 +346,8 @@ static int count(void *arg, const uint8_t *key, size_t key_len,
 	return 0;
 }
 
-/* In a child: uses whatever passed the check, as hard as it can. */
+/* Runs in a child: uses an index that passed the check as heavily as possible.
+ */
 static int use_file(void)
 {
 	struct index *ix = open_ix();
@@ -376,7 +377,7 @@ static int run_child(int (*fn)(void))
 				 : 1000 + WTERMSIG(status);
 }
 
-/* A page picked at random, but seldom one that only continues a long value. */
+/* Picks a page at random, rarely one that only continues a long value. */
 static off_t pick_page(const char *file, off_t size)
 {
 	int fd = open(file, O_RDONLY);
@@ -394,7 +395,7 @@ static off_t pick_page(const char *file, off_t size)
 	return page;
 }
 
-/* Bits flipped anywhere: found, or harmless. */
+/* Flipped bits anywhere are detected or harmless. */
 static void flipped_bits(void)
 {
 	int found = 0, harmless = 0;
@@ -409,7 +410,7 @@ static void flipped_bits(void)
 	EQ(stat(path_of("i/data.mdb"), &st), 0);
 	for (int i = 0; i < 250; i++) {
 		off_t page = pick_page(path_of("good"), st.st_size);
-		/* Headers and meta pages more often than their share. */
+		/* Picks headers and meta pages more often than others. */
 		off_t at = page + (off_t)rnd(i % 2 ? 4096 : 160);
 		uint8_t bits = (uint8_t)(1u << rnd(8));
 		int r;
@@ -462,7 +463,7 @@ static void truncated(void)
 		if (r == 0)
 			EQ(run_child(use_file), 0);
 	}
-	/* Something else altogether. */
+	/* A file that is not an index. */
 	run("head -c 200000 /dev/zero > \"$D\"/i/data.mdb");
 	EQ(index_check(path_of("i")), -EBADMSG);
 	run("head -c 8192 \"$D\"/good | cat - \"$D\"/good > \"$D\"/i/data.mdb");

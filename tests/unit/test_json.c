@@ -134,7 +134,8 @@ static void test_size(void)
 	json_decref(v);
 }
 
-/* The sentence says where, and quotes nothing: this may be a password file. */
+/* The message has the position and quotes nothing: the file may hold passwords.
+ */
 static void test_error_is_discreet(void)
 {
 	static const char *const texts[] = {
@@ -244,7 +245,7 @@ static void test_dump(void)
 	EQ(buf_str(&b, "v="), 0);
 	EQ(json_dump(v, &b), 0);
 	STREQ(b.data, "v={\"a\":[1,\"x\\n\"]}");
-	/* The second does not fit, and nothing of it stays. */
+	/* The second does not fit, and no part of it stays. */
 	EQ(json_dump(v, &b), -EMSGSIZE);
 	STREQ(b.data, "v={\"a\":[1,\"x\\n\"]}");
 	buf_reset(&b);
@@ -285,7 +286,8 @@ static void test_quote(void)
 	STREQ(b.data, "\"abc\"");
 }
 
-/* What json_quote() writes reads back, for every byte and pair of bytes. */
+/* The output of json_quote() reads back the same, for every byte and pair of
+ * bytes. */
 static void test_quote_reads_back(void)
 {
 	int wrong = 0;

@@ -2,11 +2,12 @@
 #include "daemon/keys.c"
 
 /* cmd/ is no part of the library that tests are linked with. */
+#include "cmd/cli.c"
 #include "cmd/keys.c"
 
 #include <dirent.h>
-#include <ftw.h>
 
+#include "tests/unit/scratch.h"
 #include "tests/unit/tap.h"
 
 #define DAYS(s) ((double)(s) / 86400)
@@ -15,26 +16,12 @@ static char dir[64];
 
 static const char *at(const char *name)
 {
-	static char path[8][160];
-	static unsigned int n;
-
-	n = (n + 1) % ARRAY_SIZE(path);
-	(void)snprintf(path[n], sizeof(path[n]), "%s/%s", dir, name);
-	return path[n];
-}
-
-static int remove_one(const char *path, const struct stat *st, int type,
-		      struct FTW *ftw)
-{
-	(void)st;
-	(void)type;
-	(void)ftw;
-	return remove(path);
+	return path_below(dir, name);
 }
 
 static void clear(void)
 {
-	(void)nftw(dir, remove_one, 8, FTW_DEPTH | FTW_PHYS);
+	remove_tree(dir);
 }
 
 static void make_dir(void)
@@ -117,7 +104,7 @@ static double days_from_now(const ASN1_TIME *t)
 	return DAYS(difftime(timegm(&tm), time(NULL)));
 }
 
-/* X509_V_OK, or what is wrong with it for such a use. */
+/* X509_V_OK, or the error for this purpose. */
 static int verify(const char *name, const char *use)
 {
 	CLEANUP(x509_freep) X509 *ca = cert("ca.crt"), *x = cert(name);
@@ -211,7 +198,7 @@ static void test_init_never_overwrites(void)
 	OK(strstr(err.text, dir));
 	EQ(inode_of("ca.crt"), crt);
 	EQ(inode_of("ca.key"), key);
-	/* Half of one is one. */
+	/* One of the two files counts as a CA. */
 	EQ(unlink(at("ca.crt")), 0);
 	EQ(keys_init(dir, &err), -EEXIST);
 	EQ(inode_of("ca.key"), key);
@@ -223,7 +210,7 @@ static void test_init_never_overwrites(void)
 	clear();
 }
 
-/* Two at once, the second of which has looked before the first wrote. */
+/* Two at once; the second checked before the first wrote. */
 static void test_init_race(void)
 {
 	CLEANUP(pkey_freep) EVP_PKEY *k = EVP_EC_gen("P-256");
@@ -239,7 +226,8 @@ static void test_init_race(void)
 	EQ(save_pair(dirfd, dir, "ca", x, k, false, &err), -EEXIST);
 	EQ(inode_of("ca.crt"), crt);
 	EQ(count_files(), 2);
-	/* The key was new, the certificate not: neither stays. */
+	/* The key was new, the certificate existed: the key is removed again.
+	 */
 	EQ(unlink(at("ca.key")), 0);
 	EQ(save_pair(dirfd, dir, "ca", x, k, false, &err), -EEXIST);
 	OK(strstr(err.text, "ca.crt"));
@@ -288,7 +276,7 @@ static void test_issue(void)
 	clear();
 }
 
-/* What a certificate's other names say. */
+/* The alternative names of a certificate. */
 static void test_alt_names(void)
 {
 	static const struct {
@@ -391,7 +379,7 @@ static void test_renewal(void)
 	clear();
 }
 
-/* A CA of which 30 days are left issues for no longer than that. */
+/* A CA with 30 days left issues for at most 30 days. */
 static void test_end_of_ca(void)
 {
 	CLEANUP(x509_freep) X509 *ca = NULL;
@@ -440,7 +428,7 @@ static void test_bad_ca(void)
 	EQ(issue_node("n", &err), -ENOENT);
 	EQ(rename(at("saved"), at("ca.key")), 0);
 	EQ(issue_node("n", &err), 0);
-	/* Another key. */
+	/* A renewed certificate has another key. */
 	EQ(rename(at("n.key"), at("ca.key")), 0);
 	EQ(issue_node("n", &err), -EKEYREJECTED);
 	put("ca.crt", text);
@@ -479,23 +467,11 @@ static void test_foreign_ca(void)
 
 /* ---- The command ---- */
 
-/* From cmd/main.c. */
-void command_help(const struct command *c, const struct option *table, size_t n)
-{
-	(void)c;
-	options_help(table, n, stdout);
-}
-
-int command_fail(int status, const char *text)
-{
-	(void)fprintf(stderr, "peerd: %s\n", text);
-	return status;
-}
-
 static int command(const char *a, const char *b, const char *c, const char *d,
 		   const char *e)
 {
-	static const struct command keys = {"keys", "", "", "", cmd_keys};
+	static const struct command keys = {"keys", " init|issue", "", "",
+					    cmd_keys};
 	const char *const from[] = {"keys", a, b, c, d, e};
 	char *argv[ARRAY_SIZE(from) + 1] = {0};
 	int argc = 0, status;

@@ -55,7 +55,7 @@ static json_t *read_json(void)
 	return v;
 }
 
-/* What becomes of a string field, in JSON. */
+/* The value of a string field after logging, in JSON. */
 static void field_is(const char *value, const char *want)
 {
 	CLEANUP(json_decrefp) json_t *v = NULL;
@@ -65,7 +65,7 @@ static void field_is(const char *value, const char *want)
 	STREQ(json_get_str(v, "k"), want);
 }
 
-/* Nothing of the log line contains what. */
+/* Checks that the log line does not contain `what`. */
 static void hides(const char *value, const char *what)
 {
 	const char *s;
@@ -113,7 +113,8 @@ static void test_time(void)
 		OK(form[i] == 'd' ? t[i] >= '0' && t[i] <= '9'
 				  : t[i] == form[i]);
 	OK(strptime(t, "%Y-%m-%dT%H:%M:%S", &tm) != NULL);
-	/* Within a day, whatever the clock does meanwhile: right zone, year. */
+	/* Within a day: zone and year are right. The clock may change
+	 * meanwhile. */
 	OK(llabs((long long)timegm(&tm) - (long long)now_unix_s()) < 86400);
 }
 
@@ -198,10 +199,10 @@ static void test_long_strings_are_cut(void)
 	v = read_json();
 	k = json_get_str(v, "k");
 	EQ(strspn(k, "x"), 1023);
-	STREQ(k + 1023, "…"); /* no half of a character before it */
+	STREQ(k + 1023, "…"); /* the cut does not split a character */
 }
 
-/* However much there is to say, the line stays one JSON object. */
+/* The line stays one JSON object, however long the fields. */
 static void test_long_lines(void)
 {
 	CLEANUP(json_decrefp) json_t *v = NULL;
@@ -275,7 +276,7 @@ static void test_secrets_stay_out(void)
 	OK(strstr(read_log(), "SECRET") == NULL);
 }
 
-/* A cut does not decide what is part of a URL. */
+/* A cut in a URL does not let its query through. */
 static void test_long_urls(void)
 {
 	char s[3000];
@@ -388,7 +389,7 @@ static void test_limit(void)
 		passed += log_limit_ok(&l, 5, 3600000);
 	EQ(passed, 5);
 	OK(!log_limit_ok(&none, 0, 1000));
-	/* Opens again: waits for the clock, however slow it is. */
+	/* The limit opens again: waits for the clock, however slow it is. */
 	OK(log_limit_ok(&brief, 1, 1));
 	start = now_ms();
 	while (now_ms() < start + 2)

@@ -62,7 +62,7 @@ static void *post_many(void *arg)
 	return NULL;
 }
 
-/* Every task once, on the loop thread, each poster's in its order. */
+/* Every task runs once, on the loop thread, in the order of its poster. */
 static void test_posts_from_threads(void)
 {
 	struct loop *l = new_loop();
@@ -121,6 +121,112 @@ static void test_post_again_from_run(void)
 	loop_free(&l);
 }
 
+/* A task that many threads post again and again. */
+static struct shared {
+	struct loop_task task;
+	struct loop *loop;
+	int posts; /* atomic, relaxed */
+	int runs, seen;
+	bool inside;
+} shared;
+
+static void shared_run(struct loop_task *t)
+{
+	OK(t == &shared.task && !shared.inside);
+	shared.inside = true;
+	shared.runs++;
+	shared.seen = __atomic_load_n(&shared.posts, __ATOMIC_RELAXED);
+	if (shared.seen == POSTERS * PER_POST)
+		loop_stop(shared.loop);
+	shared.inside = false;
+}
+
+static void *post_shared(void *arg)
+{
+	(void)arg;
+	for (int i = 0; i < PER_POST; i++) {
+		(void)__atomic_add_fetch(&shared.posts, 1, __ATOMIC_RELAXED);
+		loop_post(shared.loop, &shared.task);
+	}
+	return NULL;
+}
+
+/* A queued task is not queued twice, and no post is lost: run() sees all that
+ * was written before the post. */
+static void test_post_what_is_queued(void)
+{
+	pthread_t t[POSTERS];
+
+	shared.loop = new_loop();
+	shared.task.run = shared_run;
+	for (int p = 0; p < POSTERS; p++)
+		if (pthread_create(&t[p], NULL, post_shared, NULL) != 0)
+			BAIL("pthread_create");
+	loop_run(shared.loop);
+	for (int p = 0; p < POSTERS; p++)
+		(void)pthread_join(t[p], NULL);
+	EQ(shared.seen, POSTERS * PER_POST);
+
+	shared.runs = 0;
+	loop_free(&shared.loop); /* runs posts that came after the last run() */
+	OK(shared.runs <= 1);
+	shared.loop = new_loop();
+	shared.runs = 0;
+	for (int i = 0; i < 3; i++)
+		loop_post(shared.loop, &shared.task);
+	EQ(shared.runs, 0);
+	loop_free(&shared.loop);
+	EQ(shared.runs, 1);
+}
+
+struct canceler {
+	struct loop_task first, second, third;
+	struct loop *loop;
+	char ran[8];
+	size_t n;
+};
+
+static void first_run(struct loop_task *t)
+{
+	struct canceler *c = container_of(t, struct canceler, first);
+
+	c->ran[c->n++] = '1';
+	loop_cancel(c->loop, &c->second); /* queued for this same turn */
+	loop_cancel(c->loop, &c->second);
+	loop_cancel(c->loop, t); /* it already runs: does nothing */
+}
+
+static void second_run(struct loop_task *t)
+{
+	struct canceler *c = container_of(t, struct canceler, second);
+
+	c->ran[c->n++] = '2';
+}
+
+static void third_run(struct loop_task *t)
+{
+	struct canceler *c = container_of(t, struct canceler, third);
+
+	c->ran[c->n++] = '3';
+	if (c->n == 2)
+		loop_post(c->loop, &c->second);
+}
+
+static void test_cancel(void)
+{
+	struct canceler c = {.first = {.run = first_run},
+			     .second = {.run = second_run},
+			     .third = {.run = third_run},
+			     .loop = new_loop()};
+
+	loop_cancel(c.loop, &c.second); /* never queued: does nothing */
+	loop_post(c.loop, &c.first);
+	loop_post(c.loop, &c.second);
+	loop_post(c.loop, &c.third);
+	loop_free(&c.loop);
+	STREQ(c.ran, "132");
+}
+
 struct ticker {
 	uv_timer_t timer;
 	struct loop *loop;
@@ -149,7 +255,7 @@ static void on_tick(uv_timer_t *t)
 	loop_stop(k->loop);
 }
 
-/* A task that posts itself for ever leaves the timers their turn. */
+/* A task that posts itself for ever does not block timers. */
 static void test_no_starvation(void)
 {
 	struct loop *l = new_loop();
@@ -257,7 +363,7 @@ static void test_job_and_task_in_turn(void)
 	loop_free(&l);
 }
 
-/* What was started before loop_free(), and what that starts, still ends. */
+/* Work started before loop_free(), and work that it starts, still ends. */
 static void test_free_finishes_what_was_started(void)
 {
 	struct loop *l = new_loop();
@@ -295,7 +401,7 @@ static void on_closed(uv_handle_t *h)
 	loop_post(c->loop, &c->task);
 }
 
-/* Close callbacks still run, and what they post. */
+/* Close callbacks still run, and so do the tasks that they post. */
 static void test_free_runs_close_callbacks(void)
 {
 	struct loop *l = new_loop();
@@ -317,7 +423,7 @@ static void test_stop(void)
 
 	loop_stop(l); /* before the run: it returns at once */
 	loop_run(l);
-	t = start(l); /* and can be run again, by another thread */
+	t = start(l); /* another thread can run it again */
 	loop_stop(l);
 	(void)pthread_join(t, NULL);
 
@@ -380,6 +486,8 @@ int main(void)
 {
 	RUN(test_posts_from_threads);
 	RUN(test_post_again_from_run);
+	RUN(test_post_what_is_queued);
+	RUN(test_cancel);
 	RUN(test_no_starvation);
 	RUN(test_jobs);
 	RUN(test_job_and_task_in_turn);

@@ -56,8 +56,8 @@ static void test_image(void)
 	manifest_free(&m);
 }
 
-/* What the document says counts more than the header; the header more than a
- * guess. */
+/* The document's media type wins over the header, and the header over a guess.
+ */
 static void test_kind(void)
 {
 	static const char *const image = "{\"schemaVersion\":2,\"layers\":[]}";

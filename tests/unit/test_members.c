@@ -2,8 +2,7 @@
  * process. */
 #include <sys/resource.h>
 
-#include "tests/unit/members-rig.h"
-#include "tests/unit/tls-certs.h"
+#include "tests/unit/members-tls.h"
 
 static void test_bad_config(void)
 {
@@ -86,7 +85,7 @@ static void test_one_member(void)
 	STREQ(rq.method, "HEAD");
 	OK(rq.connect_timeout_ms > 0 && !rq.ca_file);
 
-	/* It is greeted again and again. */
+	/* The member is greeted repeatedly. */
 	UNTIL(f.hits > 5);
 	EQ(s.generation, members_generation(s.m));
 	EQ(tally(&s).n, 1);
@@ -146,7 +145,7 @@ static void test_stranger_greets(void)
 	OK(!in_view(&one, false, "two")); /* another zone */
 	EQ(members_view(one.m, false)->n, 1);
 
-	/* It goes, and is forgotten for nobody names it. */
+	/* It goes, and is forgotten because no --peers entry names it. */
 	subject_stop(&one);
 	fake_down(&f1);
 	UNTIL(state_of(&two, "one") == MEMBER_GONE);
@@ -181,7 +180,7 @@ static void test_only_ourselves(void)
 	UNTIL(members_settled(s.m) && tally(&s).n == 0);
 	EQ(members_alive(s.m), 0);
 	EQ(members_view(s.m, true)->n, 1);
-	/* Seldom greeted: somebody else may come to have the address. */
+	/* Rarely greeted: another node may get the address. */
 	hits = f.hits;
 	run_for((uint64_t)GREET_MS * 10);
 	OK(f.hits <= hits + 2);
@@ -248,11 +247,11 @@ static void test_garbage(void)
 	OK(metrics_total("peerd_greetings_total", "garbage") >= n * 4);
 	OK(metrics_total("peerd_greetings_total", "refused") >= 4);
 
-	/* One that comes to its senses is taken. */
+	/* A node whose answers become valid is taken. */
 	f[3].body = "{\"id\":\"sane\",\"later\":[1,2]}";
 	UNTIL(alive(&s, "sane"));
 	STREQ(members_find(s.m, "sane")->name, "");
-	/* And one that loses them is gone, with a reason. */
+	/* A member whose answers become invalid is gone, with a reason. */
 	f[3].body = garbage[1];
 	UNTIL(state_of(&s, "sane") == MEMBER_GONE);
 	OK(strstr(members_find(s.m, "sane")->why, "JSON"));
@@ -277,7 +276,7 @@ static void test_hangs(void)
 	UNTIL(alive(&s, "two") && alive(&s, "three"));
 	f.hang = true;
 	UNTIL(state_of(&s, "two") == MEMBER_SUSPECT);
-	OK(in_view(&s, true, "two")); /* still among the living */
+	OK(in_view(&s, true, "two")); /* still alive */
 	EQ(members_alive(s.m), 2);
 	UNTIL(state_of(&s, "two") == MEMBER_GONE);
 	UNTIL(!in_view(&s, true, "two"));
@@ -286,7 +285,7 @@ static void test_hangs(void)
 	f.hang = false;
 	UNTIL(alive(&s, "two"));
 	UNTIL(in_view(&s, true, "two"));
-	/* Freed while a greeting hangs. */
+	/* members_free() while a greeting hangs. */
 	f.hang = true;
 	f.nparked = 0;
 	UNTIL(f.nparked > 0);
@@ -354,9 +353,9 @@ static void test_two_addresses(void)
 	subject_start(&s);
 	UNTIL(members_settled(s.m) && alive(&s, "two") && tally(&s).n == 1);
 	EQ(members_alive(s.m), 1);
-	UNTIL(s.forgotten == 1); /* who was to be the other */
+	UNTIL(s.forgotten == 1); /* expected to be the other node */
 	mb = members_find(s.m, "two");
-	/* The address that is in use dies; the other takes over. */
+	/* The address in use fails; the other takes over. */
 	other = strcmp(mb->addr, f.addr) == 0 ? g.addr : f.addr;
 	fake_down(other == g.addr ? &f : &g);
 	UNTIL(strcmp(mb->addr, other) == 0);
@@ -380,7 +379,7 @@ static void test_two_addresses(void)
 	end();
 }
 
-/* Lookups that fail, or find nothing, drop nobody who answers. */
+/* Lookups that fail or find nothing drop no member that answers. */
 static void test_dns_comes_and_goes(void)
 {
 	struct fake f = {0}, g = {0};
@@ -413,7 +412,8 @@ static void test_dns_comes_and_goes(void)
 		OK(alive(&s, "two") && alive(&s, "three"));
 		EQ(s.forgotten, 0);
 	}
-	/* Who is named by nothing (NXDOMAIN it was) and does not answer. */
+	/* A member that no name leads to (NXDOMAIN) and that does not answer.
+	 */
 	fake_down(&f);
 	UNTIL(state_of(&s, "two") == MEMBER_GONE);
 	UNTIL(!members_find(s.m, "two"));
@@ -425,7 +425,8 @@ static void test_dns_comes_and_goes(void)
 	end();
 }
 
-/* A lookup that fails at first: settled, and taken up later. */
+/* A lookup that fails at first: the start is settled, and the lookup is
+ * repeated later. */
 static void test_sick_server(void)
 {
 	struct fake f = {0};
@@ -481,7 +482,7 @@ static void test_notes(void)
 	fake_up(&f, "127.0.0.2", "two");
 	fake_up(&g, "127.0.0.3", "three");
 	subject_init(&s, "me");
-	s.cfg.greet_ms = 120000; /* turns do not come by themselves */
+	s.cfg.greet_ms = 120000; /* turns do not come without an event */
 	subject_peer(&s, f.addr);
 	subject_peer(&s, g.addr);
 	subject_start(&s);
@@ -503,9 +504,9 @@ static void test_notes(void)
 	OK(alive(&s, "two"));
 	EQ(members_find(s.m, "two")->failures, 0);
 	run_for(20);
-	EQ(s.changed, changed); /* the living were the same all the time */
+	EQ(s.changed, changed); /* the alive members did not change meanwhile */
 
-	/* Both die; they are found out by greetings that notes caused. */
+	/* Both fail; greetings after failed transfers detect it. */
 	s.busy = true;
 	fake_down(&f);
 	fake_down(&g);
@@ -514,7 +515,7 @@ static void test_notes(void)
 	note(&s, "three", false, "reset");
 	UNTIL(members_find(s.m, "two")->failures >= 2 &&
 	      members_find(s.m, "three")->failures >= 2);
-	/* A transfer that succeeds after all. */
+	/* A later transfer succeeds. */
 	note(&s, "two", true, NULL);
 	OK(alive(&s, "two"));
 	subject_stop(&s);
@@ -541,7 +542,7 @@ static void test_zone_changes(void)
 	end();
 }
 
-/* ---- Who greets us ---- */
+/* ---- Incoming greetings ---- */
 
 struct hail {
 	int open;
@@ -624,7 +625,7 @@ static void test_hello(void)
 	}
 	UNTIL(h.open == 0);
 	OK(tally(&s).n > 0 && tally(&s).n <= 16);
-	/* Nobody answers there: forgotten. */
+	/* No node answers there: forgotten. */
 	UNTIL(tally(&s).n == 0);
 	EQ(members_alive(s.m), 0);
 	subject_stop(&s);
@@ -632,7 +633,7 @@ static void test_hello(void)
 	end();
 }
 
-/* One that is gone and greets us need not wait for its turn. */
+/* A gone member that greets this node need not wait for its turn. */
 static void test_greeted_back(void)
 {
 	struct fake me = {0}, f = {0};
@@ -670,44 +671,6 @@ static void test_greeted_back(void)
 
 /* ---- Trust ---- */
 
-static char dir[] = "/tmp/test-members-XXXXXX";
-
-static const char *file(const char *name)
-{
-	static char path[8][128];
-	static unsigned int n;
-
-	n = (n + 1) % ARRAY_SIZE(path);
-	(void)snprintf(path[n], sizeof(path[n]), "%s/%s", dir, name);
-	return path[n];
-}
-
-static struct tls_server *make_tls(const char *name, const struct identity *ca,
-				   long from, long until)
-{
-	struct identity id = make_identity((struct cert_spec){
-		.cn = name, .ca = ca, .from = from, .until = until});
-	struct tls_server *tls = NULL;
-	struct error err = {""};
-	char crt[128], key[128];
-
-	(void)snprintf(crt, sizeof(crt), "%s/%s.crt", dir, name);
-	(void)snprintf(key, sizeof(key), "%s/%s.key", dir, name);
-	save_cert(crt, &id);
-	save_key(key, &id, NULL);
-	free_identity(&id);
-	if (tls_server_new(file("ca.crt"), crt, key, &tls, &err) < 0)
-		BAIL(err.text);
-	return tls;
-}
-
-static void use_tls(struct subject *s, const char *cert, const char *key)
-{
-	s->cfg.ca_file = file("ca.crt");
-	s->cfg.cert_file = cert;
-	s->cfg.key_file = key;
-}
-
 /* Two members, one whose certificate has expired, and one of another CA. */
 static void test_trust(void)
 {
@@ -719,9 +682,7 @@ static void test_trust(void)
 
 	begin();
 	log_forget();
-	if (!mkdtemp(dir))
-		BAIL("mkdtemp");
-	save_cert(file("ca.crt"), &ca);
+	make_files(&ca);
 	tls[0] = make_tls("one", &ca, 0, 0);
 	tls[1] = make_tls("two", &ca, 0, 0);
 	tls[2] = make_tls("old", &ca, -2 * DAY, -DAY);
@@ -756,18 +717,7 @@ static void test_trust(void)
 		tls_server_free(&tls[i]);
 	}
 	end();
-	for (int i = 0; i < 4; i++) {
-		static const char *const names[] = {"one", "two", "old",
-						    "stranger"};
-		char path[128];
-
-		(void)snprintf(path, sizeof(path), "%s/%s.crt", dir, names[i]);
-		(void)unlink(path);
-		(void)snprintf(path, sizeof(path), "%s/%s.key", dir, names[i]);
-		(void)unlink(path);
-	}
-	(void)unlink(file("ca.crt"));
-	EQ(rmdir(dir), 0);
+	remove_files();
 	free_identity(&ca);
 	free_identity(&other);
 }
@@ -819,10 +769,11 @@ static void test_many(void)
 	OK(rate <= 150.0 / GREET_MS + 1);
 	OK(f.hits >= MANY - MANY / 10);
 	UNTIL(members_alive(s.m) == MANY);
-	EQ(members_view(s.m, true)->n, MANY + 1);
+	/* The view follows in a later turn of the loop. */
+	UNTIL(members_view(s.m, true)->n == MANY + 1);
 	EQ(tally(&s).n, MANY);
 
-	/* Then all are greeted again, in their time. */
+	/* Then all are greeted again, each at its time. */
 	hits = f.hits;
 	from = now_ms();
 	run_for(2000);
@@ -834,7 +785,7 @@ static void test_many(void)
 	end();
 }
 
-/* 2,000 addresses where nobody is, at the pace of a real cluster. */
+/* 2,000 addresses without a node, at the pace of a real cluster. */
 static void test_many_dead(void)
 {
 	struct subject s;
@@ -844,7 +795,7 @@ static void test_many_dead(void)
 	uint64_t from;
 
 	begin();
-	fake_up(&f, "127.0.0.1", "x"); /* a port that is then nobody's */
+	fake_up(&f, "127.0.0.1", "x"); /* a port that no process uses then */
 	fake_down(&f);
 	name_many("dead.test");
 	(void)snprintf(entry, sizeof(entry), "dns:dead.test:%u", f.port);

@@ -48,7 +48,7 @@ static struct metric_family shared = {
 	.buckets = {1, 2},
 };
 
-/* What metrics_write() gives, to be freed. */
+/* The output of metrics_write(); the caller frees it. */
 static char *text(void)
 {
 	struct buf b = BUF_INIT((size_t)1 << 20);
@@ -128,7 +128,7 @@ static void test_histogram(void)
 	struct metric_series *s = metric_get(&seconds, v);
 
 	metric_observe(s, 0.001);
-	metric_observe(s, 0.25); /* on the bound counts as below */
+	metric_observe(s, 0.25); /* a value on the bound counts as below */
 	metric_observe(s, 0.5);
 	metric_observe(s, 100);
 	metric_observe(s, NAN);

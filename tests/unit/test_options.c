@@ -123,7 +123,7 @@ static void remove_config(void)
 	(void)unsetenv("PEERD_CONFIG");
 }
 
-/* The sentence is "KEY in PATH: " and then tail, or "PATH: " and tail. */
+/* The message is "KEY in PATH: " and tail, or "PATH: " and tail. */
 static void file_fails(const char *text, const char *key, const char *tail)
 {
 	char want[PATH_MAX + 512];
@@ -259,7 +259,7 @@ static void test_bad_flags(void)
 	fails("--=5", "--: no such option");
 }
 
-/* Option, where it came from, value, and what would be allowed. */
+/* The message has option, origin, value and the allowed values. */
 static void test_bad_values(void)
 {
 	fails("--workers=0",
@@ -347,7 +347,7 @@ static void test_file(void)
 	EQ(c.workers, 7);
 	OK(!c.safe);
 	EQ(c.hosts.n, 2);
-	STREQ(c.hosts.v[0], "a,b"); /* as it stands */
+	STREQ(c.hosts.v[0], "a,b"); /* unchanged */
 	EQ(c.peers.n, 2);
 	OK(c.verbose);
 	EQ(c.deadline_ms, 120000);
@@ -355,7 +355,7 @@ static void test_file(void)
 	STREQ(c.config, path);
 	done();
 
-	/* The environment wins over the file, a flag over both. */
+	/* The environment wins over the file, and a flag wins over both. */
 	(void)setenv("PEERD_WORKERS", "8", 1);
 	(void)setenv("PEERD_PEERS", "r", 1);
 	(void)setenv("PEERD_NODE_NAME", "e", 1);

@@ -1,4 +1,4 @@
-/* What members deliver: p2p/pace.h. */
+/* The measured pace of members: p2p/pace.h. */
 #include "p2p/pace.h"
 #include "tests/unit/tap.h"
 
@@ -16,14 +16,14 @@ static void test_rate(void)
 
 	OK(pace_rate(&p, 0) < 0);
 	pace_add(&p, 4096);
-	OK(pace_rate(&p, 0) < 0); /* a part of a slot is none */
+	OK(pace_rate(&p, 0) < 0); /* a part of a slot does not count */
 	pace_slot(&p, 100);
 	OK(pace_rate(&p, 1) == 40960);
 	OK(pace_rate(&p, 2) < 0);
-	/* Nothing came, and it was waited for. */
+	/* No bytes came while a request waited. */
 	pace_slot(&p, 100);
 	OK(pace_rate(&p, 2) == 20480);
-	/* Longer ones weigh more. */
+	/* Longer samples weigh more. */
 	pace_add(&p, 4096);
 	pace_slot(&p, 200);
 	OK(pace_rate(&p, 3) == 20480);

@@ -45,8 +45,8 @@ static uint64_t blob_of(uint32_t i)
 
 /* ---- Hash and deal ---- */
 
-/* A cluster agrees on these: members that compute others fetch everything
- * twice. Changing them is a change of protocol. */
+/* All members must compute the same values; others would fetch everything
+ * twice. Changing them changes the protocol. */
 static void test_fixed_values(void)
 {
 	static const uint32_t dealt[] = {2, 6, 0, 1, 7, 4, 3, 5};
@@ -132,7 +132,7 @@ static void test_each_once(void)
 	}
 }
 
-/* What is wanted of a round does not depend on how much is wanted. */
+/* The deal of a round does not depend on how many owners are requested. */
 static void test_part_of_a_round(void)
 {
 	struct place_view v = members(64);
@@ -145,7 +145,7 @@ static void test_part_of_a_round(void)
 		EQ(memcmp(part, owners, wanted * sizeof(*part)), 0);
 		OK(wanted == 64 || part[wanted] == UINT32_MAX);
 	}
-	/* More than there are members: the round, no more. */
+	/* More than the number of members: the whole round, no more. */
 	v = members(4);
 	memset(part, 0xff, sizeof(part));
 	place_deal(&v, blob_of(3), 0, 64, part, used);
@@ -177,7 +177,7 @@ static double moved(uint32_t n, uint32_t stripes, uint32_t gone)
 	return 100.0 * count / stripes;
 }
 
-/* One that joins or leaves moves few. */
+/* A member that joins or leaves moves few stripes. */
 static void test_churn(void)
 {
 	double sum = 0;
@@ -278,7 +278,7 @@ static void test_homes_stay(void)
 	}
 }
 
-/* ---- Whom to ask ---- */
+/* ---- Which member to ask ---- */
 
 /* "order | holders": a letter is a member, `*` ourselves; marks after it: +
  * has, s slow, t tried, w refuses, a digit its open requests. */
@@ -335,18 +335,18 @@ static void test_choose_owner(void)
 	CHOOSE("At B * C", true, PLACE_ASK_OWNER, 'B');
 	CHOOSE("As B * C", true, PLACE_ASK_OWNER, 'B');
 	CHOOSE("Aw B * C", true, PLACE_ASK_OWNER, 'B');
-	/* Others that have it, only if they have less to do for us. */
+	/* Other holders, only if they have fewer requests of this node. */
 	CHOOSE("A B | C+", true, PLACE_ASK_OWNER, 'A');
 	CHOOSE("A1 B | C+1", true, PLACE_ASK_OWNER, 'A');
 	CHOOSE("A1 B | C+", true, PLACE_ASK_HOLDER, 'C');
 	CHOOSE("A1 B+ | C+", true, PLACE_ASK_HOLDER, 'B');
 	CHOOSE("A2 B+1 | C+1 D+", true, PLACE_ASK_HOLDER, 'D');
-	/* A substitute would fetch it once more. */
+	/* A substitute would fetch the chunk a second time. */
 	CHOOSE("As B | C+", true, PLACE_ASK_HOLDER, 'C');
 	CHOOSE("As B | C+1", true, PLACE_ASK_HOLDER, 'C');
 	CHOOSE("As B C+1", true, PLACE_ASK_HOLDER, 'C');
 	CHOOSE("As B+ | C+1", true, PLACE_ASK_HOLDER, 'B');
-	/* Slow, tried and empty holders are none. */
+	/* Slow, tried and empty holders do not count. */
 	CHOOSE("A1 B | C+s D+t E", true, PLACE_ASK_OWNER, 'A');
 }
 
@@ -360,9 +360,9 @@ static void test_choose_self(void)
 	CHOOSE("* A+ | B+", true, PLACE_ASK_HOLDER, 'A');
 	CHOOSE("* A+1 | B+", true, PLACE_ASK_HOLDER, 'B');
 	CHOOSE("* Aw+ | B", true, PLACE_ASK_HOLDER, 'A');
-	/* Not from one that is slow: we are fit. */
+	/* Not from a slow one: this node is fit. */
 	CHOOSE("* A | B+s", true, PLACE_ASK_UPSTREAM, '-');
-	/* Ourselves are nobody's holder. */
+	/* This node is not its own holder. */
 	CHOOSE("*+ A", true, PLACE_ASK_UPSTREAM, '-');
 }
 
@@ -373,7 +373,7 @@ static void test_choose_wait(void)
 	CHOOSE("* A | B+2 C+3", true, PLACE_WAIT, '-');
 	CHOOSE("A3 B | C+2", true, PLACE_WAIT, '-');
 	CHOOSE("A2 B | C+1", true, PLACE_ASK_HOLDER, 'C');
-	/* Somebody waits for it. */
+	/* A read waits for the chunk. */
 	CHOOSE("A2 B * C", false, PLACE_ASK_OWNER, 'A');
 	CHOOSE("* A | B+3 C+2", false, PLACE_ASK_HOLDER, 'C');
 	/* No next in order while the owner is merely busy. */
@@ -382,7 +382,7 @@ static void test_choose_wait(void)
 
 static void test_choose_last(void)
 {
-	/* Nobody fit: a fit holder, slow ones that have it, upstream. */
+	/* No fit owner: a fit holder, slow ones that have it, upstream. */
 	CHOOSE("At Bs | C+", true, PLACE_ASK_HOLDER, 'C');
 	CHOOSE("At Bs+ | C+", true, PLACE_ASK_HOLDER, 'C');
 	CHOOSE("At Bs+ | C+s", true, PLACE_ASK_HOLDER, 'B');
@@ -396,7 +396,8 @@ static void test_choose_last(void)
 	CHOOSE("As+2 | B+s1", true, PLACE_ASK_HOLDER, 'B');
 }
 
-/* One that waits waits for a request of ours, even if none may be open. */
+/* PLACE_WAIT comes only while a request of this node is open, even if the limit
+ * is 0. */
 static void test_choose_no_deadlock(void)
 {
 	struct place_candidate a = {.member = 1};
@@ -408,8 +409,8 @@ static void test_choose_no_deadlock(void)
 	EQ(place_choose(&ask, &member), PLACE_WAIT);
 }
 
-/* Whatever there is, asking one after the other ends at upstream, nobody is
- * asked twice, and nobody that must not be. */
+/* In any cluster: asking one member after the other ends at upstream, no member
+ * is asked twice, and no forbidden one is asked. */
 static void test_choose_ends(void)
 {
 	uint64_t x = 1;
@@ -526,7 +527,7 @@ static void test_redirect(void)
 	/* But have given it to many. */
 	g.fanout = 3;
 	EQ(place_redirect(&g), 1);
-	/* One that came back is served, up to twice as many. */
+	/* A requester that came back is served, up to twice as many. */
 	g.insist = true;
 	EQ(place_redirect(&g), PLACE_NONE);
 	g.times = 6;
@@ -538,7 +539,7 @@ static void test_redirect(void)
 	EQ(place_redirect(&g), 2);
 	g.turn = UINT32_MAX;
 	EQ(place_redirect(&g), UINT32_MAX % 3);
-	/* Not to one that is unfit, or slow to receive. */
+	/* Not to a member that is unfit or receives slowly. */
 	g.turn = 0;
 	to[0].unfit = true;
 	EQ(place_redirect(&g), 1);
@@ -548,7 +549,7 @@ static void test_redirect(void)
 	EQ(place_redirect(&g), 1);
 	to[1].pace_ms = to[2].pace_ms = 4000;
 	EQ(place_redirect(&g), 0);
-	/* Nobody. */
+	/* No member. */
 	to[0].unfit = to[1].unfit = to[2].unfit = true;
 	EQ(place_redirect(&g), PLACE_NONE);
 	g.n = 0;
@@ -561,9 +562,9 @@ static void test_limits(void)
 	EQ(place_fanout(128, 1), UINT32_MAX);
 	OK(place_fanout(6, 8) < 64);
 	OK(place_fanout(128, 1000) < 64);
-	/* The last of four that has something does not give it to all three,
-	 * two requests of each; nor do sixteen send each other round for a
-	 * little. */
+	/* The only holder of four nodes does not send a chunk to all three
+	 * others, two requests of each; and sixteen nodes do not redirect each
+	 * other in circles. */
 	OK(place_margin(4) == 1 && place_margin(16) >= 5);
 	for (uint32_t n = 1; n < 20000; n = n * 3 + 1) {
 		OK(place_margin(n) >= 1 && place_margin(n) <= 7);

@@ -55,7 +55,6 @@ static void test_several(void)
 {
 	STREQ(ranges("bytes=0-1,4-5", 10), "0+2,4+2");
 	STREQ(ranges("bytes=4-5 , 0-1", 10), "4+2,0+2");
-	STREQ(ranges("bytes=0-5,3-8,-1", 10), "0+6,3+6,9+1");
 	STREQ(ranges("bytes=0-1,50-60", 10), "0+2");
 	STREQ(ranges("bytes=50-60,0-1,-0", 10), "0+2");
 	STREQ(ranges("bytes=50-60,70-", 10), "ERANGE");
@@ -63,6 +62,23 @@ static void test_several(void)
 	STREQ(ranges("bytes=0-1,x", 10), "EINVAL");
 	STREQ(ranges("bytes=0-1;2-3", 10), "EINVAL");
 	STREQ(ranges("bytes=0-1 2-3", 10), "EINVAL");
+}
+
+/* No byte is in two of them. */
+static void test_overlapping(void)
+{
+	STREQ(ranges("bytes=0-5,3-8,-1", 10), "0+9,9+1");
+	STREQ(ranges("bytes=3-8,0-5", 10), "0+9");
+	STREQ(ranges("bytes=0-,0-,0-", 10), "0+10");
+	STREQ(ranges("bytes=8-9,0-1,4-5,1-4", 10), "8+2,0+6");
+	STREQ(ranges("bytes=0-1,4-5,8-9,2-3", 10), "0+2,4+2,8+2,2+2");
+	STREQ(ranges("bytes=6-7,0-1,3-4,9-9,1-6", 10), "0+8,9+1");
+	STREQ(ranges("bytes=5-5,-10,2-3", 10), "0+10");
+	STREQ(ranges("bytes=0-,-1", UINT64_MAX), "0+" U64_MAX_STR);
+	STREQ(ranges("bytes=18446744073709551600-,18446744073709551000-" U64_MAX_STR
+		     ",0-0",
+		     UINT64_MAX),
+	      "18446744073709551000+615,0+1");
 }
 
 static void test_malformed(void)
@@ -127,19 +143,18 @@ static void test_huge_numbers(void)
 
 static void test_too_many(void)
 {
-	char value[8 + (RANGE_MAX + 1) * 4] = "bytes=";
+	char value[8 + (RANGE_MAX + 1) * 8] = "bytes=";
 	size_t len = strlen(value);
 	struct byte_range r[RANGE_MAX];
 
-	for (int i = 0; i < RANGE_MAX; i++) {
-		memcpy(value + len, "1-1,", 5);
-		len += 4;
-	}
-	EQ(range_parse(value, 10, r), RANGE_MAX);
-	EQ(r[RANGE_MAX - 1].off, 1);
+	for (int i = 0; i < RANGE_MAX; i++)
+		len += (size_t)snprintf(value + len, sizeof(value) - len,
+					"%d-%d,", 2 * i, 2 * i);
+	EQ(range_parse(value, 200, r), RANGE_MAX);
+	EQ(r[RANGE_MAX - 1].off, 2 * (RANGE_MAX - 1));
 	memcpy(value + len, "1-1", 4);
-	EQ(range_parse(value, 10, r), -E2BIG);
-	/* Those that are not satisfiable count, too. */
+	EQ(range_parse(value, 200, r), -E2BIG);
+	/* Those that are not satisfiable count, too, and those that overlap. */
 	EQ(range_parse(value, 1, r), -E2BIG);
 }
 
@@ -213,6 +228,7 @@ int main(void)
 {
 	RUN(test_single);
 	RUN(test_several);
+	RUN(test_overlapping);
 	RUN(test_malformed);
 	RUN(test_huge_numbers);
 	RUN(test_too_many);

@@ -27,7 +27,7 @@ static bool note(struct readahead *ra, uint64_t o, uint64_t l)
 	return note_of(ra, o, l, SIZE, true);
 }
 
-/* A single read asks for nothing beyond what it needs. */
+/* A single read prefetches nothing beyond its range. */
 static void test_single_read(void)
 {
 	struct readahead ra = {0};
@@ -116,8 +116,8 @@ static void test_file_end(void)
 	OK(!note_of(&ra, size, 10, size, true));
 }
 
-/* Wherever a reader comes to stand still, as much as it has read lies before
- * it, asked for, and more; never only what is left of a window. */
+/* Wherever a reader stops, at least as many bytes as it has read are requested
+ * ahead of it; never only the rest of a window. */
 static void test_small_steps(void)
 {
 	struct readahead ra = {0};
@@ -131,7 +131,7 @@ static void test_small_steps(void)
 	}
 }
 
-/* A reader that never waits is the slow one: no more is fetched ahead of it
+/* A reader that never waits is slower than the source: no more is fetched ahead
  * than it needs. */
 static void test_steady(void)
 {

@@ -96,7 +96,7 @@ static void test_paths(void)
 		{"/v2/blobs/manifests/blobs/x", "blobs/manifests", "blobs",
 		 "x"},
 		{"/v2/v2/v2/v2", "v2", "v2", "v2"},
-		/* The caller's to check. */
+		/* The caller checks it. */
 		{"/v2/a//", "a", "", ""},
 		{"/v2/a/tags/list", "a", "tags", "list"},
 	};

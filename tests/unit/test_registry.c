@@ -75,7 +75,7 @@ static pid_t spawn_registry(const char *config, int log)
 	return pid;
 }
 
-/* False when it ended, say because somebody took the port. */
+/* False if it ended, for example because another process took the port. */
 static bool wait_until_up(struct real *s)
 {
 	uint64_t end = now_ms() + START_MS;
@@ -182,7 +182,7 @@ static void real_kill(struct real *s)
 static void real_stop(struct real *s)
 {
 	real_kill(s);
-	rig_remove_dir(s->dir);
+	remove_tree(s->dir);
 }
 
 /* ---- Pushing, with the HTTP client itself ---- */
@@ -410,7 +410,7 @@ static void test_open(void)
 	real_stop(&s);
 }
 
-/* A tag that moves is seen; one that vanished is gone here, too. */
+/* A moved tag is detected; a removed tag is gone on this node too. */
 static void test_tag_moves(void)
 {
 	struct reg_rig g = {.cfg = {.tag_fresh_ms = 0}};
@@ -477,7 +477,7 @@ static void test_unreachable(void)
 	OK(t.stale);
 	STREQ(t.text, "v1");
 	EQ(rig_tags(&g, s.host, "x/y", &t), -EHOSTUNREACH);
-	/* The manifest told the size. */
+	/* The size is known from the manifest. */
 	EQ(rig_blob(&g, s.host, "a/b", &im.blob_digest, &b), 0);
 	EQ(blob_size(b), BLOB_SIZE);
 	EQ(rig_range(&g, b, 0, 100, NULL, &w), -ECONNREFUSED);
@@ -571,7 +571,7 @@ static void test_login(void)
 	real_stop(&s);
 }
 
-/* Credentials that are put right while peerd runs count at once, although the
+/* Credentials that are corrected while peerd runs count at once, although the
  * refusal was remembered. */
 static void test_login_fixed(void)
 {
@@ -597,7 +597,7 @@ static void test_login_fixed(void)
 	EQ(rig_manifest(&g, s.host, "a/b", "v1", NULL), -EACCES);
 	EQ(rig_manifest(&g, s.host, "a/b", "v1", NULL), -EACCES);
 	write_creds(&g, s.host, "YWxpY2U6czNjcmV0LXBhc3M6d29yZA==");
-	/* The file is looked at once a second. */
+	/* The file is checked once a second. */
 	do {
 		(void)nanosleep(&pause, NULL);
 		r = rig_manifest(&g, s.host, "a/b", "v1", NULL);
@@ -636,8 +636,8 @@ static void test_unknown_host(void)
 	int r;
 
 	rig_open(&g);
-	/* RFC 2606: never a host. Where the resolver itself is unreachable,
-	 * nobody can tell. */
+	/* RFC 2606: never a host. The result is unknown if the resolver itself
+	 * is unreachable. */
 	r = rig_manifest(&g, "no-such-host.invalid", "a/b", "v1", NULL);
 	if (r != -EHOSTUNREACH)
 		EQ(r, -ENOENT);
@@ -658,7 +658,7 @@ static void copy_ca(const struct real *s, const struct reg_rig *g)
 		BAIL("cannot copy the certificate");
 }
 
-/* On loopback, a CA of its own makes a registry one with TLS. */
+/* A registry on loopback with its own CA is used with TLS. */
 static void test_tls(void)
 {
 	struct reg_rig g = {0};
@@ -669,7 +669,7 @@ static void test_tls(void)
 		SKIP("docker-registry or openssl is not installed");
 	real_start(&s, false, true);
 	rig_open(&g);
-	/* Spoken to in the clear, it says 400. */
+	/* It answers 400 to plain HTTP. */
 	EQ(rig_manifest(&g, s.host, "a/b", "v1", NULL), -EBADMSG);
 	(void)snprintf(certs, sizeof(certs), "%s/certs", g.dir);
 	g.cfg.certs_dir = certs;
@@ -702,11 +702,7 @@ static void test_config_file(void)
 
 int main(void)
 {
-	int fd = open("/dev/null", O_WRONLY | O_CLOEXEC);
-
-	log_init(LOG_DEBUG, LOG_FORMAT_JSON, "test", "0");
-	if (!getenv("VERBOSE"))
-		log_set_fd(fd);
+	rig_log();
 	RUN(test_open);
 	RUN(test_tag_moves);
 	RUN(test_unreachable);
@@ -717,6 +713,5 @@ int main(void)
 	RUN(test_tls);
 	RUN(test_unknown_host);
 	RUN(test_config_file);
-	(void)close(fd);
 	return tap_done();
 }

@@ -11,8 +11,8 @@
 
 /* ---- Tokens ---- */
 
-/* A registry whose token server is itself, or l->other; the token in force is
- * "tok-<state>", and l->data is what the token's answer has besides. */
+/* A registry whose token server is itself or l->other. The valid token is
+ * "tok-<state>"; l->data has the other members of the token's answer. */
 static bool answer_with_token(struct liar *l, int fd, const char *req, int nth)
 {
 	int state = __atomic_load_n(&l->state, __ATOMIC_SEQ_CST);
@@ -42,7 +42,7 @@ static bool answer_with_token(struct liar *l, int fd, const char *req, int nth)
 }
 
 /* One round trip for a range as soon as the token is known; one token for all
- * who need it at once. */
+ * parallel requests. */
 static void test_token(void)
 {
 	struct got_manifest m[6] = {0};
@@ -73,7 +73,8 @@ static void test_token(void)
 	EQ(liar_count(&l, "GET /v2/a/b/blobs/"), 2);
 	EQ(liar_count(&l, "GET /token"), 1);
 	EQ(liar_saw(&l, "Authorization: Basic"), 0);
-	/* It is withdrawn: dropped at the 401, and another one got. */
+	/* The token is revoked: dropped at the 401, and another one is fetched.
+	 */
 	__atomic_store_n(&l.state, 1, __ATOMIC_SEQ_CST);
 	EQ(rig_range(&g, b, 200, 100, content, NULL), 0);
 	EQ(liar_count(&l, "GET /token"), 2);
@@ -162,7 +163,7 @@ static void test_identity_token(void)
 			"service=ser%20vice&scope=repository:a/b:pull&"
 			"refresh_token=re%20fresh%26x"),
 	   1);
-	/* A token that is to be used as it is. */
+	/* A token that must be used unchanged. */
 	rig_config(&g, path, sizeof(path), l.host,
 		   "\"registrytoken\":\"tok-0\"");
 	rig_restart_registry(&g);
@@ -197,7 +198,7 @@ static void test_bad_tokens(void)
 		{{"404 Not Found", "{}"}, -EACCES},
 		{{"200 OK", "{"}, -EBADMSG},
 		{{"200 OK", "{\"token\":\"a\\nb\"}"}, -EBADMSG},
-		/* Refused by the registry: once more, then no more. */
+		/* The registry refuses the token: one retry, then no more. */
 		{{"200 OK", "{\"token\":\"wrong\"}"}, -EACCES},
 	};
 
@@ -303,8 +304,8 @@ static void test_bad_manifests(void)
 	}
 }
 
-/* By digest: what does not match is not taken, and not kept. What matches is,
- * even if it is no manifest. */
+/* By digest: bytes that do not match are neither taken nor kept. Bytes that
+ * match are, even if they are not a manifest. */
 static void test_manifest_digest(void)
 {
 	static const struct doc wrong = {
@@ -348,7 +349,7 @@ static bool answer_flaky(struct liar *l, int fd, const char *req, int nth)
 	return reply_text(fd, req, "200 OK", "", EMPTY_IMAGE);
 }
 
-/* Retried within the deadline; and equal requests are one. */
+/* Retried within the deadline; equal requests are merged. */
 static void test_retries(void)
 {
 	struct got_manifest m[5] = {0};
@@ -419,7 +420,7 @@ static void test_tag_confirmed(void)
 	OK(!m.stale);
 	EQ(liar_count(&l, "GET "), 1);
 	EQ(liar_count(&l, "HEAD "), 1);
-	/* A HEAD that names no digest says nothing. */
+	/* A HEAD without a digest is no answer. */
 	__atomic_store_n(&l.data, &here, __ATOMIC_SEQ_CST);
 	EQ(rig_manifest(&g, l.host, "a/b", "v1", &m), 0);
 	EQ(liar_count(&l, "GET "), 2);
@@ -557,6 +558,7 @@ static void test_sizes(void)
 		uint64_t size;
 	} t[] = {
 		{answer_no_head, CONTENT_SIZE},
+		/* No other digest than that of no bytes is of no bytes. */
 		{answer_no_length, 0},
 		{answer_empty, 0},
 	};
@@ -570,13 +572,15 @@ static void test_sizes(void)
 
 		liar_start(&l, t[i].answer);
 		rig_open(&g);
-		EQ(rig_blob(&g, l.host, "a/b", &d, &b), 0);
+		EQ(rig_blob(&g, l.host, "a/b", &d, &b),
+		   t[i].size ? 0 : -EBADMSG);
 		if (b)
 			EQ(blob_size(b), t[i].size);
 		blob_unref(&b);
 		/* Now it is known. */
-		EQ(rig_blob(&g, l.host, "a/b", &d, &b), 0);
-		OK(liar_count(&l, "") <= 2);
+		EQ(rig_blob(&g, l.host, "a/b", &d, &b),
+		   t[i].size ? 0 : -EBADMSG);
+		OK(liar_count(&l, "") <= (t[i].size ? 2 : 4));
 		blob_unref(&b);
 		rig_close(&g);
 		liar_stop(&l);
@@ -585,11 +589,7 @@ static void test_sizes(void)
 
 int main(void)
 {
-	int fd = open("/dev/null", O_WRONLY | O_CLOEXEC);
-
-	log_init(LOG_DEBUG, LOG_FORMAT_JSON, "test", "0");
-	if (!getenv("VERBOSE"))
-		log_set_fd(fd);
+	rig_log();
 	content_init();
 	RUN(test_token);
 	RUN(test_token_with_login);
@@ -604,6 +604,5 @@ int main(void)
 	RUN(test_tag_pages);
 	RUN(test_bad_tags);
 	RUN(test_sizes);
-	(void)close(fd);
 	return tap_done();
 }

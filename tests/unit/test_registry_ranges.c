@@ -8,10 +8,11 @@
 
 struct lie {
 	const char *head; /* all of it but the empty line */
-	size_t from, len; /* what of the content follows; then it closes */
+	size_t from,
+		len; /* so many bytes of the content follow; then it closes */
 	uint64_t off, want;
 	int r;
-	size_t got; /* bytes that may be handed over */
+	size_t got; /* bytes that may be delivered */
 };
 
 #define HEAD206(range) "HTTP/1.1 206 Partial Content\r\nContent-Range: " range
@@ -89,8 +90,8 @@ static bool answer_lie(struct liar *l, int fd, const char *req, int nth)
 	return false;
 }
 
-/* Whatever comes, no byte is wrong, and none is too many. The why names the
- * registry. */
+/* Whatever comes, no wrong byte and no extra byte is delivered. The why names
+ * the registry. */
 static void test_lies(void)
 {
 	struct reg_rig g = {0};
@@ -131,7 +132,7 @@ static void test_lies(void)
 	rig_close(&g);
 }
 
-/* ---- Waiting as told ---- */
+/* ---- Retry-After ---- */
 
 static bool answer_busy_once(struct liar *l, int fd, const char *req, int nth)
 {
@@ -142,7 +143,8 @@ static bool answer_busy_once(struct liar *l, int fd, const char *req, int nth)
 	return reply_range(fd, req);
 }
 
-/* The request, and others to the same registry, wait as long as it says. */
+/* The request, and others to the same registry, wait as long as the registry
+ * says. */
 static void test_retry_after(void)
 {
 	struct reg_rig g = {0};
@@ -182,7 +184,7 @@ static bool answer_protected_redirect(struct liar *l, int fd, const char *req,
 			__atomic_load_n(&l->other->state, __ATOMIC_SEQ_CST));
 }
 
-/* Takes only the signature that is valid now. */
+/* Accepts only the signature that is valid now. */
 static bool answer_signed(struct liar *l, int fd, const char *req, int nth)
 {
 	char want[64];
@@ -215,9 +217,9 @@ static void range_many(struct reg_rig *g, struct blob *b, int r)
 	}
 }
 
-/* The first request finds out the way; the others wait for that and then go
- * straight there, without our credentials. When the target expires, the same
- * once more. */
+/* The first request finds the route; the others wait for it and then go
+ * straight to the target, without the credentials. When the target expires, the
+ * same happens again. */
 static void test_redirect(void)
 {
 	struct reg_rig g = {0};
@@ -259,8 +261,8 @@ static bool answer_wrong_redirect(struct liar *l, int fd, const char *req,
 			l->other->host);
 }
 
-/* A target that refuses at once is a refusal, and is not asked for ever; its
- * query stays out of the why. */
+/* A target that refuses at once is a refusal and is not asked for ever; its
+ * query does not appear in the why. */
 static void test_redirect_refused(void)
 {
 	struct reg_rig g = {0};
@@ -345,8 +347,8 @@ static bool answer_404(struct liar *l, int fd, const char *req, int nth)
 	return reply_text(fd, req, "404 Not Found", "", "no");
 }
 
-/* All who wait for the first answer share its failure, and for a while nobody
- * asks again. */
+/* All requests that wait for the first answer share its failure, and for a
+ * while none is sent again. */
 static void test_no_is_shared(void)
 {
 	struct reg_rig g = {.cfg = {.negative_ms = 3600000}};
@@ -378,7 +380,7 @@ static bool answer_half(struct liar *l, int fd, const char *req, int nth)
 	return false;
 }
 
-/* Newest first; a body that breaks off is continued at the next origin. */
+/* Newest first; an aborted body is continued at the next origin. */
 static void test_origins(void)
 {
 	struct reg_rig g = {0};
@@ -401,7 +403,7 @@ static void test_origins(void)
 	EQ(liar_count(&half, ""), 1);
 	EQ(liar_count(&good, ""), 1);
 	EQ(liar_saw(&good, "Range: bytes=400-999\r\n"), 1);
-	/* Only the one that was named. */
+	/* Only the named origin. */
 	w.rq.origin = origin;
 	EQ(rig_range(&g, b, 0, 10, content, &w), -ENOENT);
 	OK(strstr(w.why, none.host) != NULL);
@@ -413,7 +415,7 @@ static void test_origins(void)
 	liar_stop(&good);
 }
 
-/* When all fail, the failure that may pass is reported, and why lists all. */
+/* If all fail, a temporary failure is reported, and why lists all. */
 static void test_all_origins_fail(void)
 {
 	struct reg_rig g = {0};
@@ -525,8 +527,8 @@ static void turn_until_asked(struct reg_rig *g, struct liar *l, int n)
 	}
 }
 
-/* In mid-body; before the answer, with others waiting for it, of whom the
- * first then takes the lead; and while waiting. */
+/* During the body; before the answer, with others waiting for it, of which the
+ * first then becomes the leader; and while waiting. */
 static void test_cancel(void)
 {
 	struct range w = {.on_data = cancel_at_data}, v[3] = {0};
@@ -591,7 +593,7 @@ static void test_deadline(void)
 		EQ(w[i].dones, 1);
 		buf_release(&w[i].bytes);
 	}
-	/* One that is over already. */
+	/* A deadline that has passed already. */
 	w[0].rq.deadline_ms = 1;
 	EQ(rig_range(&g, b, 0, 10, NULL, &w[0]), -ETIMEDOUT);
 	blob_unref(&b);
@@ -599,7 +601,7 @@ static void test_deadline(void)
 	liar_stop(&l);
 }
 
-/* Everything that is under way is called back by registry_free(). */
+/* registry_free() calls back everything that is running. */
 static void test_free_while_busy(void)
 {
 	struct reg_rig g = {0};
@@ -643,11 +645,7 @@ static void test_free_while_busy(void)
 
 int main(void)
 {
-	int fd = open("/dev/null", O_WRONLY | O_CLOEXEC);
-
-	log_init(LOG_DEBUG, LOG_FORMAT_JSON, "test", "0");
-	if (!getenv("VERBOSE"))
-		log_set_fd(fd);
+	rig_log();
 	content_init();
 	RUN(test_lies);
 	RUN(test_retry_after);
@@ -663,6 +661,5 @@ int main(void)
 	RUN(test_cancel);
 	RUN(test_deadline);
 	RUN(test_free_while_busy);
-	(void)close(fd);
 	return tap_done();
 }

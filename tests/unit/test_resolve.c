@@ -1,4 +1,4 @@
-/* p2p/resolve.h, with a name server of our own. */
+/* p2p/resolve.h, with the test's own name server. */
 #include "tests/unit/members-rig.h"
 
 static const struct {
@@ -222,7 +222,7 @@ static void test_lookup_services(void)
 	resolve_result_release(&res);
 }
 
-/* /etc/hosts, by way of the system. */
+/* /etc/hosts, through the system's resolver. */
 static void test_lookup_system(void)
 {
 	struct resolve_result res;

@@ -1,5 +1,5 @@
-/* Who is slow: p2p/slow.c, on partners that are made up. Time is ours but for
- * what is said, which is dated by the clock. */
+/* The verdict "slow": p2p/slow.c, on made-up partners. The test sets the time,
+ * except for reports, which the clock dates. */
 #include "p2p/peers-private.h"
 #include "tests/unit/tap.h"
 
@@ -8,7 +8,7 @@
 #define SLOT_MS	  100
 #define CROWD	  (200u << 10) /* bytes a slot */
 
-/* What p2p/slow.c uses of a struct peers. */
+/* The fields of a struct peers that p2p/slow.c uses. */
 static struct peers p;
 static struct partner partners[MEMBERS];
 static struct member members[MEMBERS];
@@ -19,7 +19,7 @@ static void set_up(void)
 	memset(&p, 0, sizeof(p));
 	memset(partners, 0, sizeof(partners));
 	memset(members, 0, sizeof(members));
-	p.freeing = true; /* no loop: nothing is posted */
+	p.freeing = true; /* no loop: no task is posted */
 	list_init(&p.partners);
 	list_init(&p.asks);
 	now = p.slot_ms = now_ms();
@@ -38,7 +38,7 @@ static void set_up(void)
 		slow_note(&p, true, NORMAL_MS, CHUNK_SIZE);
 }
 
-/* So many slots, in which all bring as much but the first. */
+/* Runs so many slots in which all partners bring the same, except the first. */
 static void slots(unsigned int n, uint32_t first)
 {
 	while (n--) {
@@ -69,7 +69,7 @@ static void test_one_alone_waits(void)
 	slots(15, CROWD / 7);
 	OK(!is_slow(0));
 	OK(told("m0"));
-	/* Two seconds of it are no chance. */
+	/* Two slow seconds are more than chance. */
 	slots(20, CROWD / 7);
 	OK(is_slow(0));
 	OK(told("m0"));
@@ -95,7 +95,7 @@ static void test_two_that_see_it_do_not(void)
 	OK(is_slow(0));
 }
 
-/* Or two would confirm each other's impression for ever. */
+/* Otherwise two nodes would confirm each other's verdict for ever. */
 static void test_what_is_heard_is_not_passed_on(void)
 {
 	set_up();
@@ -107,7 +107,7 @@ static void test_what_is_heard_is_not_passed_on(void)
 		OK(!told("m0"));
 		slots(1, CROWD * 23 / 100);
 	}
-	/* With what we see ourselves, it makes a verdict. */
+	/* Together with this node's own measurement it makes a verdict. */
 	OK(is_slow(0));
 }
 
@@ -142,7 +142,7 @@ static void test_what_passes_is_nothing(void)
 	OK(told("m0"));
 	slots(15, CROWD);
 	OK(!told("m0"));
-	/* Its time begins anew. */
+	/* Its time starts again. */
 	slots(18, CROWD / 7);
 	OK(!is_slow(0));
 }
@@ -176,7 +176,7 @@ static void test_forgiven_when_another_goes(void)
 	members[5].state = MEMBER_GONE;
 	slow_members_changed(&p);
 	OK(!is_slow(0));
-	/* It is slow indeed: for longer, and whoever goes then. */
+	/* It is really slow: for longer, whichever member goes then. */
 	slots(40, CROWD / 7);
 	OK(is_slow(0));
 	members[6].state = MEMBER_GONE;
@@ -184,7 +184,7 @@ static void test_forgiven_when_another_goes(void)
 	OK(is_slow(0));
 }
 
-/* It may be about to go as well, as in a cluster that was split. */
+/* It may be about to go too, as in a split cluster. */
 static void test_a_suspect_is_not_forgiven(void)
 {
 	make_slow();

@@ -1,4 +1,4 @@
-/* The store when nothing goes wrong, and what it refuses. */
+/* The store without faults, and the requests that it refuses. */
 #include "tests/unit/store-helpers.h"
 
 static void write_and_read(void)
@@ -128,6 +128,61 @@ static void empty_blobs(void)
 	wipe();
 }
 
+static bool is_known(struct store *s, struct blob_key key)
+{
+	struct blob *b = NULL;
+	bool known = store_get(s, &key, &b) == 0;
+
+	blob_unref(&b);
+	return known;
+}
+
+static size_t norigins(struct blob *b)
+{
+	CLEANUP(string_list_release) struct string_list l = {0};
+
+	EQ(blob_origins(b, &l), 0);
+	return l.n;
+}
+
+/* A blob that was asked for, and perhaps does not exist. */
+static void unsure_blobs(void)
+{
+	struct blob_key keys[3] = {url_key(1), url_key(2), url_key(3)};
+	struct store *s = open_store();
+	struct store_stats st;
+	struct blob *b = NULL;
+	uint64_t size = 300 * 1024 * MIB; /* several pages of segments */
+
+	for (int i = 0; i < 3; i++) {
+		EQ(store_create_unsure(s, &keys[i], size, &b), 0);
+		EQ(blob_add_origin(s, b, "https://example.com/x"), 0);
+		EQ(blob_missing(b), size / CHUNK_SIZE);
+		EQ(store_sync(s), 0);
+		if (i == 1)
+			EQ(write_chunk(s, b, 70000, 5), 0);
+		blob_unref(&b);
+	}
+	EQ(store_create(s, &keys[2], size, &b), 0);
+	blob_unref(&b);
+	EQ(store_sync(s), 0);
+	store_stats(s, &st);
+	EQ(st.blobs, 2);
+	store_close(&s);
+
+	s = open_store();
+	store_stats(s, &st);
+	EQ(st.blobs, 2);
+	OK(!is_known(s, keys[0]));
+	OK(is_known(s, keys[2]));
+	b = get_blob(s, keys[1]);
+	EQ(read_same(s, b, 5, 70000 * MIB, MIB), 0);
+	EQ(norigins(b), 1);
+	blob_unref(&b);
+	store_close(&s);
+	wipe();
+}
+
 static void other_sizes(void)
 {
 	struct blob_key key = url_key(5);
@@ -186,7 +241,7 @@ static void origins(void)
 	wipe();
 }
 
-/* Chunks from peers go, those from upstream stay. */
+/* Chunks from members are dropped, those from upstream stay. */
 static void mismatch_from_peer(void)
 {
 	uint64_t size = 5 * MIB + 77;
@@ -226,7 +281,7 @@ static void mismatch_from_upstream(void)
 
 	EQ(write_chunk(s, b, 0, 10), 0);
 	EQ(write_chunk(s, b, 1, 11), 0);
-	/* It may have ended before it was asked for; then the answer is that
+	/* The check may have ended before the call; then the answer is that
 	 * chunks are missing. */
 	(void)verified(s, b);
 	WAIT(events(BLOB_EV_MISMATCH));
@@ -436,7 +491,7 @@ static void sum_after_restart(void)
 	wipe();
 }
 
-/* Written out of order by some, waited for by others. */
+/* Some threads write out of order, others wait. */
 struct verifier {
 	struct store *s;
 	uint64_t seed;
@@ -483,7 +538,7 @@ static void many_verifiers(void)
 	wipe();
 }
 
-/* Whoever waits hears of it when the store closes. */
+/* Waiting callers are called back when the store closes. */
 static void close_while_waiting(void)
 {
 	uint64_t size = 64 * MIB;
@@ -550,14 +605,15 @@ static void descriptors(void)
 	wipe();
 }
 
-/* Others are told that we hold it no more: once, also after a restart. */
+/* The event that the store holds it no more comes once, also after a restart.
+ */
 static void emptied(void)
 {
 	struct store *s = open_store();
 	struct blob *b = make_blob(s, url_key(33), 3 * MIB);
 
 	EQ(store_sync(s), 0);
-	EQ(events(BLOB_EV_EMPTIED), 0); /* it never had anything */
+	EQ(events(BLOB_EV_EMPTIED), 0); /* it never had a chunk */
 	write_all(s, b, 33);
 	EQ(store_sync(s), 0);
 	EQ(events(BLOB_EV_EMPTIED), 0);
@@ -952,7 +1008,7 @@ static int count_info(void *arg, const struct blob_info *info)
 	return info->size == 0 || info->size > 5000 ? -EINVAL : 0;
 }
 
-/* What ten thousand blobs cost. */
+/* The memory of ten thousand blobs. */
 static void ten_thousand(void)
 {
 	struct store *s = open_with((struct store_config){0});
@@ -990,7 +1046,7 @@ static void ten_thousand(void)
 	EQ(store_sync(s), 0);
 	printf("# 10000 blobs: %lld KiB more\n",
 	       (long long)(anon_kib() - before));
-	/* The sanitizers' builds go without _FORTIFY_SOURCE. */
+	/* Builds with sanitizers have no _FORTIFY_SOURCE. */
 #ifdef _FORTIFY_SOURCE
 	OK(anon_kib() - before < 4096);
 #endif
@@ -998,7 +1054,7 @@ static void ten_thousand(void)
 	wipe();
 }
 
-/* What was read lately is remembered over a restart. */
+/* The order of last use survives a restart. */
 static uint64_t last_use;
 
 static int take_last_use(void *arg, const struct blob_info *info)
@@ -1039,6 +1095,7 @@ int main(void)
 	RUN(write_and_read);
 	RUN(large);
 	RUN(empty_blobs);
+	RUN(unsure_blobs);
 	RUN(other_sizes);
 	RUN(origins);
 	RUN(mismatch_from_peer);

@@ -3,11 +3,12 @@
 #include <dirent.h>
 #include <signal.h>
 #include <sys/mount.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
 #include "tests/unit/store-helpers.h"
 
-/* How many regular files there are below a directory of the cache. */
+/* Counts the regular files below a directory of the cache. */
 static int files_below(const char *name)
 {
 	char cmd[200];
@@ -36,7 +37,8 @@ static uint64_t disk_bytes(struct blob_key key)
 #define KILL_BLOBS  3
 #define KILL_CHUNKS 16
 
-/* Writes for ever; evicts one blob now and then. Says what is durable. */
+/* Writes for ever; evicts one blob at intervals. Reports which chunks are
+ * durable. */
 static void writer_child(int out, uint32_t round)
 {
 	struct store *s = open_with((struct store_config){0});
@@ -82,7 +84,7 @@ static void kill_round(uint32_t round, bool durable[2][KILL_CHUNKS])
 			BAIL("the writer has ended");
 		durable[msg[0]][msg[1]] = true;
 	}
-	/* Somewhere in the middle of a write, a flush or a commit. */
+	/* The kill comes in the middle of a write, a flush or a commit. */
 	(void)usleep(round * 1777 % 23000);
 	EQ(kill(pid, SIGKILL), 0);
 	EQ(waitpid(pid, &status, 0), pid);
@@ -202,7 +204,7 @@ static void truncated_file(void)
 	EQ(blob_missing(b), 5);
 	write_all(s, b, 2);
 	EQ(read_same(s, b, 2, 0, 5 * MIB), 0);
-	/* Cut short behind our back. */
+	/* Truncated by another process. */
 	EQ(store_sync(s), 0);
 	EQ(truncate(file_of(key), MIB), 0);
 	EQ(read_same(s, b, 2, 3 * MIB, MIB), -ENODATA);
@@ -212,8 +214,8 @@ static void truncated_file(void)
 	wipe();
 }
 
-/* A record of chunks that is gone, or that is no good: they are absent, and
- * the sums are put right, once. */
+/* The record of a blob's chunks is gone or damaged: the chunks are absent, and
+ * the counters are corrected, once. */
 static void lost_record(void)
 {
 	struct blob_key key = url_key(4);
@@ -246,7 +248,7 @@ static void lost_record(void)
 		store_stats(s, &st);
 		EQ(st.cached_bytes, MIB);
 		blob_unref(&b);
-		/* So many others that it leaves the memory. */
+		/* So many others that the blob leaves the memory. */
 		for (uint64_t k = 0; k < 400; k++) {
 			b = make_blob(s, url_key(1000 + k), 1);
 			blob_unref(&b);
@@ -278,7 +280,8 @@ static void orphans(void)
 	wipe();
 }
 
-/* In a child, for a crash to be seen. Every chunk that is there is right. */
+/* Runs in a child, so that a crash is detected. Every present chunk is right.
+ */
 static void use_damaged(void)
 {
 	struct store *s = open_store();
@@ -345,7 +348,7 @@ static void damaged_index(void)
 	wipe();
 }
 
-/* What is kept of a damaged index, and what is not. */
+/* The files that are kept of a damaged index, and those that are not. */
 static void damage_is_set_aside(void)
 {
 	struct blob_key key = url_key(1);
@@ -425,7 +428,7 @@ static void bad_directories(void)
 	cfg.dir = in_dir("file");
 	EQ(store_open(&cfg, &s, &err), -ENOTDIR);
 	OK(strstr(err.text, "/file"));
-	/* Made with its parents. */
+	/* The directory is made with its parents. */
 	(void)snprintf(dir, sizeof(dir), "%s/a/b/c/", t_dir);
 	cfg.dir = dir;
 	EQ(store_open(&cfg, &s, &err), 0);
@@ -485,7 +488,7 @@ static void full_disk(void)
 	cfg.dir = dir;
 	s = open_with(cfg);
 	b = make_blob(s, url_key(1), 20 * MIB);
-	/* Each write that finds the disk full evicts what was there. */
+	/* Each write that finds the disk full evicts older chunks. */
 	for (uint32_t c = 0; c < 20; c++) {
 		EQ(write_chunk(s, b, c, 1), 0);
 		EQ(read_same(s, b, 1, c * MIB, MIB), 0);
@@ -497,7 +500,7 @@ static void full_disk(void)
 	blob_unref(&b);
 	store_close(&s);
 
-	/* Somebody else's file fills the disk: nothing can be kept. */
+	/* Another file fills the disk: nothing can be kept. */
 	s = open_with(cfg);
 	b = get_blob(s, url_key(1));
 	EQ(store_evict(s, b), 0);
@@ -534,7 +537,7 @@ static uint64_t cached(struct store *s)
 	return st.cached_bytes;
 }
 
-/* The blob used longest ago goes first, and its room is given back. */
+/* The least recently used blob is evicted first, and its space is freed. */
 static void eviction_order(void)
 {
 	struct store_config cfg = {.max_bytes = 100 * MIB,
@@ -576,7 +579,7 @@ static void eviction_order(void)
 	EQ(cached(s), 22 * MIB);
 	EQ(disk_bytes(url_key(1)), 0);
 	OK(disk_bytes(url_key(0)) <= 6 * MIB + 65536);
-	/* A chunk that went comes back. */
+	/* An evicted chunk comes back. */
 	EQ(write_chunk(s, b[1], 3, 1), 0);
 	EQ(read_same(s, b[1], 1, 3 * MIB, MIB), 0);
 	for (int i = 0; i < 4; i++)
@@ -597,7 +600,7 @@ static void tiny_cache(void)
 		EQ(read_same(s, b, 1, c * MIB, MIB), 0);
 	}
 	WAIT(cached(s) <= 2 * MIB);
-	/* The latest are the ones that stay. */
+	/* The latest ones stay. */
 	OK(blob_has(b, 29));
 	EQ(read_same(s, b, 1, 29 * MIB, MIB), 0);
 	EQ(store_sync(s), 0);
@@ -621,6 +624,124 @@ static void keeps_disk_free(void)
 	store_close(&s);
 	wipe();
 }
+
+/* ---- A slow disk ---- */
+
+/* While `gated`, flushes of cache files wait, but for so many. */
+static struct {
+	pthread_mutex_t mu;
+	pthread_cond_t cond;
+	bool gated;
+	int allowed, waiting;
+} t_flush = {.mu = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER};
+
+static bool is_cache_file(int fd)
+{
+	char link[64], path[4096];
+	ssize_t n;
+
+	(void)snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	n = readlink(link, path, sizeof(path) - 1);
+	path[n > 0 ? n : 0] = '\0';
+	return strstr(path, "/blobs/") != NULL;
+}
+
+/* In place of the C library's. */
+int fdatasync(int fd)
+{
+	(void)pthread_mutex_lock(&t_flush.mu);
+	t_flush.waiting++;
+	while (t_flush.gated && t_flush.allowed == 0 && is_cache_file(fd))
+		(void)pthread_cond_wait(&t_flush.cond, &t_flush.mu);
+	if (t_flush.gated && is_cache_file(fd))
+		t_flush.allowed--;
+	t_flush.waiting--;
+	(void)pthread_mutex_unlock(&t_flush.mu);
+	return (int)syscall(SYS_fdatasync, fd);
+}
+
+static void flush_gate(bool gated, int allowed)
+{
+	(void)pthread_mutex_lock(&t_flush.mu);
+	t_flush.gated = gated;
+	t_flush.allowed = allowed;
+	(void)pthread_cond_broadcast(&t_flush.cond);
+	(void)pthread_mutex_unlock(&t_flush.mu);
+}
+
+static bool flush_waits(void)
+{
+	bool waits;
+
+	(void)pthread_mutex_lock(&t_flush.mu);
+	waits = t_flush.waiting > 0 && t_flush.allowed == 0;
+	(void)pthread_mutex_unlock(&t_flush.mu);
+	return waits;
+}
+
+struct late {
+	struct store *s;
+	struct blob *b;
+	uint32_t chunk;
+	bool opened; /* atomic */
+	bool early;  /* it was written while the flush still waited */
+};
+
+static void *late_main(void *arg)
+{
+	struct late *l = arg;
+
+	EQ(write_chunk(l->s, l->b, l->chunk, 1), 0);
+	l->early = !__atomic_load_n(&l->opened, __ATOMIC_SEQ_CST);
+	return NULL;
+}
+
+/* The bytes of evicted chunks take room until the flush of the others and the
+ * commit have ended. Meanwhile writers have no more than the slack. */
+static void evicted_takes_room(void)
+{
+	enum {
+		SLACK = 64, /* MIN_SLACK_BYTES of store/blob.c, in MiB */
+		LIMIT = 16,
+		FIRST = 60,
+	};
+	struct store_config cfg = {.max_bytes = LIMIT * MIB,
+				   .commit_interval_ms = 5};
+	struct store *s = open_with(cfg);
+	struct late l = {.s = s, .chunk = LIMIT + SLACK + 1};
+	struct blob *b = l.b = make_blob(s, url_key(1), 100 * MIB);
+	pthread_t thread;
+	uint64_t old;
+
+	flush_gate(true, 0);
+	for (uint32_t c = 0; c < FIRST; c++)
+		EQ(write_chunk(s, b, c, 1), 0);
+	WAIT(flush_waits());
+	/* What was used just now would not be evicted. */
+	old = now_ms() + 500;
+	WAIT(now_ms() >= old);
+	flush_gate(true, 1);
+	WAIT(cached(s) <= LIMIT * MIB && flush_waits());
+	OK(disk_bytes(url_key(1)) >= FIRST * MIB);
+	for (uint32_t c = FIRST; c <= LIMIT + SLACK; c++)
+		EQ(write_chunk(s, b, c, 1), 0);
+	EQ(pthread_create(&thread, NULL, late_main, &l), 0);
+	/* Time to be wrong in. */
+	(void)usleep(200000);
+	OK(disk_bytes(url_key(1)) <= (LIMIT + SLACK + 1) * MIB + 65536);
+	__atomic_store_n(&l.opened, true, __ATOMIC_SEQ_CST);
+	flush_gate(false, 0);
+	EQ(pthread_join(thread, NULL), 0);
+	OK(!l.early);
+	WAIT(cached(s) <= LIMIT * MIB);
+	EQ(store_sync(s), 0);
+	OK(disk_bytes(url_key(1)) <= LIMIT * MIB + 65536);
+	blob_unref(&b);
+	store_close(&s);
+	wipe();
+}
+
+/* ---- Load ---- */
 
 /* Readers fetch what is missing and look at every byte, while a cap that is
  * much too small throws out what they read. */
@@ -867,6 +988,7 @@ int main(void)
 	RUN(eviction_order);
 	RUN(tiny_cache);
 	RUN(keeps_disk_free);
+	RUN(evicted_takes_room);
 	RUN(eviction_under_load);
 	return t_end();
 }

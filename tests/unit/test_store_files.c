@@ -56,7 +56,7 @@ static void release(struct blob *b[BLOBS])
 		blob_unref(&b[i]);
 }
 
-/* All are held, written, read, evicted and written again. */
+/* All blobs are held, written, read, evicted and written again. */
 static void more_blobs_than_descriptors(void)
 {
 	struct blob *b[BLOBS];
@@ -77,7 +77,7 @@ static void more_blobs_than_descriptors(void)
 		EQ(store_verify(s, b[i]), 0);
 	release(b);
 	store_close(&s);
-	/* What was written in files that were closed since is there. */
+	/* Bytes written in files that were closed since are there. */
 	s = open_store();
 	for (uint64_t i = 0; i < BLOBS; i++) {
 		b[i] = get_blob(s, url_key(i));
@@ -111,7 +111,7 @@ static void *read_main(void *arg)
 		len = 1 + (rng >> 13) % 100;
 		got = read_same(r->s, r->b[i], i, off, len);
 		if (got == -ENODATA) {
-			/* Evicted by one of us. */
+			/* Evicted by a test thread. */
 			(void)write_chunk(r->s, r->b[i], 0, i);
 			got = read_same(r->s, r->b[i], i, off, len);
 		}
@@ -122,7 +122,7 @@ static void *read_main(void *arg)
 	return NULL;
 }
 
-/* A number that was closed and opened again is another blob's. */
+/* A descriptor number that was closed and reused belongs to another blob. */
 static void readers_at_once(void)
 {
 	struct reader r[THREADS];
@@ -142,7 +142,7 @@ static void readers_at_once(void)
 	store_close(&s);
 }
 
-/* A descriptor that was lent is that blob's until it is given back. */
+/* A lent descriptor belongs to its blob until it is returned. */
 static void lent(void)
 {
 	struct blob *b[BLOBS];

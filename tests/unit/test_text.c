@@ -21,7 +21,7 @@ static void test_utf8_len(void)
 	EQ(utf8_len("\xf0\x8f\xbf\xbf", 4), 0); /* overlong */
 	EQ(utf8_len("\xed\xa0\x80", 3), 0);	/* surrogate */
 	EQ(utf8_len("\xf4\x8f\xbf\xbf", 4), 4); /* U+10FFFF */
-	EQ(utf8_len("\xf4\x90\x80\x80", 4), 0); /* past it */
+	EQ(utf8_len("\xf4\x90\x80\x80", 4), 0); /* beyond U+10FFFF */
 	EQ(utf8_len("\xff", 1), 0);
 }
 
@@ -78,7 +78,7 @@ static void test_double(void)
 	STREQ(text_double(9007199254740991.0, s), "9007199254740991");
 }
 
-/* Whatever the bits, what is written reads back as the same number. */
+/* For any bits, the written text reads back as the same number. */
 static void test_double_reads_back(void)
 {
 	uint64_t x = 1;

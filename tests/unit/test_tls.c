@@ -1,6 +1,5 @@
 /* The server with TLS, and the client for peers, against each other and
  * against what neither of them would do. */
-#include <ftw.h>
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 #include <sys/mman.h>
@@ -12,6 +11,7 @@
 #include "http/tls.h"
 #include "tests/unit/http-harness.h"
 #include "tests/unit/http-rig.h"
+#include "tests/unit/scratch.h"
 #include "tests/unit/tls-certs.h"
 
 #define BIG_SIZE ((size_t)64 << 20)
@@ -25,12 +25,7 @@ static int log_fd;
 
 static const char *file(const char *name)
 {
-	static char path[8][128];
-	static unsigned int n;
-
-	n = (n + 1) % ARRAY_SIZE(path);
-	(void)snprintf(path[n], sizeof(path[n]), "%s/%s", dir, name);
-	return path[n];
+	return path_below(dir, name);
 }
 
 /* ---- The server ---- */
@@ -104,7 +99,7 @@ static void count_on_loop(void)
 	open_connections = server->n_conns;
 }
 
-/* The server sees to its clients' ends in its own time. */
+/* The server notices the end of a client later. */
 static void wait_for_connections(uint32_t n)
 {
 	uint64_t until = now_ms() + 60000;
@@ -249,7 +244,7 @@ static int get_with(struct rig *rig, struct sink *s, struct http_request rq,
 	return s->r;
 }
 
-/* By a client, and so on a connection, of its own. */
+/* With a new client, and so on a new connection. */
 static int get_alone(struct sink *s, struct http_request rq, const char *target)
 {
 	struct rig rig;
@@ -261,7 +256,7 @@ static int get_alone(struct sink *s, struct http_request rq, const char *target)
 	return r;
 }
 
-/* ---- A client that does what it is told ---- */
+/* ---- A scripted client ---- */
 
 struct raw {
 	SSL_CTX *ctx;
@@ -313,7 +308,7 @@ static size_t raw_take(struct raw *r, char *out, size_t len)
 	return at;
 }
 
-/* Reads one answer into `answer`; its status, 0 for none. */
+/* Reads one answer into `answer`. Returns its status, 0 for none. */
 static int raw_answer(struct raw *r)
 {
 	const char *cl;
@@ -353,7 +348,7 @@ static bool raw_cert_is(struct raw *r, const struct identity *id)
 	return X509_cmp(SSL_get0_peer_certificate(r->ssl), id->cert) == 0;
 }
 
-/* ---- What works ---- */
+/* ---- Requests that succeed ---- */
 
 static void test_get(void)
 {
@@ -415,7 +410,7 @@ static void test_big(void)
 	stop_tls();
 }
 
-/* Lengths about the ends of records and pieces, all at once. */
+/* Lengths around the ends of records and pieces, all at once. */
 static void test_ranges(void)
 {
 	static const size_t lens[] = {
@@ -505,7 +500,8 @@ static void test_slow_reader(void)
 	free(got);
 }
 
-/* One that reads nothing is cut off, and costs little memory until then. */
+/* A client that reads nothing is disconnected, and takes little memory until
+ * then. */
 static void test_stalled_reader(void)
 {
 	struct http_server_config cfg = {.send_timeout_ms = 200};
@@ -616,8 +612,8 @@ static void test_many_connections(void)
 	stop_tls();
 }
 
-/* Several requests in one record, which is larger than what the server reads
- * at once: the socket does not tell of the rest. */
+/* Several requests in one record, which is larger than one read of the server:
+ * the socket does not signal the rest. */
 static void test_full_records(void)
 {
 	static char record[16384];
@@ -660,7 +656,7 @@ static void test_full_records(void)
 	stop_tls();
 }
 
-/* The end is told by TLS, and not only by TCP. */
+/* TLS announces the end, not only TCP. */
 static void test_close_notify(void)
 {
 	struct raw r;
@@ -722,21 +718,30 @@ static void test_no_resumption(void)
 
 static void test_too_many_connections(void)
 {
-	struct http_server_config cfg = {.max_connections = 1};
+	struct http_server_config cfg = {.max_connections = 1,
+					 .probe = "/name"};
 	struct raw r, r2;
+	char byte;
 
 	start_tls(cfg, "a");
 	r = raw_open(&node_b);
 	EQ(raw_ask(&r, GET("/name")), 200);
-	r2 = raw_new(&node_b, 0);
-	OK(SSL_connect(r2.ssl) <= 0);
-	EQ(raw_ask(&r, GET("/name")), 200);
+	/* It waits, and so it goes. */
+	r2 = raw_open(&node_b);
+	EQ(raw_ask(&r2, GET("/name")), 200);
+	EQ(raw_take(&r, &byte, 1), 0);
+	raw_close(&r);
+	raw_put(&r2, GET("/big"));
+	EQ(raw_take(&r2, &byte, 1), 1);
+	r = raw_new(&node_b, 0);
+	OK(SSL_connect(r.ssl) <= 0);
 	raw_close(&r2);
 	raw_close(&r);
+	EVENTS("EPIPE gone ");
 	stop_tls();
 }
 
-/* ---- Who is let in ---- */
+/* ---- Which peers are accepted ---- */
 
 static void refused_client(const char *as, const char *kind, const char *why)
 {
@@ -757,12 +762,12 @@ static void test_refused_clients(void)
 
 	log_begin();
 	start_tls((struct http_server_config){0}, "a");
-	refused_client("stranger", "certificate", "of another CA");
+	refused_client("stranger", "certificate", "another CA issued it");
 	refused_client("impostor", "certificate", "signature");
 	refused_client("expired", "certificate", "expired");
 	refused_client("early", "certificate", "not valid yet");
 	refused_client("server-only", "certificate", "not for this use");
-	refused_client("", "no_certificate", "wants a certificate");
+	refused_client("", "no_certificate", "requires a certificate");
 	EQ(get_alone(&s, peer_request("client-only"), "/name"), 0);
 	EQ(log_lines("TLS handshake failed"), 1);
 	EQ(log_lines("\"level\":\"warn\""), 1);
@@ -788,22 +793,22 @@ static void refused_server(const char *name, const char *why)
 static void test_refused_servers(void)
 {
 	log_begin();
-	refused_server("stranger", "certificate is of another CA");
+	refused_server("stranger", "another CA issued the");
 	refused_server("impostor", "signature");
 	refused_server("expired", "certificate has expired");
 	refused_server("early", "certificate is not valid yet");
 	refused_server("client-only", "");
-	/* Each was foretold. */
+	/* The log warned of each certificate. */
 	EQ(log_lines("other nodes will refuse our certificate"), 5);
 }
 
-/* Nobody listens there: what asks it fails. */
+/* No process listens there: requests to it fail. */
 static void set_proxy(void)
 {
 	(void)setenv("https_proxy", "http://127.0.0.1:1", 1);
 }
 
-/* A host's name does not count for peers, but does for everybody else. */
+/* The host's name is not checked for members, but for all other servers. */
 static void test_host_name(void)
 {
 	struct http_request rq = peer_request("b");
@@ -910,7 +915,7 @@ static void test_not_tls(void)
 	stop_tls();
 }
 
-/* Garbage in a handshake that had begun well, and after it. */
+/* Garbage in a handshake that began correctly, and after it. */
 static void test_garbage_after_handshake(void)
 {
 	struct raw r;
@@ -955,7 +960,8 @@ static void test_stalled_handshake(void)
 		drain(fd);
 		wait_for_failures("incomplete", before + i + 1);
 	}
-	/* Who says nothing at all, like a health check, is no failure. */
+	/* A client that sends nothing, like a health check, is not logged as a
+	 * failure. */
 	fd = dial();
 	drain(fd);
 	fd = dial();
@@ -1056,14 +1062,14 @@ static void test_reload_keeps_old(void)
 	save_key(file("it.key"), &node_b, NULL);
 	EQ(reload(), -EKEYREJECTED);
 	EQ(reload(), 0);
-	EQ(log_lines("no good"), 1);
+	EQ(log_lines("cannot use the new certificates"), 1);
 	EQ(log_lines("it.key"), 1);
 	damage("it.key", "nothing\n");
 	EQ(reload(), -EBADMSG);
 	EQ(unlink(file("it.key")), 0);
 	EQ(reload(), -ENOENT);
 	EQ(reload(), 0);
-	EQ(log_lines("no good"), 3);
+	EQ(log_lines("cannot use the new certificates"), 3);
 	r = raw_open(&node_b);
 	OK(raw_cert_is(&r, &node_a));
 	EQ(raw_ask(&r, GET("/name")), 200);
@@ -1093,14 +1099,14 @@ static void test_ca_rollover(void)
 	EQ(get_alone(&s, peer_request("b"), "/name"), 0);
 	save_cert(file("ca.crt"), &other_ca);
 	EQ(reload(), 1);
-	/* Our own server is no longer trusted by that. */
+	/* The client does not trust the test's own server any more. */
 	EQ(get_alone(&s, peer_request("stranger"), "/name"), -EKEYREJECTED);
 	save_cert(file("ca.crt"), &ca);
 	EQ(reload(), 1);
 	stop_tls();
 }
 
-/* A client's next request takes new files up, if they are any good. */
+/* The next request of a client uses new files, if they are valid. */
 static void test_client_renews(void)
 {
 	struct http_request rq;
@@ -1114,7 +1120,7 @@ static void test_client_renews(void)
 	EQ(get_with(&rig, &s, rq, "/name"), 0);
 	STREQ(s.body, "node a");
 	use("it", &node_b);
-	/* The connection that stands idle is not used again. */
+	/* The idle connection is not used again. */
 	EQ(get_with(&rig, &s, rq, "/name"), 0);
 	STREQ(s.body, "node b");
 	sink_start(&rig, &s, rq, "/big");
@@ -1196,7 +1202,7 @@ static void test_certificates_are_not_shared(void)
 	stop_tls();
 }
 
-/* ---- Files that are no good ---- */
+/* ---- Invalid files ---- */
 
 static int try_files(const char *ca_name, const char *crt, const char *key,
 		     const char *blamed)
@@ -1238,7 +1244,8 @@ static void test_bad_files(void)
 	/* In each other's place. */
 	EQ(try_files("ca.crt", "a.key", "a.crt", "a.key"), -EBADMSG);
 	EQ(try_files("ca.crt", "a.crt", "a.crt", "private key"), -EBADMSG);
-	EQ(try_files("a.crt", "a.crt", "a.key", "not a CA's"), -EBADMSG);
+	EQ(try_files("a.crt", "a.crt", "a.key", "not a CA certificate"),
+	   -EBADMSG);
 	save_key(file("locked"), &node_a, "secret");
 	EQ(try_files("ca.crt", "a.crt", "locked", "passphrase"), -EBADMSG);
 	memset(large, '\n', 2 << 20);
@@ -1341,15 +1348,6 @@ static void make_big(void)
 	}
 }
 
-static int remove_one(const char *path, const struct stat *st, int type,
-		      struct FTW *ftw)
-{
-	(void)st;
-	(void)type;
-	(void)ftw;
-	return remove(path);
-}
-
 int main(void)
 {
 	rig_environment();
@@ -1399,7 +1397,7 @@ int main(void)
 	free(big);
 	(void)close(big_fd);
 	(void)close(log_fd);
-	(void)nftw(dir, remove_one, 8, FTW_DEPTH | FTW_PHYS);
+	remove_tree(dir);
 	remove_files();
 	return tap_done();
 }

@@ -5,7 +5,7 @@
 #include "base/cleanup.h"
 #include "tests/unit/tap.h"
 
-/* What s means, put together again; "" when it is refused. */
+/* Parses s and writes it again; "" if it is refused. */
 static const char *parsed(const char *s)
 {
 	static char text[URL_MAX_BYTES + 1];
@@ -354,7 +354,7 @@ static void test_decode(void)
 		bool ok = url_decode(s);
 
 		EQ(ok, t[i].out != NULL);
-		/* What is refused is left as it was. */
+		/* A refused call leaves the output unchanged. */
 		STREQ(s, t[i].out ? t[i].out : t[i].in);
 	}
 }

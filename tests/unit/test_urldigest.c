@@ -39,7 +39,7 @@ static void test_none(void)
 		"/data",
 		"/" HEX,
 		HEX,
-		"sha256:" HEX, /* no path of a URL */
+		"sha256:" HEX, /* not a path of a URL */
 		"/sha256:" HEX "/",
 		"/sha256:" HEX "/link",
 		"/sha256:" HEX "/data",

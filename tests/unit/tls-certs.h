@@ -1,5 +1,5 @@
-/* Certificates for tests, with whatever is wrong with them that a test wants;
- * keys.c makes only good ones. */
+/* Certificates for tests, with any defect that a test needs; keys.c makes only
+ * good ones. */
 #ifndef TESTS_TLS_CERTS_H
 #define TESTS_TLS_CERTS_H
 
@@ -75,7 +75,7 @@ static inline void free_identity(struct identity *id)
 	EVP_PKEY_free(id->key);
 }
 
-/* Replaces the files as a careful program does: whole. */
+/* Replaces the files as a whole, by rename. */
 static inline void save_cert(const char *path, const struct identity *id)
 {
 	char tmp[256];

@@ -2,8 +2,7 @@
 # shellcheck disable=SC2016,SC2119,SC2120,SC2154
 # Nobody can make another reader see wrong bytes, or none: bytes and facts that
 # are not verified are shown only to readers whose own name leads to the place
-# that they came from. See "Which reader sees which bytes" in
-# docs/life-of-a-read.md.
+# that they came from. See docs/verification.md.
 
 load ../lib/common
 load ../lib/http

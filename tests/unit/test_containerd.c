@@ -836,7 +836,7 @@ static int count_warnings(void)
 	ssize_t n = read(log_fd, buf, sizeof(buf) - 1);
 
 	buf[n > 0 ? n : 0] = '\0';
-	for (const char *p = buf; (p = strstr(p, "cannot be asked")); p++)
+	for (const char *p = buf; (p = strstr(p, "cannot list containerd's images")); p++)
 		warned++;
 	return warned;
 }

@@ -63,7 +63,7 @@ struct flight {
 	/* Index of the source that sent all the bytes, and its
 	 * source_request.place; FETCH_MAX_SOURCES, 0 if several did. */
 	unsigned int by;
-	uint32_t place;
+	uint64_t place;
 	unsigned int source; /* index of the source to try next */
 	unsigned int rounds; /* number of rounds in which every source failed */
 	uint64_t retry_ms;

@@ -171,6 +171,8 @@ void flight_lied(struct flight *fl)
 		if (s->ops->blame)
 			s->ops->blame(s, fl->bf->blob, fl->from, fl->place);
 		fl->source = fl->by + 1;
+	} else {
+		fl->source = f->nsources; /* several: nobody can be blamed */
 	}
 	flight_forget_bytes(fl);
 	note_failure(fl, name, -EBADMSG, "the bytes are not the chunk's");

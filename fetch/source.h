@@ -88,7 +88,7 @@ struct source_request {
 	 * CHUNK_FROM_UPSTREAM), and a non-zero number of its own for the place,
 	 * which blame() gets back. */
 	uint16_t from;
-	uint32_t place;
+	uint64_t place;
 };
 
 /* When several sources fail, the reader gets the error with the highest rank: a
@@ -132,7 +132,7 @@ struct source_ops {
 	 * other places first from now on. place 0: the place is not known. May
 	 * be NULL. */
 	void (*blame)(struct source *s, struct blob *b, uint16_t from,
-		      uint32_t place);
+		      uint64_t place);
 	/* Ends the request early; called at most once. data() is not called any
 	 * more; done(-ECANCELED) comes later. */
 	void (*cancel)(struct source *s, struct source_request *rq);

@@ -106,7 +106,8 @@ static struct node *insert(struct fs *fs, struct node *n)
 	while ((old = node_find_locked(fs, n->ino))) {
 		if (old->type == n->type && same(old->host, n->host) &&
 		    same(old->name, n->name) && same(old->sub, n->sub) &&
-		    digest_equal(&old->digest, &n->digest))
+		    digest_equal(&old->digest, &n->digest) &&
+		    old->blob == n->blob)
 			break;
 		n->ino = avoid_reserved(n->ino + 1);
 	}

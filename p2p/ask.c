@@ -709,7 +709,7 @@ void asks_hedge(struct peers *p, uint64_t normal_ms, uint64_t now)
 }
 
 static void blame(struct source *s, struct blob *b, uint16_t from,
-		  uint32_t place)
+		  uint64_t place)
 {
 	(void)b;
 	(void)place;

@@ -9,9 +9,10 @@ struct blob_query {
 	struct store *store;
 	uint64_t negative_ms;
 	struct blob_key key;
-	uint64_t size; /* the size that upstream or a member gave */
-	char *origin;  /* "registry://HOST/NAME" */
-	int r;	       /* result of the job */
+	uint64_t size;	 /* the size that upstream or a member gave */
+	bool from_peers; /* it was a member */
+	char *origin;	 /* "registry://HOST/NAME" */
+	int r;		 /* result of the job */
 	struct blob *blob;
 };
 
@@ -75,7 +76,8 @@ static void create(struct store_job *j)
 	struct blob_query *bf = of(container_of(j, struct query, job));
 
 	bf->r = store_create(bf->store, &bf->key, bf->size, &bf->blob);
-	if (bf->r == 0)
+	/* A member's word is none of the repository's. */
+	if (bf->r == 0 && !bf->from_peers)
 		(void)store_repo_add(bf->store, bf->f.repo, false, &bf->key.id,
 				     bf->size);
 	if (bf->r == 0)
@@ -102,6 +104,7 @@ static void peers_answered(void *arg, int r, uint64_t size)
 		return;
 	}
 	of(f)->size = size;
+	of(f)->from_peers = true;
 	query_job(f, create, ready);
 }
 

@@ -313,9 +313,12 @@ static void learn_route(struct request *u, struct call *c)
 }
 
 /* The number of an origin for source_request.place. */
-static uint32_t place_of(const char *origin)
+static uint64_t place_of(const char *origin)
 {
-	return crc32c(0, origin, strlen(origin)) | 1;
+	struct digest d;
+
+	digest_of(origin, strlen(origin), &d);
+	return digest_prefix(&d) | 1;
 }
 
 static int range_head(struct call *c)
@@ -572,7 +575,9 @@ static int find_origins(struct source_request *rq, struct string_list *ret)
 
 	if (rq->origin)
 		return string_list_add(ret, rq->origin);
-	if (!auth)
+	/* Of a proven blob any origin will do: none comes before those of its
+	 * own place. */
+	if (!auth || blob_proven(rq->blob))
 		return blob_origins(rq->blob, ret);
 	r = string_list_add(ret, auth->origin);
 	if (r == 0)
@@ -611,7 +616,7 @@ static int upstream_start(struct source *s, struct source_request *rq)
 /* Moves an origin that sent wrong bytes to the end, and does not ask it for
  * negative_ms. */
 static void upstream_blame(struct source *s, struct blob *b, uint16_t from,
-			   uint32_t place)
+			   uint64_t place)
 {
 	struct registry *r = container_of(s, struct registry, source);
 	CLEANUP(string_list_release) struct string_list all = {0};
@@ -650,6 +655,9 @@ static void upstream_cancel(struct source *s, struct source_request *rq)
 	(void)s;
 	if (!u)
 		return;
+	/* It may have stalled. */
+	if (u->call && blob_proven(rq->blob))
+		blob_origin_last(u->r->store, rq->blob, origin_now(u));
 	call_abandon(&u->call);
 	list_del(&u->wait);
 	if (u->route)

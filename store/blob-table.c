@@ -336,6 +336,8 @@ static int load(struct store *s, struct blob *b)
 	if (r < 0)
 		return r;
 	b->proven = has_proof(b);
+	if (!b->proven)
+		blob_drop_foreign_origins(b);
 	if (b->state == BLOB_VERIFIED && b->key.kind == BLOB_SHA256 &&
 	    !b->proven)
 		b->state = BLOB_PROVISIONAL;

@@ -139,29 +139,72 @@ void *blob_user(const struct blob *b)
 	return b->user;
 }
 
+/* Whether the origin is of another place than that of b's claim. */
+static bool is_foreign(const struct blob *b, const char *origin)
+{
+	static const uint8_t none[BLOB_PLACE_BYTES];
+	struct blob_key key = b->key;
+
+	/* Without a place nobody adds an origin. */
+	if (key.kind != BLOB_SHA256 ||
+	    memcmp(key.claim.place, none, sizeof(none)) == 0)
+		return false;
+	blob_key_claim(&key, origin, key.claim.size);
+	return !blob_key_equal(&key, &b->key);
+}
+
+void blob_drop_foreign_origins(struct blob *b)
+{
+	struct string_list *l = &b->origins;
+	size_t n = 0;
+
+	for (size_t i = 0; i < l->n; i++) {
+		if (is_foreign(b, l->v[i]))
+			free(l->v[i]);
+		else
+			l->v[n++] = l->v[i];
+	}
+	if (n < l->n)
+		b->origins_changed = true;
+	for (size_t i = n; i < l->n; i++)
+		l->v[i] = NULL;
+	l->n = n;
+}
+
+/* The newest one comes first. One of another place, which a proven blob may
+ * have, comes last, and never takes the room of one of the claim's place. */
 static int add_origin_locked(struct blob *b, const char *origin)
 {
 	struct string_list *l = &b->origins;
+	bool foreign = is_foreign(b, origin);
 	char *s;
 	int r;
 
+	if (foreign && !LOAD(&b->proven))
+		return 0;
 	for (size_t i = 0; i < l->n; i++)
 		if (strcmp(l->v[i], origin) == 0) {
+			if (foreign)
+				return 0;
 			s = l->v[i];
 			memmove(l->v + 1, l->v, i * sizeof(*l->v));
 			l->v[0] = s;
 			return i > 0;
 		}
-	r = string_list_add(l, origin);
-	if (r < 0)
-		return r;
-	s = l->v[l->n - 1];
-	memmove(l->v + 1, l->v, (l->n - 1) * sizeof(*l->v));
-	l->v[0] = s;
-	if (l->n > MAX_ORIGINS) {
+	if (foreign && l->n >= MAX_ORIGINS && !is_foreign(b, l->v[l->n - 1]))
+		return 0;
+	if (l->n >= MAX_ORIGINS) {
 		free(l->v[--l->n]);
 		l->v[l->n] = NULL;
 	}
+	r = string_list_add(l, origin);
+	if (r < 0)
+		return r;
+	if (foreign)
+		return 1;
+	s = l->v[l->n - 1];
+	memmove(l->v + 1, l->v, (l->n - 1) * sizeof(*l->v));
+	l->v[0] = s;
 	return 1;
 }
 

@@ -110,6 +110,9 @@ static void refuse(struct blob *b, const char *why)
 		settle_later_locked(b);
 	}
 	b->ext_refused = true;
+	/* The kernel may have pages of it. */
+	b->ev_dropped++;
+	blob_dirty_locked(b);
 	store_unlock(b->store);
 	complain(b, why);
 }

@@ -343,6 +343,9 @@ int chunk_check(struct blob *b, uint32_t chunk, bool force);
 int pread_all(int fd, void *buf, size_t len, uint64_t off);
 /* Blocks. Reads one whole chunk, checked; does not count as a use. */
 int chunk_read(struct blob *b, uint32_t chunk, void *buf);
+/* Forgets the origins of other places than that of b's claim: readers of this
+ * place must not get their bytes unchecked. mu is held, or b is loading. */
+void blob_drop_foreign_origins(struct blob *b);
 /* Checks the bytes of a proven blob's chunk: 0, -EBADMSG or -ENOMEM. */
 int chunk_prove(const struct blob *b, uint32_t chunk, const void *data);
 /* Drops a chunk whose bytes are lost. mu is held. */

@@ -119,7 +119,7 @@ static int fake_start(struct source *s, struct source_request *rq)
 }
 
 static void fake_blame(struct source *s, struct blob *b, uint16_t from,
-		       uint32_t place)
+		       uint64_t place)
 {
 	struct fake *f = container_of(s, struct fake, source);
 

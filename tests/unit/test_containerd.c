@@ -836,7 +836,8 @@ static int count_warnings(void)
 	ssize_t n = read(log_fd, buf, sizeof(buf) - 1);
 
 	buf[n > 0 ? n : 0] = '\0';
-	for (const char *p = buf; (p = strstr(p, "cannot list containerd's images")); p++)
+	for (const char *p = buf;
+	     (p = strstr(p, "cannot list containerd's images")); p++)
 		warned++;
 	return warned;
 }

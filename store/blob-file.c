@@ -281,10 +281,12 @@ bool blob_unlink_empty(struct blob *b)
 		r = -errno;
 	closep(&fd);
 	store_lock(s);
-	for (uint32_t k = 0; r == 0 && k < b->nsegs; k++)
-		if (seg_at(b, k))
-			memset(seg_at(b, k)->punch, 0,
-			       sizeof(seg_at(b, k)->punch));
+	for (uint32_t k = 0; r == 0 && k < b->nsegs; k++) {
+		struct seg *g = seg_at(b, k);
+
+		if (g)
+			memset(g->punch, 0, sizeof(g->punch));
+	}
 	b->made = false;
 	b->opening = false;
 	(void)pthread_cond_broadcast(&s->changed);

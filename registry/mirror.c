@@ -31,7 +31,6 @@ struct mirror_ask {
 	struct http_req *rq; /* NULL: answered, or the client is gone */
 	uv_timer_t timer;    /* sends the 404 at the deadline */
 	bool closing, called_back;
-	bool by_tag;
 };
 
 static void count(const char *kind, const char *code)

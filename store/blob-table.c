@@ -528,18 +528,15 @@ struct key_list {
 
 static int add_key(struct key_list *l, const struct blob_key *key)
 {
+	void *v;
+
 	for (size_t i = 0; i < l->n; i++)
 		if (blob_key_equal(&l->v[i], key))
 			return 0;
-	if (l->n == l->cap) {
-		size_t cap = l->cap ? l->cap * 2 : 8;
-		void *v = reallocarray(l->v, cap, sizeof(*l->v));
-
-		if (!v)
-			return -ENOMEM;
-		l->v = v;
-		l->cap = cap;
-	}
+	v = array_grow(l->v, l->n, &l->cap, sizeof(*l->v));
+	if (!v)
+		return -ENOMEM;
+	l->v = v;
 	l->v[l->n++] = *key;
 	return 0;
 }

@@ -39,7 +39,8 @@ start_two()
 	start_mirror --blobs-allow "$REG" --mirror-timeout 3s \
 		--https-addr "$MEMBERS" --peers "$MEMBERS,$other" --zone here
 	wait_for "$PATIENCE" knows_another
-	OTHER=$(peers_api | jq -r '.peers[0].id')
+	OTHER=$(peers_api | jq -er '.peers[0].id')
+	echo "the other is $OTHER"
 }
 
 @test "every route answers as it is described" {
@@ -69,6 +70,7 @@ start_two()
 	local about
 	start_two
 	about=$(peers_api)
+	echo "$about"
 	jq -e '.self.zone == "here" and (.self.id | length) == 32 and
 		.transfers.serving == 0 and .holders.announced >= 0' <<<"$about"
 	jq -e --arg id "$OTHER" '.peers | length == 1 and .[0].id == $id and

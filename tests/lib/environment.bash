@@ -8,7 +8,7 @@
 [[ ! ${http_proxy:-} ]] || export OUTSIDE_PROXY=$http_proxy
 
 environment=(
-	PATH TERM TMPDIR LD_LIBRARY_PATH PKG_CONFIG_PATH
+	PATH PWD TERM TMPDIR LD_LIBRARY_PATH PKG_CONFIG_PATH
 	# make
 	BUILD BIN CC CFLAGS LDFLAGS DEV SANITIZE V
 	# tests/run, the tests

@@ -537,27 +537,66 @@ static void get_ready(struct daemon *d, struct http_req *rq)
 			   d->stopping ? "stopping\n" : "starting\n", 9);
 }
 
-static bool handle_common(struct daemon *d, struct http_req *rq, bool get)
+typedef void handler(struct daemon *d, struct http_req *rq);
+
+static void get_health(struct daemon *d, struct http_req *rq)
+{
+	(void)d;
+	http_reply(rq, 200, "text/plain", "ok\n", 3);
+}
+
+/* What the route answers to its methods; 405 to all others. */
+static void answer_get(struct daemon *d, struct http_req *rq, handler *get)
+{
+	if (strcmp(http_req_method(rq), "GET") == 0 || http_req_is_head(rq)) {
+		get(d, rq);
+		return;
+	}
+	http_header_add(rq, "Allow", "GET, HEAD");
+	http_reply_error(rq, 405, "UNSUPPORTED",
+			 "only GET and HEAD are allowed");
+}
+
+static bool is_post(struct http_req *rq)
+{
+	if (strcmp(http_req_method(rq), "POST") == 0)
+		return true;
+	http_header_add(rq, "Allow", "POST");
+	http_reply_error(rq, 405, "UNSUPPORTED", "only POST is allowed");
+	return false;
+}
+
+/* The routes of every listener. */
+static bool handle_common(struct daemon *d, struct http_req *rq)
 {
 	const char *path = http_req_path(rq);
 
-	if (!get)
-		return false;
 	if (strcmp(path, "/healthz") == 0)
-		http_reply(rq, 200, "text/plain", "ok\n", 3);
+		answer_get(d, rq, get_health);
 	else if (strcmp(path, "/readyz") == 0)
-		get_ready(d, rq);
+		answer_get(d, rq, get_ready);
 	else if (strcmp(path, "/metrics/prometheus") == 0 ||
 		 strcmp(path, "/metrics") == 0)
-		get_metrics(d, rq);
+		answer_get(d, rq, get_metrics);
 	else
 		return false;
 	return true;
 }
 
-static bool is_get(const struct http_req *rq)
+/* The same for those of --http-addr and the control socket. */
+static bool handle_status(struct daemon *d, struct http_req *rq)
 {
-	return strcmp(http_req_method(rq), "GET") == 0 || http_req_is_head(rq);
+	const char *path = http_req_path(rq);
+
+	if (strcmp(path, "/api/v1/status") == 0)
+		answer_get(d, rq, get_status);
+	else if (strcmp(path, "/api/v1/blobs") == 0)
+		answer_get(d, rq, get_blobs);
+	else if (strcmp(path, "/api/v1/peers") == 0)
+		answer_get(d, rq, get_peers);
+	else
+		return handle_common(d, rq);
+	return true;
 }
 
 static void no_route(struct http_req *rq)
@@ -568,49 +607,36 @@ static void no_route(struct http_req *rq)
 
 void api_handle_metrics(void *arg, struct http_req *rq)
 {
-	if (doors_open(arg, rq) && !handle_common(arg, rq, is_get(rq)))
+	if (doors_open(arg, rq) && !handle_common(arg, rq))
 		no_route(rq);
 }
 
 void api_handle_public(void *arg, struct http_req *rq)
 {
 	struct daemon *d = arg;
-	const char *path = http_req_path(rq);
 
 	if (!doors_open_to(d, rq) || !doors_open(d, rq))
 		return;
-	if (mirror_handle(d->mirror, rq) || proxy_handle(d->proxy, rq) ||
-	    handle_common(d, rq, is_get(rq)))
-		return;
-	if (strcmp(path, "/api/v1/status") == 0 && is_get(rq))
-		get_status(d, rq);
-	else if (strcmp(path, "/api/v1/blobs") == 0 && is_get(rq))
-		get_blobs(d, rq);
-	else if (strcmp(path, "/api/v1/peers") == 0 && is_get(rq))
-		get_peers(d, rq);
-	else
+	if (!mirror_handle(d->mirror, rq) && !proxy_handle(d->proxy, rq) &&
+	    !handle_status(d, rq))
 		no_route(rq);
 }
 
 void api_handle(void *arg, struct http_req *rq)
 {
 	struct daemon *d = arg;
-	const char *path = http_req_path(rq), *m = http_req_method(rq);
-	bool get = is_get(rq);
-	bool post = strcmp(m, "POST") == 0;
+	const char *path = http_req_path(rq);
 
-	if (strcmp(path, "/api/v1/status") == 0 && get)
-		get_status(d, rq);
-	else if (strcmp(path, "/api/v1/blobs") == 0 && get)
-		get_blobs(d, rq);
-	else if (strcmp(path, "/api/v1/peers") == 0 && get)
-		get_peers(d, rq);
-	else if (strcmp(path, "/api/v1/pull") == 0 && post)
-		post_pull(d, rq);
-	else if (strcmp(path, "/api/v1/verify") == 0 && post)
-		post_keys(d, rq, verify_one);
-	else if (strcmp(path, "/api/v1/evict") == 0 && post)
-		post_keys(d, rq, evict_one);
-	else if (!handle_common(d, rq, get))
+	if (strcmp(path, "/api/v1/pull") == 0) {
+		if (is_post(rq))
+			post_pull(d, rq);
+	} else if (strcmp(path, "/api/v1/verify") == 0) {
+		if (is_post(rq))
+			post_keys(d, rq, verify_one);
+	} else if (strcmp(path, "/api/v1/evict") == 0) {
+		if (is_post(rq))
+			post_keys(d, rq, evict_one);
+	} else if (!handle_status(d, rq)) {
 		no_route(rq);
+	}
 }

@@ -153,6 +153,30 @@ static char *cut_last(char *s)
 	return slash + 1;
 }
 
+/* image-spec, "Digests": algorithm ":" encoded. Of those that are registered
+ * the encoded part is as long as the sum. */
+bool ref_digest_valid(const char *s)
+{
+	static const char lower[] = "abcdefghijklmnopqrstuvwxyz0123456789";
+	static const char encoded[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZ=_-"
+				      "abcdefghijklmnopqrstuvwxyz0123456789";
+	size_t n = strspn(s, lower), len = strlen(s);
+	const char *sum;
+
+	while (n && strchr("+._-", s[n]) && s[n]) {
+		size_t part = strspn(s + n + 1, lower);
+
+		n = part ? n + 1 + part : 0;
+	}
+	if (n == 0 || s[n] != ':' || len > REF_DIGEST_MAX)
+		return false;
+	sum = s + n + 1;
+	if (strncmp(s, "sha256:", 7) == 0 || strncmp(s, "sha512:", 7) == 0)
+		return strlen(sum) == (s[3] == '2' ? 64 : 128) &&
+		       strspn(sum, "0123456789abcdef") == strlen(sum);
+	return *sum && strspn(sum, encoded) == strlen(sum);
+}
+
 bool ref_split_path(char *path, char **ret_name, char **ret_kind,
 		    char **ret_reference)
 {

@@ -10,9 +10,10 @@
 #include "base/util.h"
 #include "base/values.h"
 
-#define REF_HOST_MAX 255
-#define REF_NAME_MAX 255
-#define REF_TAG_MAX  128
+#define REF_HOST_MAX   255
+#define REF_NAME_MAX   255
+#define REF_TAG_MAX    128
+#define REF_DIGEST_MAX 255
 
 /* "host[:port]", lower-case letters, digits, '.', '-'; or "[IPv6][:port]". */
 bool ref_host_valid(const char *s);
@@ -21,6 +22,8 @@ bool ref_component_valid(const char *s);
 /* Components joined with '/'. */
 bool ref_name_valid(const char *s);
 bool ref_tag_valid(const char *s);
+/* A digest of any algorithm, "sha256:…", "sha512:…". */
+bool ref_digest_valid(const char *s);
 
 /* Cuts the path "/v2/<name>/<kind>/<reference>" in place, from the right,
  * because any component of a name may equal a kind. False if the path has

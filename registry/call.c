@@ -393,6 +393,15 @@ static int take(struct call *c, const void *bytes, size_t len)
 	return r;
 }
 
+static int drain(struct call *c, const void *bytes, size_t len)
+{
+	if (c->drained > MAX_DRAINED) {
+		buf_reset(&c->body);
+		return -EMSGSIZE;
+	}
+	return c->keep_error ? buf_add(&c->body, bytes, len) : 0;
+}
+
 static int exchange_data(void *arg, struct http_exchange *x, const void *bytes,
 			 size_t len)
 {
@@ -404,7 +413,7 @@ static int exchange_data(void *arg, struct http_exchange *x, const void *bytes,
 		return -ECANCELED;
 	if (c->draining) {
 		c->drained += len;
-		return c->drained > MAX_DRAINED ? -EMSGSIZE : 0;
+		return drain(c, bytes, len);
 	}
 	c->in_callback = true;
 	v = take(c, bytes, len);
@@ -588,6 +597,7 @@ static int copy_spec(struct call *c, const struct call_spec *s)
 	c->range_len = s->range_len;
 	c->deadline_ms = s->deadline_ms;
 	c->retry = s->retry;
+	c->keep_error = s->keep_error;
 	if (s->body) {
 		c->send_body = malloc(s->body_len + 1);
 		if (!c->send_body)

@@ -102,6 +102,7 @@ static void load_creds(struct registry *r)
 	r->auth = c;
 	r->auth_generation++;
 	noes_release(r);
+	lists_release(r);
 	if (auth_config_has_helpers(c) && !r->auth_warned_helpers) {
 		r->auth_warned_helpers = true;
 		log_warn("credential helpers are not run; only credentials "

@@ -8,6 +8,7 @@
 #include "base/metrics.h"
 #include "base/ref.h"
 #include "http/url.h"
+#include "registry/pass.h"
 
 struct mirror {
 	struct mirror_config cfg;
@@ -21,7 +22,8 @@ static struct metric_family m_requests = {
 };
 static struct metric_family m_stale = {
 	.name = "peerd_mirror_stale_tags_total",
-	.help = "Tags that were served although upstream did not confirm them.",
+	.help = "Tags and lists that were served although upstream did not "
+		"confirm them.",
 	.type = METRIC_COUNTER,
 };
 
@@ -31,7 +33,16 @@ struct mirror_ask {
 	struct http_req *rq; /* NULL: answered, or the client is gone */
 	uv_timer_t timer;    /* sends the 404 at the deadline */
 	bool closing, called_back;
+	bool list; /* not a manifest or a blob */
 };
+
+/* Whether the client asks another server after a 404. "ns" is what containerd
+ * adds for a mirror. To a client without it this mirror is the registry, and a
+ * 404 for a list means that the list is empty. */
+static bool has_next_host(struct http_req *rq)
+{
+	return http_req_query(rq, "ns") != NULL;
+}
 
 static void count(const char *kind, const char *code)
 {
@@ -78,13 +89,33 @@ static void not_found(struct http_req *rq, const char *kind, const char *why)
 			 "%s", why);
 }
 
+/* No list can be had. Never a 404 that a client takes for an empty list: it
+ * would lose signatures without noticing. */
+static void no_list(struct http_req *rq, int status, const char *code,
+		    const char *why)
+{
+	if (has_next_host(rq))
+		status = 404;
+	count("list", status == 404 ? "404" : status == 403 ? "403" : "502");
+	http_reply_error(rq, status, code, "%s", why);
+}
+
 static void on_deadline(uv_timer_t *t)
 {
 	struct mirror_ask *a = t->data;
+	bool list = a->list;
 	struct http_req *rq = take(a);
 
-	if (rq)
+	if (rq && list)
+		no_list(rq, 502, "UNAVAILABLE",
+			"no answer from upstream in time");
+	else if (rq)
 		not_found(rq, "any", "no answer from upstream in time");
+}
+
+static uint64_t deadline_ms(const struct mirror *m)
+{
+	return m->cfg.deadline_ms ? m->cfg.deadline_ms : 10000;
 }
 
 static struct mirror_ask *ask_new(struct mirror *m, struct http_req *rq)
@@ -99,9 +130,7 @@ static struct mirror_ask *ask_new(struct mirror *m, struct http_req *rq)
 	a->rq = rq;
 	(void)uv_timer_init(loop_uv(m->cfg.serve->loop), &a->timer);
 	a->timer.data = a;
-	(void)uv_timer_start(&a->timer, on_deadline,
-			     m->cfg.deadline_ms ? m->cfg.deadline_ms : 10000,
-			     0);
+	(void)uv_timer_start(&a->timer, on_deadline, deadline_ms(m), 0);
 	http_req_set_data(rq, a);
 	http_req_on_gone(rq, on_gone);
 	return a;
@@ -161,6 +190,62 @@ static void on_manifest(void *arg, int r, const struct manifest_result *res)
 		reply_manifest(rq, res);
 }
 
+/* The next page by the same mirror; ns goes with it. */
+static void add_link(struct http_req *rq, const char *next)
+{
+	CLEANUP(buf_release) struct buf b = BUF_INIT(URL_MAX_BYTES + 1024);
+	const char *ns = http_req_query(rq, "ns");
+	int r = buf_str(&b, next);
+
+	if (ns && *next == '/') {
+		r = r < 0 ? r
+			  : buf_str(&b, strchr(next, '?') ? "&ns=" : "?ns=");
+		r = r < 0 ? r : url_encode(&b, ns, ":");
+	}
+	if (r == 0)
+		http_header_add(rq, "Link", "<%s>; rel=\"next\"", b.data);
+}
+
+static void reply_list(struct http_req *rq, const struct list_result *res)
+{
+	char code[8];
+
+	(void)snprintf(code, sizeof(code), "%d", res->status);
+	count("list", code);
+	if (res->next)
+		add_link(rq, res->next);
+	if (res->filters)
+		http_header_add(rq, "OCI-Filters-Applied", "%s", res->filters);
+	if (res->stale) {
+		metric_add(metric_get(&m_stale, NULL), 1);
+		http_header_add(rq, "Warning",
+				"110 peerd \"upstream did not confirm it\"");
+	}
+	http_reply(rq, res->status,
+		   res->media_type ? res->media_type : "application/json",
+		   res->bytes, res->len);
+}
+
+static void on_list(void *arg, int r, const struct list_result *res)
+{
+	struct http_req *rq = ask_end(arg);
+
+	if (!rq)
+		return;
+	if (r == -EPERM || r == -EACCES)
+		no_list(rq, 403, "DENIED", why_not(r));
+	else if (r < 0)
+		no_list(rq, 502, "UNAVAILABLE", why_not(r));
+	else if (res->status == 401 || res->status == 403)
+		no_list(rq, 403, "DENIED", why_not(-EACCES));
+	else if (has_next_host(rq) &&
+		 (res->status == 408 || res->status == 429 ||
+		  res->status >= 500))
+		no_list(rq, 502, "UNAVAILABLE", why_not(-EHOSTUNREACH));
+	else
+		reply_list(rq, res);
+}
+
 static void reply_blob(struct mirror *m, struct http_req *rq, struct blob **b)
 {
 	struct serve_how how = {.tell_digest = true};
@@ -206,6 +291,39 @@ static const char *which_host(struct mirror *m, struct http_req *rq)
 	return ns;
 }
 
+static void on_pass_blob(struct http_req *rq, int r)
+{
+	if (r < 0)
+		not_found(rq, "blob", why_not(r));
+	else
+		count("blob", "200");
+}
+
+static void on_pass_manifest(struct http_req *rq, int r)
+{
+	if (r < 0)
+		not_found(rq, "manifest", why_not(r));
+	else
+		count("manifest", "200");
+}
+
+/* Content whose digest is not a SHA-256: the store does not keep it. */
+static void pass(struct mirror *m, struct http_req *rq, const char *host,
+		 const char *name, const char *digest, bool blob)
+{
+	char what[sizeof("manifests/") + REF_DIGEST_MAX];
+	CLEANUP(freep) char *full = NULL;
+
+	(void)snprintf(what, sizeof(what), "%s/%s",
+		       blob ? "blobs" : "manifests", digest);
+	if (strcmp(host, "docker.io") == 0 && !strchr(name, '/') &&
+	    asprintf(&full, "library/%s", name) < 0)
+		full = NULL;
+	registry_pass(m->cfg.registry, rq, host, full ? full : name, what,
+		      blob ? NULL : manifest_accept, deadline_ms(m),
+		      blob ? on_pass_blob : on_pass_manifest);
+}
+
 static void get_blob(struct mirror *m, struct http_req *rq, const char *host,
 		     const char *name, const char *reference)
 {
@@ -214,8 +332,11 @@ static void get_blob(struct mirror *m, struct http_req *rq, const char *host,
 	struct mirror_ask *a;
 
 	if (digest_parse(reference, &key.id) < 0) {
-		http_reply_error(rq, 400, "DIGEST_INVALID",
-				 "not a sha256 digest");
+		if (ref_digest_valid(reference))
+			pass(m, rq, host, name, reference, true);
+		else
+			http_reply_error(rq, 400, "DIGEST_INVALID",
+					 "not a digest");
 		return;
 	}
 	/* The usual case: the blob is in memory and complete. An earlier
@@ -241,8 +362,11 @@ static void get_manifest(struct mirror *m, struct http_req *rq,
 	struct mirror_ask *a;
 
 	if (digest_parse(reference, &d) < 0 && !ref_tag_valid(reference)) {
-		http_reply_error(rq, 400, "MANIFEST_INVALID",
-				 "neither a tag nor a sha256 digest");
+		if (ref_digest_valid(reference))
+			pass(m, rq, host, name, reference, false);
+		else
+			http_reply_error(rq, 400, "MANIFEST_INVALID",
+					 "neither a tag nor a digest");
 		return;
 	}
 	a = ask_new(m, rq);
@@ -251,12 +375,90 @@ static void get_manifest(struct mirror *m, struct http_req *rq,
 				      on_manifest, a);
 }
 
+/* The query as the client sent it, without ns. NULL: no memory. */
+static char *query_without_ns(struct http_req *rq)
+{
+	const char *q = strchr(http_req_target(rq), '?');
+	char *copy = strdup(q ? q + 1 : ""), *out = copy;
+
+	if (!copy)
+		return NULL;
+	for (const char *p = q ? q + 1 : ""; *p;) {
+		size_t n = strcspn(p, "&");
+
+		if (n && strncmp(p, "ns=", 3) != 0) {
+			if (out > copy)
+				*out++ = '&';
+			memcpy(out, p, n);
+			out += n;
+		}
+		p += n + (p[n] == '&');
+	}
+	*out = '\0';
+	return copy;
+}
+
+/* name: NULL for the catalog. */
+static void get_list(struct mirror *m, struct http_req *rq, const char *name,
+		     const char *what)
+{
+	const char *host = which_host(m, rq);
+	CLEANUP(freep) char *query = NULL;
+	struct mirror_ask *a;
+
+	if (!host)
+		return;
+	query = query_without_ns(rq);
+	if (!query) {
+		http_reply_error(rq, 500, "UNKNOWN", "out of memory");
+		return;
+	}
+	a = ask_new(m, rq);
+	if (!a)
+		return;
+	a->list = true;
+	registry_get_list(m->cfg.registry, host, name, what, query, on_list, a);
+}
+
+static void get_referrers(struct mirror *m, struct http_req *rq,
+			  const char *name, const char *digest)
+{
+	char what[sizeof("referrers/") + REF_DIGEST_MAX];
+
+	if (!ref_digest_valid(digest)) {
+		http_reply_error(rq, 400, "DIGEST_INVALID", "not a digest");
+		return;
+	}
+	(void)snprintf(what, sizeof(what), "referrers/%s", digest);
+	get_list(m, rq, name, what);
+}
+
+static void get_of_repository(struct mirror *m, struct http_req *rq,
+			      const char *name, const char *kind,
+			      const char *reference)
+{
+	bool blob = strcmp(kind, "blobs") == 0;
+	const char *host;
+
+	if (strcmp(kind, "tags") == 0 && strcmp(reference, "list") == 0) {
+		get_list(m, rq, name, "tags/list");
+	} else if (strcmp(kind, "referrers") == 0) {
+		get_referrers(m, rq, name, reference);
+	} else if (!blob && strcmp(kind, "manifests") != 0) {
+		http_reply_error(rq, 404, "UNSUPPORTED", "no such route");
+	} else {
+		host = which_host(m, rq);
+		if (host && blob)
+			get_blob(m, rq, host, name, reference);
+		else if (host)
+			get_manifest(m, rq, host, name, reference);
+	}
+}
+
 bool mirror_handle(struct mirror *m, struct http_req *rq)
 {
 	CLEANUP(freep) char *path = strdup(http_req_path(rq));
 	char *name, *kind, *reference;
-	const char *host;
-	bool blob;
 
 	if (!path || strncmp(path, "/v2/", 4) != 0)
 		return path && strcmp(path, "/v2") == 0
@@ -275,25 +477,19 @@ bool mirror_handle(struct mirror *m, struct http_req *rq)
 		http_reply(rq, 200, "application/json", "{}", 2);
 		return true;
 	}
+	if (strcmp(path, "/v2/_catalog") == 0) {
+		get_list(m, rq, NULL, "_catalog");
+		return true;
+	}
 	/* Some clients encode a digest's colon. Names need no escapes; an
 	 * encoded slash is refused. */
 	if (strcasestr(path, "%2f") || strcasestr(path, "%00") ||
 	    !url_decode(path) ||
-	    !ref_split_path(path, &name, &kind, &reference)) {
+	    !ref_split_path(path, &name, &kind, &reference))
 		http_reply_error(rq, 400, "NAME_INVALID",
 				 "not the name of a repository");
-		return true;
-	}
-	blob = strcmp(kind, "blobs") == 0;
-	if (!blob && strcmp(kind, "manifests") != 0) {
-		http_reply_error(rq, 404, "UNSUPPORTED", "no such route");
-		return true;
-	}
-	host = which_host(m, rq);
-	if (host && blob)
-		get_blob(m, rq, host, name, reference);
-	else if (host)
-		get_manifest(m, rq, host, name, reference);
+	else
+		get_of_repository(m, rq, name, kind, reference);
 	return true;
 }
 

@@ -3,6 +3,8 @@
  *   GET, HEAD /v2/
  *   GET, HEAD /v2/<name>/manifests/<tag or digest>[?ns=<registry>]
  *   GET, HEAD /v2/<name>/blobs/<digest>[?ns=<registry>]
+ *   GET, HEAD /v2/<name>/tags/list, /v2/<name>/referrers/<digest>,
+ *             /v2/_catalog[?ns=<registry>&n=&last=&artifactType=]
  *
  * ns names the registry that the client wants (containerd adds it when it asks
  * a mirror). Without ns the mirror takes the first configured registry, or
@@ -13,6 +15,10 @@
  * deadline, so that the client goes to the registry itself. The mirror never
  * hangs, and a plain miss is never a 5xx. A tag that upstream did not confirm
  * is served with "Warning: 110" and counted.
+ *
+ * Lists are the registry's answers with their status and body. A list that
+ * cannot be had is a 404 only for a client that gives ns, which goes on to the
+ * registry; others would take a 404 for an empty list, and get 403 or 502.
  *
  * Sources: OCI distribution specification 1.1;
  * github.com/containerd/containerd/docs/hosts.md. Loop thread. */

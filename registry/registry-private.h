@@ -55,7 +55,9 @@ struct registry {
 	struct workers *workers;
 
 	/* See base/name-table.h. */
-	struct hash_table hosts, logins, routes, queries, noes, urls, versions;
+	struct hash_table hosts, logins, routes, queries, noes, urls, versions,
+		lists;
+	size_t lists_bytes;   /* of all in `lists` */
 	struct list calls;    /* struct call */
 	struct list requests; /* struct request of upstream.c */
 
@@ -169,6 +171,9 @@ struct call_spec {
 	 * redirect leads. */
 	const char *registry;
 	bool retry; /* with pauses: connection errors, 429, 5xx */
+	/* call.body is the answer's also when the status is an error, up to 64
+	 * KiB; else empty. */
+	bool keep_error;
 };
 
 /* Result of head() and data(): the call has all it wants and ends with 0. */
@@ -199,7 +204,7 @@ struct call {
 	char *registry;
 	void *send_body;
 	size_t send_len, max_body;
-	bool has_range, retry;
+	bool has_range, retry, keep_error;
 	uint64_t range_off, range_len, deadline_ms;
 
 	struct url at; /* current URL, after redirects */
@@ -236,6 +241,10 @@ int call_why(struct call *c, int r, const char *fmt, ...) PRINTF(3, 4);
 /* Returns the i-th header of that name, borrowed; NULL if absent. Valid from
  * head() on. */
 const char *call_header(struct call *c, const char *name, size_t i);
+/* Finds <URL>; rel="next" (RFC 8288) of a list's page. 1: *ret is the URL,
+ * which the caller releases; it may be on any server. 0: there is none.
+ * -EBADMSG: it is malformed. -ENOMEM. */
+int call_next_page(struct call *c, struct url *ret);
 /* Called by login.c: the token is there (r is 0), or cannot be had. */
 void call_token_ready(struct call *c, int r, const char *why);
 /* Whether the call's error r means that no server answered, so that the last
@@ -325,6 +334,8 @@ void query_host_failed(struct query *f);
 /* Answers all waiters and frees f. A negative r is remembered (not -ENOMEM and
  * -ECANCELED), and logged unless it is a plain "no". */
 void query_finish(struct query *f, int r);
+/* Answers those who wait with 0; the query goes on. */
+void query_answer_waiting(struct query *f);
 void queries_release(struct registry *r);
 /* Forgets every "no"; new credentials may change the answer. */
 void noes_release(struct registry *r);
@@ -394,6 +405,11 @@ const char *query_of(const char *url);
 /* Makes the next registry_get_url() of the origin ask upstream again. */
 void url_expire(struct registry *r, const char *origin);
 void urls_release(struct registry *r);
+
+/* ---- lists.c ---- */
+
+/* Forgets every list; other credentials may not be shown it. */
+void lists_release(struct registry *r);
 
 /* ---- blobs.c ---- */
 

@@ -193,9 +193,9 @@ static int copy_config(struct registry *r, const struct registry_config *cfg)
 
 static int init_tables(struct registry *r)
 {
-	struct hash_table *t[] = {&r->hosts,   &r->logins, &r->routes,
-				  &r->queries, &r->noes,   &r->urls,
-				  &r->versions};
+	struct hash_table *t[] = {&r->hosts,	&r->logins, &r->routes,
+				  &r->queries,	&r->noes,   &r->urls,
+				  &r->versions, &r->lists};
 	int e;
 
 	list_init(&r->delays);
@@ -212,9 +212,9 @@ static int init_tables(struct registry *r)
 /* Frees memory only. */
 static void registry_destroy(struct registry *r)
 {
-	struct hash_table *t[] = {&r->hosts,   &r->logins, &r->routes,
-				  &r->queries, &r->noes,   &r->urls,
-				  &r->versions};
+	struct hash_table *t[] = {&r->hosts,	&r->logins, &r->routes,
+				  &r->queries,	&r->noes,   &r->urls,
+				  &r->versions, &r->lists};
 
 	for (size_t i = 0; i < ARRAY_SIZE(t); i++)
 		name_table_release(t[i]);
@@ -292,6 +292,7 @@ void registry_free(struct registry **pr)
 	routes_release(r);
 	urls_release(r);
 	noes_release(r);
+	lists_release(r);
 	logins_release(r);
 	(void)uv_timer_stop(&r->ticker->timer);
 	uv_close((uv_handle_t *)&r->ticker->timer, ticker_closed);

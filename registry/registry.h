@@ -83,6 +83,20 @@ typedef void manifest_cb(void *arg, int r, const struct manifest_result *res);
  * confirm the list. */
 typedef void tags_cb(void *arg, int r, const struct string_list *tags,
 		     bool stale);
+/* A registry's answer to a request for a list; borrowed during the callback. */
+struct list_result {
+	int status; /* 2xx, or the registry's error of 400 or more */
+	const char *media_type; /* these three: visible ASCII; NULL: none */
+	/* The next page (RFC 8288): "/path?query" on the registry, or the URL
+	 * of one that is on another server. */
+	const char *next;
+	const char *filters; /* OCI-Filters-Applied */
+	const void *bytes;   /* the body, of an error too */
+	size_t len;
+	bool stale; /* upstream did not confirm it, or not yet */
+};
+/* res is NULL unless r is 0. */
+typedef void list_cb(void *arg, int r, const struct list_result *res);
 /* b is NULL unless r is 0. The callback owns the reference. */
 typedef void blob_cb(void *arg, int r, struct blob *b);
 
@@ -101,6 +115,18 @@ void registry_get_manifest(struct registry *r, const char *host,
  * stale true; -EHOSTUNREACH if there are none. */
 void registry_list_tags(struct registry *r, const char *host, const char *name,
 			tags_cb *cb, void *arg);
+
+/* Gets one page of a list as the registry answers it, up to 4 MiB. what:
+ * "tags/list" or "referrers/DIGEST" of the repository, or "_catalog" with name
+ * NULL; query: what goes behind "?", percent-encoded, "" for nothing. Lists are
+ * kept in memory (1,024 and 16 MiB, until credentials change) and used again
+ * for tag_fresh_ms. When upstream cannot be reached, or takes longer than 2 s:
+ * the kept list, marked stale. An answer with an error status is passed on with
+ * its body, and not kept. Errors: -EHOSTUNREACH no answer; -EBADMSG the answer
+ * is too large, or not JSON; -EPERM the address is refused. */
+void registry_get_list(struct registry *r, const char *host, const char *name,
+		       const char *what, const char *query, list_cb *cb,
+		       void *arg);
 
 /* Gets a repository's blob, ready for reading. The size comes from the store if
  * it is known there (from a manifest's descriptor, or the blob itself); else

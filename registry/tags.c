@@ -140,24 +140,14 @@ static void page_parsed(struct query *f)
 		query_finish(f, t->r);
 }
 
-/* Finds <URL>; rel="next" (RFC 8288). Takes it only on the same server, because
- * the login is sent there. */
+/* Takes the next page only on the same server, because the login is sent
+ * there. */
 static void find_next(struct tags_query *t, struct call *c)
 {
-	const char *v = call_header(c, "Link", 0);
-	CLEANUP(freep) char *ref = NULL;
 	CLEANUP(url_release) struct url u = {0};
 	CLEANUP(buf_release) struct buf b = BUF_INIT(URL_MAX_BYTES + 64);
-	const char *end;
 
-	if (!v || *v != '<' || c->crossed)
-		return;
-	end = strchr(v, '>');
-	if (!end ||
-	    (!strcasestr(end, "rel=\"next\"") && !strcasestr(end, "rel=next")))
-		return;
-	ref = strndup(v + 1, (size_t)(end - v - 1));
-	if (!ref || url_resolve(&c->at, ref, &u) < 0)
+	if (c->crossed || call_next_page(c, &u) <= 0)
 		return;
 	if (url_same_origin(&c->at, &u) && url_format(&u, true, &b) == 0 &&
 	    strcmp(b.data, c->start) !=

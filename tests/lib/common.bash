@@ -253,7 +253,8 @@ nginx_start()
 # REG_DIR and REG_LOG. With --redirect blobs are answered 307 to a second
 # server, which wants a signature in the query and refuses an Authorization
 # header; its log is TARGET_LOG, and rotate_signature() makes old ones invalid.
-# REG_RATE, if set, limits each connection ("4m": MiB/s).
+# REG_LOCATIONS, if set, are locations of that nginx, before its own. REG_RATE,
+# if set, limits each connection ("4m": MiB/s).
 start_registry()
 {
 	local user='' password='' redirect='' name=registry auth='' middle=''
@@ -316,6 +317,7 @@ front_start()
 		access_log $REG_LOG requests;
 		location = /front-status { stub_status; access_log off; }
 		${REG_RATE:+limit_rate $REG_RATE;}
+		${REG_LOCATIONS:-}
 		location / {
 			proxy_pass http://$REG_BACK;
 			${TARGET:+proxy_redirect ~^(http://$TARGET/.*)\$

@@ -72,6 +72,35 @@ static void test_names(void)
 	OK(!ref_name_valid(filled(buf, 'a', REF_NAME_MAX + 1)));
 }
 
+static void test_digests(void)
+{
+	static const char hex[] = "0123456789abcdef0123456789abcdef"
+				  "0123456789abcdef0123456789abcdef";
+	char s[600];
+
+	(void)snprintf(s, sizeof(s), "sha256:%s", hex);
+	OK(ref_digest_valid(s));
+	s[10] = 'A';
+	OK(!ref_digest_valid(s));
+	(void)snprintf(s, sizeof(s), "sha512:%s%s", hex, hex);
+	OK(ref_digest_valid(s));
+	s[strlen(s) - 1] = '\0';
+	OK(!ref_digest_valid(s));
+	OK(ref_digest_valid(
+		"multihash+base58:QmRZxt2b1FVZPNqd8hsiykDL3TdBDeTSP"));
+	OK(ref_digest_valid("a.b_c-d:x="));
+	OK(!ref_digest_valid(""));
+	OK(!ref_digest_valid(":"));
+	OK(!ref_digest_valid("md5:"));
+	OK(!ref_digest_valid("md5"));
+	OK(!ref_digest_valid("a+:b"));
+	OK(!ref_digest_valid("+a:b"));
+	OK(!ref_digest_valid("a:b/c"));
+	OK(!ref_digest_valid("a:b?c"));
+	(void)snprintf(s, sizeof(s), "x:%s%s%s%s", hex, hex, hex, hex);
+	OK(!ref_digest_valid(s));
+}
+
 static void test_tags(void)
 {
 	static const char *const bad[] = {"",	 ".a",	"-a",  "a/b",
@@ -256,6 +285,7 @@ int main(void)
 	RUN(test_hosts);
 	RUN(test_names);
 	RUN(test_tags);
+	RUN(test_digests);
 	RUN(test_paths);
 	RUN(test_aliases);
 	RUN(test_references);

@@ -72,42 +72,70 @@ static void url_answer(struct query *f, int r, void (*cb)(void), void *arg)
 
 /* ---- Queries ---- */
 
-static bool is_signature(const char *p, size_t n)
+static bool is_name(const char *p, size_t n, const char *name)
 {
-	static const char *const names[] = {
-		"Signature",
-		"Expires",
-		"Key-Pair-Id",
-		"Policy",
-		"sig",
-		"se",
-		"st",
-		"sp",
-		"spr",
-		"sv",
-		"sr",
-		"sip",
-		"ske",
-		"skt",
-		"sks",
-		"skv",
-		"skoid",
-		"sktid",
-		"token",
-		"access_token",
-		"verify",
-		"AWSAccessKeyId",
-		"GoogleAccessId",
+	return strlen(name) == n && strncasecmp(name, p, n) == 0;
+}
+
+static bool has_param(const char *query, const char *name)
+{
+	while (query && *query) {
+		if (is_name(query, strcspn(query, "=&"), name))
+			return true;
+		query += strcspn(query, "&");
+		query += *query == '&';
+	}
+	return false;
+}
+
+static bool is_listed(const char *p, size_t n, const char *names)
+{
+	while (*names) {
+		size_t len = strcspn(names, " ");
+
+		if (n == len && strncasecmp(p, names, len) == 0)
+			return true;
+		names += len;
+		names += *names == ' ';
+	}
+	return false;
+}
+
+/* Parameters of signed URLs. All but the signature itself may name content in
+ * other URLs, so they count only beside it. */
+static bool is_signature(const char *query, const char *p, size_t n)
+{
+	static const struct {
+		const char *signature, *prefix, *names;
+	} schemes[] = {
+		{"X-Amz-Signature", "X-Amz-", ""},
+		{"X-Goog-Signature", "X-Goog-", ""},
+		/* Azure's shared access signatures */
+		{"sig", NULL,
+		 "se st sp spr sv sr ss srt sip si ske skt sks skv skoid sktid "
+		 "saoid suoid scid sdd ses"},
+		/* CloudFront, and older ones of Amazon and Google */
+		{"Signature", NULL,
+		 "Expires Key-Pair-Id Policy AWSAccessKeyId GoogleAccessId"},
 	};
 
-	if (strncasecmp(p, "X-Amz-", 6) == 0 ||
-	    strncasecmp(p, "X-Goog-", 7) == 0)
-		return true;
-	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
-		if (strlen(names[i]) == n && strncasecmp(names[i], p, n) == 0)
+	for (size_t i = 0; i < ARRAY_SIZE(schemes); i++) {
+		const char *prefix = schemes[i].prefix;
+
+		if (has_param(query, schemes[i].signature) &&
+		    (is_name(p, n, schemes[i].signature) ||
+		     is_listed(p, n, schemes[i].names) ||
+		     (prefix && strncasecmp(p, prefix, strlen(prefix)) == 0)))
 			return true;
 	}
 	return false;
+}
+
+/* It lets in, and may name content too. */
+static bool is_token(const char *p, size_t n)
+{
+	return is_name(p, n, "token") || is_name(p, n, "access_token") ||
+	       is_name(p, n, "verify");
 }
 
 /* The parameters of a query: those that name content, and signatures. */
@@ -121,14 +149,14 @@ static struct query_parts split_query(const char *query)
 	CLEANUP(buf_release) struct buf names = BUF_INIT(URL_MAX_BYTES);
 	struct query_parts parts = {0};
 
-	while (query && *query) {
-		size_t n = strcspn(query, "&");
+	for (const char *p = query; p && *p;) {
+		size_t n = strcspn(p, "&"), name = strcspn(p, "=&");
+		bool signs = is_signature(query, p, name);
 
-		if (is_signature(query, strcspn(query, "=&")))
-			parts.lets_in = true;
-		else if (buf_printf(&names, "%.*s&", (int)n, query) == 0)
+		parts.lets_in |= signs || is_token(p, name);
+		if (!signs && buf_printf(&names, "%.*s&", (int)n, p) == 0)
 			parts.names = true;
-		query += n + (query[n] == '&');
+		p += n + (p[n] == '&');
 	}
 	digest_of(names.data ? names.data : "", names.len, &parts.id);
 	return parts;
@@ -250,7 +278,40 @@ struct url_secret *url_secret_find(struct registry *r,
 	return tn ? name_table_entry(tn, struct url_secret, node) : NULL;
 }
 
-/* The newest URL replaces the older one: its signature is valid longest. */
+/* The length of "SCHEME://HOST". */
+static size_t site_len(const char *url)
+{
+	const char *host = strstr(url, "://");
+
+	host = host ? host + 3 : url;
+	return (size_t)(host - url) + strcspn(host, "/");
+}
+
+/* The oldest one; of the same site if that has a share of its own, so that one
+ * site's URLs cannot drive out all others. */
+static struct url_secret *secret_to_go(struct registry *r, const char *origin)
+{
+	size_t len = site_len(origin), same = 0;
+	struct url_secret *first = NULL;
+
+	name_table_for_each_safe(it, &r->urls)
+	{
+		struct url_secret *s =
+			name_table_at(it, struct url_secret, node);
+
+		if (site_len(s->url) != len ||
+		    strncmp(s->url, origin, len) != 0)
+			continue;
+		first = first ? first : s;
+		same++;
+	}
+	return same >= MAX_URLS / 8
+		       ? first
+		       : name_table_first(&r->urls, struct url_secret, node);
+}
+
+/* The newest URL replaces the older one: the server took its signature a moment
+ * ago, and it is mostly valid longest. */
 static void secret_set(struct url_query *u)
 {
 	CLEANUP(freep) char *k = route_key(&u->key, u->origin, NULL);
@@ -263,8 +324,7 @@ static void secret_set(struct url_query *u)
 	if (tn)
 		secret_del(r, name_table_entry(tn, struct url_secret, node));
 	else if (r->urls.n >= MAX_URLS)
-		secret_del(r,
-			   name_table_first(&r->urls, struct url_secret, node));
+		secret_del(r, secret_to_go(r, u->origin));
 	s = calloc(1, sizeof(*s));
 	if (!s)
 		return;

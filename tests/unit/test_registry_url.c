@@ -1,6 +1,7 @@
 /* Plain files as blobs: versions, signatures, redirects, servers without
  * ranges; and no secret reaches the log or the store. */
 #include "registry/guard.h"
+#include "registry/registry-private.h"
 #include "tests/unit/registry-liar.h"
 
 /* The headers that name a version are in l->data. */
@@ -121,6 +122,43 @@ static void test_versions(void)
 	OK(!digest_equal(&id[0], &again));
 	rig_close(&g);
 	liar_stop(&l);
+}
+
+static struct digest id_of(const char *query)
+{
+	struct digest id;
+
+	OK(url_version_id("http://h/f", query, "\"v\"", NULL, 10, &id));
+	return id;
+}
+
+/* Parameters of a signature do not name another file, if there is one; any
+ * other parameter does. */
+static void test_signed_names(void)
+{
+	static const struct {
+		const char *a, *b;
+		bool same;
+	} pairs[] = {
+		{"sig=1&st=2&se=3", "se=5&sig=4", true},
+		{"st=1", "st=2", false},
+		{"d=1&sig=1&sv=1", "d=1&sig=2&sv=2", true},
+		{"d=1&sig=1", "d=2&sig=1", false},
+		{"Expires=1&Signature=1&Key-Pair-Id=1", "Signature=2", true},
+		{"Policy=1", "Policy=2", false},
+		{"X-Amz-Date=1&X-Amz-Signature=1", "X-Amz-Signature=2", true},
+		{"X-Amz-Date=1", "X-Amz-Date=2", false},
+		{"X-Goog-Date=1&x-goog-signature=1", "X-Goog-Signature=2",
+		 true},
+		{"Signature=1&sp=1", "Signature=1&sp=2", false},
+		{"token=1", "token=2", false},
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(pairs); i++) {
+		struct digest a = id_of(pairs[i].a), b = id_of(pairs[i].b);
+
+		EQ(digest_equal(&a, &b), pairs[i].same);
+	}
 }
 
 /* A file that changes under a reader: no byte of the new file is taken for one
@@ -430,6 +468,7 @@ int main(void)
 	content_init();
 	RUN(test_file);
 	RUN(test_versions);
+	RUN(test_signed_names);
 	RUN(test_changed);
 	RUN(test_unversioned);
 	RUN(test_servers);

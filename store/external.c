@@ -179,7 +179,8 @@ static int look(struct store *s, struct blob *b)
 	r = fd < 0 ? fd : 1;
 	if (r == 1 && size != b->size) {
 		same_size = false;
-		r = -ESTALE;
+		/* Anybody can make a claim of another size. */
+		r = blob_proven(b) || b->ext_refused ? -ESTALE : -ENOENT;
 	}
 	/* It may be another file of that name. It has the same bytes, so
 	 * readers can go on with it. */
@@ -187,7 +188,7 @@ static int look(struct store *s, struct blob *b)
 	    dup3(fd, LOAD(&b->ext_fd), O_CLOEXEC) == -1)
 		r = -errno;
 	store_lock(s);
-	if (r == -ENOENT)
+	if (r == -ENOENT && same_size)
 		b->ext_refused = false;
 	if (r == 1 && b->ext_refused)
 		r = -ESTALE;

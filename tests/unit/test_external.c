@@ -258,7 +258,9 @@ static void test_unfit_files(void)
 	b = get_blob(s, key);
 	OK(!blob_external(b));
 	EQ(blob_missing(b), 3);
-	EQ(store_external_changed(s, &key.id), -ESTALE);
+	/* The claim may be wrong: the file is a blob of its own size. */
+	EQ(store_external_changed(s, &key.id), 1);
+	OK(!blob_external(b));
 	EQ(blob_missing(b), 3);
 	put_ext(key, 1, SIZE);
 	EQ(store_external_changed(s, &key.id), 1);

@@ -504,6 +504,26 @@ static void stored(struct flight *fl)
 		refetch(bf);
 }
 
+/* The bytes of a blob of one chunk, which could not be written, are wrong. Only
+ * upstream's count as a try. */
+static void not_matching(struct flight *fl)
+{
+	struct blob *b = fl->bf->blob;
+	bool bad = false;
+
+	if (fl->from == CHUNK_FROM_UPSTREAM) {
+		fl->mismatches++;
+		bad = fl->mismatches >= max_u32(2, count_origins(b));
+		log_mismatch(b, fl->mismatches, bad);
+	}
+	if (bad) {
+		blob_set_bad(fl->bf->f->cfg.store, b);
+		flight_fail(fl, -EBADMSG);
+		return;
+	}
+	flight_lied(fl);
+}
+
 static void not_stored(struct flight *fl, int r)
 {
 	struct blob *b = fl->bf->blob;
@@ -517,16 +537,7 @@ static void not_stored(struct flight *fl, int r)
 		flight_fail(fl, r); /* nobody has looked at them */
 	} else if (blob_chunks(b) == 1 && !fl->digest_ok &&
 		   blob_key(b)->kind == BLOB_SHA256) {
-		fl->mismatches++;
-		log_mismatch(b, fl->mismatches, fl->mismatches > 1);
-		if (fl->mismatches > 1) {
-			blob_set_bad(f->cfg.store, b);
-			flight_fail(fl, -EBADMSG);
-			return;
-		}
-		flight_forget_bytes(fl);
-		flight_move(fl, list_empty(&fl->waits) ? FLIGHT_QUEUED
-						       : FLIGHT_WANTED);
+		not_matching(fl);
 	} else {
 		flight_move(fl, FLIGHT_MEMORY);
 		flight_progress(fl);

@@ -16,9 +16,6 @@
 #define CRAWL_PART 2
 /* After so many redirects the owner is asked to serve. */
 #define MAX_MOVES 8
-/* How long a member is not asked to fetch a blob that it refused to fetch (no
- * credentials, upstream fails). */
-#define WONT_MS 10000
 /* Until the first byte: an owner may have to wait for upstream. A member that
  * is slow against the others loses its requests long before. */
 #define FIRST_BYTE_MS 30000
@@ -43,6 +40,10 @@ static void count(const char *result)
 {
 	metric_add(metric_get(&m_asks, (const char *const[]){result}), 1);
 }
+
+/* Values of source_request.place: the member had the bytes, or was asked to
+ * fetch them. */
+enum { PLACE_HELD = 1, PLACE_FETCHED };
 
 /* ---- Names ---- */
 
@@ -195,6 +196,7 @@ static int on_data(void *arg, struct http_exchange *x, const void *bytes,
 	if (len > ask_left(a))
 		return -EBADMSG;
 	a->rq->from = a->at->store_id;
+	a->rq->place = a->as_holder ? PLACE_HELD : PLACE_FETCHED;
 	if (!a->rq->data(a->rq, bytes, len)) {
 		a->paused = true;
 		return -EAGAIN;
@@ -239,7 +241,6 @@ static const char *status_text(int status, char out[32])
 static void request_failed(struct ask *a, int r, int status, const char *why)
 {
 	struct partner *w = a->at;
-	struct have *h;
 	char text[32];
 
 	if (r < 0) {
@@ -252,13 +253,8 @@ static void request_failed(struct ask *a, int r, int status, const char *why)
 	}
 	count(status == 404 ? "not_found" : status == 503 ? "busy" : "refused");
 	know_lacks(a->know, w, a->chunk);
-	if (!a->as_holder && status != 503) {
-		h = know_of(a->p, a->know, w);
-		if (h) {
-			h->wont = true;
-			h->wont_ms = now_ms() + WONT_MS;
-		}
-	}
+	if (!a->as_holder && status != 503)
+		know_wont(a->p, a->know, w);
 	note_tried(a, w, -ENOENT,
 		   status == 404 ? "does not have it"
 				 : status_text(status, text));
@@ -360,6 +356,17 @@ static const struct http_callbacks callbacks = {
 	.informed = on_informed,
 };
 
+/* The first origin of the claim's own place; NULL: none. A member that is asked
+ * to fetch takes no other place's bytes for it. */
+static const char *own_origin(const struct blob *b,
+			      const struct string_list *origins)
+{
+	for (size_t i = 0; i < origins->n; i++)
+		if (!blob_origin_foreign(b, origins->v[i]))
+			return origins->v[i];
+	return NULL;
+}
+
 /* Takes over the caller's reference to w. On an error a->at still holds it. */
 static int ask_send(struct ask *a, struct partner *w, bool as_holder)
 {
@@ -381,7 +388,7 @@ static int ask_send(struct ask *a, struct partner *w, bool as_holder)
 	a->started_ns = a->head_ns = uv_hrtime();
 	r = blob_origins(a->rq->blob, &origins);
 	if (r == 0)
-		r = origin_path(origins.n ? origins.v[0] : NULL,
+		r = origin_path(own_origin(a->rq->blob, &origins),
 				blob_key(a->rq->blob), &path);
 	if (r == 0)
 		r = members_request(p->members, w->mb, path.data, &rq, &url);
@@ -470,9 +477,13 @@ static struct peers *of(struct source *s)
 	return container_of(s, struct peers, source);
 }
 
-/* Bytes that failed their digest are fetched again from upstream only. */
+/* Bytes that failed their digest are fetched again from upstream only. Of a
+ * blob without a place nobody can be asked whose bytes they would be. */
 static bool takes_part(struct peers *p, const struct blob *b)
 {
+	if (blob_key(b)->kind == BLOB_SHA256 && !blob_key_placed(blob_key(b)) &&
+	    !blob_shared(b))
+		return false;
 	return !p->freeing && members_alive(p->members) > 0 &&
 	       !blob_failed(b) && blob_get_state(b) != BLOB_BAD;
 }
@@ -708,13 +719,30 @@ void asks_hedge(struct peers *p, uint64_t normal_ms, uint64_t now)
 	}
 }
 
+/* Wrong bytes that a member fetched on demand may be those of upstream: they
+ * cost it this blob only. */
 static void blame(struct source *s, struct blob *b, uint16_t from,
 		  uint64_t place)
 {
-	(void)b;
-	(void)place;
-	if (from != CHUNK_FROM_UPSTREAM)
-		peers_bench(of(s), from);
+	struct peers *p = of(s);
+	struct know *k;
+
+	if (from == CHUNK_FROM_UPSTREAM)
+		return;
+	if (place != PLACE_FETCHED) {
+		peers_bench(p, from);
+		return;
+	}
+	k = know_get(p, blob_key(b), blob_size(b));
+	if (!k)
+		return;
+	list_for_each (n, &p->partners) {
+		struct partner *w = list_entry(n, struct partner, node);
+
+		if (w->store_id == from)
+			know_wont(p, k, w);
+	}
+	know_put(p, k);
 }
 
 void peers_source_init(struct peers *p)

@@ -8,6 +8,8 @@
 
 /* How long the answer of homes is valid. */
 #define FOUND_MS 3000
+/* How long a member is not asked to fetch a blob after know_wont(). */
+#define WONT_MS 10000
 
 static struct list *bucket(struct peers *p, const struct blob_key *key)
 {
@@ -184,6 +186,16 @@ void know_lacks(struct know *k, const struct partner *w, uint32_t chunk)
 		if (chunk >= b->first && at < b->n)
 			b->bits[at / 8] &= (uint8_t)(0xffu ^ (1u << at % 8));
 	}
+}
+
+void know_wont(struct peers *p, struct know *k, struct partner *w)
+{
+	struct have *h = know_of(p, k, w);
+
+	if (!h)
+		return;
+	h->wont = true;
+	h->wont_ms = now_ms() + WONT_MS;
 }
 
 /* ---- Owners ---- */

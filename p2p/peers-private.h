@@ -216,6 +216,9 @@ bool have_chunk(const struct have *h, uint32_t chunk);
 void know_read(struct peers *p, struct know *k, struct partner *w,
 	       const char *text);
 void know_lacks(struct know *k, const struct partner *w, uint32_t chunk);
+/* For some seconds the member is not asked to fetch the blob: it refused to (no
+ * credentials, upstream fails), or fetched wrong bytes. */
+void know_wont(struct peers *p, struct know *k, struct partner *w);
 /* Fills in the owner of the chunk's stripe and its substitutes, as indices into
  * the zone's view. Returns at most PLACE_ORDER; 0: no memory. */
 uint32_t know_order(struct peers *p, struct know *k, uint32_t chunk,

@@ -189,7 +189,7 @@ static void suspect_posted(struct loop_task *t)
 
 	p->mismatches++;
 	list_add_tail(&p->suspicions, &s->node);
-	if (p->nsuspicions > MAX_SUSPICIONS)
+	if (__atomic_load_n(&p->nsuspicions, __ATOMIC_RELAXED) > MAX_SUSPICIONS)
 		suspicion_free(
 			list_first(&p->suspicions, struct suspicion, node));
 }

@@ -57,9 +57,10 @@ struct registry {
 	/* See base/name-table.h. */
 	struct hash_table hosts, logins, routes, queries, noes, urls, versions,
 		lists;
-	size_t lists_bytes;   /* of all in `lists` */
-	struct list calls;    /* struct call */
-	struct list requests; /* struct request of upstream.c */
+	size_t lists_bytes;	/* of all in `lists` */
+	struct list calls;	/* struct call */
+	struct list requests;	/* struct request of upstream.c */
+	uint64_t route_numbers; /* the last one given */
 
 	/* config.json at its last read. */
 	struct auth_config *auth;
@@ -351,6 +352,7 @@ enum route_state { ROUTE_UNKNOWN, ROUTE_ASKING, ROUTE_DIRECT, ROUTE_TARGET };
 struct route {
 	struct name_node node;
 	uint32_t refs;
+	uint64_t number; /* unique; never 0 */
 	enum route_state state;
 	char *target; /* ROUTE_TARGET: the redirect's target; secret */
 	uint64_t expires_ms;
@@ -362,6 +364,8 @@ struct route {
  * -ENOMEM. */
 int route_get(struct registry *r, const struct blob_key *key,
 	      const char *origin, const char *tag, struct route **ret);
+/* NULL: there is none of that number any more. */
+struct route *route_by_number(struct registry *r, uint64_t number);
 void route_unref(struct registry *r, struct route **rt);
 /* Returns the current state; an expired target becomes ROUTE_UNKNOWN. */
 enum route_state route_now(struct route *rt);

@@ -136,6 +136,18 @@ static void trim(struct registry *r)
 	}
 }
 
+struct route *route_by_number(struct registry *r, uint64_t number)
+{
+	name_table_for_each_safe(it, &r->routes)
+	{
+		struct route *rt = name_table_at(it, struct route, node);
+
+		if (rt->number == number)
+			return rt;
+	}
+	return NULL;
+}
+
 int route_get(struct registry *r, const struct blob_key *key,
 	      const char *origin, const char *tag, struct route **ret)
 {
@@ -154,6 +166,7 @@ int route_get(struct registry *r, const struct blob_key *key,
 		if (!rt)
 			return -ENOMEM;
 		list_init(&rt->waiters);
+		rt->number = ++r->route_numbers;
 		if (name_table_add(&r->routes, &rt->node, k) < 0) {
 			free(rt);
 			return -ENOMEM;

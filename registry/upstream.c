@@ -9,6 +9,8 @@
 #include "registry/registry-private.h"
 
 #define REGISTRY_PREFIX "registry://"
+/* The time for half a chunk of a proven blob, while another origin is known. */
+#define CRAWL_MS 3000
 
 /* A source_request that is being served. */
 struct request {
@@ -24,6 +26,7 @@ struct request {
 	void (*then)(struct request *u);
 	uint64_t got;		      /* bytes handed over */
 	uint64_t got_before, sent_ns; /* values at the start of the call */
+	uint64_t watched;	      /* value when watch_crawl() looked */
 	char *target;  /* the route's target that the call went to; NULL: none
 			  was known */
 	bool leader;   /* the route's waiters wait for this request */
@@ -31,6 +34,7 @@ struct request {
 	bool asked_again; /* the origin was asked again after a known target
 			     refused */
 	bool cut;    /* a 200 with the whole blob, of which a part is wanted */
+	bool held;   /* data() returned false */
 	int worst_r; /* the error to report; 0: nothing failed yet */
 	struct buf why;
 };
@@ -312,15 +316,6 @@ static void learn_route(struct request *u, struct call *c)
 	}
 }
 
-/* The number of an origin for source_request.place. */
-static uint64_t place_of(const char *origin)
-{
-	struct digest d;
-
-	digest_of(origin, strlen(origin), &d);
-	return digest_prefix(&d) | 1;
-}
-
 static int range_head(struct call *c)
 {
 	struct request *u = c->arg;
@@ -334,7 +329,7 @@ static int range_head(struct call *c)
 	learn_route(u, c);
 	u->accepted = true;
 	u->rq->from = CHUNK_FROM_UPSTREAM;
-	u->rq->place = place_of(origin_now(u));
+	u->rq->place = u->route->number;
 	return 0;
 }
 
@@ -350,7 +345,8 @@ static int range_data(struct call *c, const void *bytes, size_t len)
 					c->at.host);
 		len = (size_t)still_wanted(u);
 	}
-	if (!u->rq->data(u->rq, bytes, len))
+	u->held = !u->rq->data(u->rq, bytes, len);
+	if (u->held)
 		return -EAGAIN;
 	u->got += len;
 	return u->cut && still_wanted(u) == 0 ? CALL_ENOUGH : 0;
@@ -379,6 +375,7 @@ static void range_done(struct call *c, int r, const char *why)
 	struct request *u = c->arg;
 
 	u->call = NULL;
+	delay_cancel(&u->later);
 	count_speed(u->r->node, c->at.host, u->got - u->got_before,
 		    uv_hrtime() - u->sent_ns);
 	if (r == -EPERM) /* the guard refused the address */
@@ -418,6 +415,34 @@ static void range_done(struct call *c, int r, const char *why)
 }
 
 /* ---- The request ---- */
+
+static void watch_crawl(struct request *u);
+
+/* Any place may have told the bytes of a proven blob: one that sends them byte
+ * by byte must not keep them from the readers of another place. */
+static void crawled(struct request *u)
+{
+	uint64_t got = u->got - u->watched, want = got + still_wanted(u);
+
+	if (u->held || got >= min_u64(CHUNK_SIZE, want) / 2) {
+		watch_crawl(u);
+		return;
+	}
+	call_abandon(&u->call);
+	blob_origin_last(u->r->store, u->rq->blob, origin_now(u));
+	note_failure(u, -EBUSY, "slow, and another place is known");
+	end_lead(u, -ETIMEDOUT, NULL);
+	next_origin(u);
+}
+
+static void watch_crawl(struct request *u)
+{
+	if (!blob_proven(u->rq->blob) || u->next >= u->origins.n)
+		return;
+	u->watched = u->got;
+	u->then = crawled;
+	delay_set(u->r, &u->later, now_ms() + CRAWL_MS);
+}
 
 static const struct call_ops range_ops = {
 	.head = range_head,
@@ -533,7 +558,9 @@ static void try_origin(struct request *u)
 		note_failure(u, r, strerror(-r));
 		end_lead(u, r, strerror(-r));
 		next_origin(u);
+		return;
 	}
+	watch_crawl(u);
 }
 
 static void next_origin(struct request *u)
@@ -613,29 +640,33 @@ static int upstream_start(struct source *s, struct source_request *rq)
 	return 0;
 }
 
-/* Moves an origin that sent wrong bytes to the end, and does not ask it for
- * negative_ms. */
+/* Moves the origin of a route that brought wrong bytes to the end. Whoever has
+ * the route's credential does not ask it for negative_ms. */
 static void upstream_blame(struct source *s, struct blob *b, uint16_t from,
 			   uint64_t place)
 {
 	struct registry *r = container_of(s, struct registry, source);
 	CLEANUP(string_list_release) struct string_list all = {0};
+	const struct route *rt;
 
 	if (from != CHUNK_FROM_UPSTREAM)
 		return;
-	if (!place)
+	rt = place ? route_by_number(r, place) : NULL;
+	if (!rt) {
 		blob_origin_last(r->store, b, NULL);
-	if (!place || blob_origins(b, &all) < 0)
 		return;
+	}
+	no_remember(r, rt->node.key, -EBADMSG);
+	(void)blob_origins(b, &all);
 	for (size_t i = 0; i < all.n; i++) {
-		CLEANUP(freep) char *key = NULL;
+		CLEANUP(freep)
+		char *key = route_key(blob_key(b), all.v[i], NULL);
+		size_t n = key ? strlen(key) : 0;
 
-		if (place_of(all.v[i]) != place)
-			continue;
-		key = route_key(blob_key(b), all.v[i], NULL);
-		if (key)
-			no_remember(r, key, -EBADMSG);
-		blob_origin_last(r->store, b, all.v[i]);
+		/* A tag may follow. */
+		if (n && strncmp(rt->node.key, key, n) == 0 &&
+		    (rt->node.key[n] == '\0' || rt->node.key[n] == ' '))
+			blob_origin_last(r->store, b, all.v[i]);
 	}
 }
 

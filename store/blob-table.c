@@ -486,13 +486,6 @@ static struct blob *find_proven_locked(struct store *s, const struct digest *d)
 	return b;
 }
 
-static bool has_place(const struct blob_key *key)
-{
-	static const uint8_t none[BLOB_PLACE_BYTES];
-
-	return memcmp(key->claim.place, none, sizeof(none)) != 0;
-}
-
 /* The blob that a look-up of key finds in memory; NULL. mu is held. */
 static struct blob *find_best_locked(struct store *s,
 				     const struct blob_key *key)
@@ -504,7 +497,7 @@ static struct blob *find_best_locked(struct store *s,
 	if (best)
 		return best;
 	if (key->kind != BLOB_SHA256 || key->claim.size > 0 ||
-	    !has_place(key)) {
+	    !blob_key_placed(key)) {
 		best = blob_find_locked(s, key);
 		return best && best->loading ? NULL : best;
 	}
@@ -651,11 +644,11 @@ static int find(struct store *s, const struct blob_key *key, struct blob **ret)
 	}
 	if (r < 0)
 		return r;
-	if (has_place(key) && key->claim.size == 0)
+	if (blob_key_placed(key) && key->claim.size == 0)
 		return find_any_size(s, key, &l, ret);
 	r = blob_get_quiet(s, key, &b);
 	/* Without a claim, only what containerd has checked. */
-	if (r == 0 && !has_place(key) && !blob_shared(b)) {
+	if (r == 0 && !blob_key_placed(key) && !blob_shared(b)) {
 		blob_unref(&b);
 		r = -ENOENT;
 	}
@@ -669,7 +662,8 @@ int store_peek(struct store *s, const struct blob_key *key, struct blob **ret)
 
 	store_lock(s);
 	b = find_best_locked(s, key);
-	if (b && key->kind == BLOB_SHA256 && !has_place(key) && !blob_shared(b))
+	if (b && key->kind == BLOB_SHA256 && !blob_key_placed(key) &&
+	    !blob_shared(b))
 		b = NULL;
 	if (b)
 		ref_found(s, b);

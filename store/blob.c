@@ -139,15 +139,12 @@ void *blob_user(const struct blob *b)
 	return b->user;
 }
 
-/* Whether the origin is of another place than that of b's claim. */
-static bool is_foreign(const struct blob *b, const char *origin)
+bool blob_origin_foreign(const struct blob *b, const char *origin)
 {
-	static const uint8_t none[BLOB_PLACE_BYTES];
 	struct blob_key key = b->key;
 
 	/* Without a place nobody adds an origin. */
-	if (key.kind != BLOB_SHA256 ||
-	    memcmp(key.claim.place, none, sizeof(none)) == 0)
+	if (key.kind != BLOB_SHA256 || !blob_key_placed(&key))
 		return false;
 	blob_key_claim(&key, origin, key.claim.size);
 	return !blob_key_equal(&key, &b->key);
@@ -159,7 +156,7 @@ void blob_drop_foreign_origins(struct blob *b)
 	size_t n = 0;
 
 	for (size_t i = 0; i < l->n; i++) {
-		if (is_foreign(b, l->v[i]))
+		if (blob_origin_foreign(b, l->v[i]))
 			free(l->v[i]);
 		else
 			l->v[n++] = l->v[i];
@@ -171,12 +168,30 @@ void blob_drop_foreign_origins(struct blob *b)
 	l->n = n;
 }
 
+/* Makes room. Neither the claim's place nor the others can take all of it: the
+ * reader of a proven blob may know a place that still answers. */
+static void drop_origin_locked(struct blob *b)
+{
+	struct string_list *l = &b->origins;
+	size_t foreign = 0, i;
+
+	for (i = 0; i < l->n; i++)
+		foreign += blob_origin_foreign(b, l->v[i]);
+	for (i = l->n - 1; i > 0; i--)
+		if (blob_origin_foreign(b, l->v[i]) == (foreign > l->n / 2))
+			break;
+	free(l->v[i]);
+	l->n--;
+	memmove(l->v + i, l->v + i + 1, (l->n - i) * sizeof(*l->v));
+	l->v[l->n] = NULL;
+}
+
 /* The newest one comes first. One of another place, which a proven blob may
- * have, comes last, and never takes the room of one of the claim's place. */
+ * have, comes last. */
 static int add_origin_locked(struct blob *b, const char *origin)
 {
 	struct string_list *l = &b->origins;
-	bool foreign = is_foreign(b, origin);
+	bool foreign = blob_origin_foreign(b, origin);
 	char *s;
 	int r;
 
@@ -191,12 +206,8 @@ static int add_origin_locked(struct blob *b, const char *origin)
 			l->v[0] = s;
 			return i > 0;
 		}
-	if (foreign && l->n >= MAX_ORIGINS && !is_foreign(b, l->v[l->n - 1]))
-		return 0;
-	if (l->n >= MAX_ORIGINS) {
-		free(l->v[--l->n]);
-		l->v[l->n] = NULL;
-	}
+	if (l->n >= MAX_ORIGINS)
+		drop_origin_locked(b);
 	r = string_list_add(l, origin);
 	if (r < 0)
 		return r;

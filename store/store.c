@@ -49,6 +49,13 @@ bool blob_key_equal(const struct blob_key *a, const struct blob_key *b)
 	       memcmp(a->claim.place, b->claim.place, BLOB_PLACE_BYTES) == 0;
 }
 
+bool blob_key_placed(const struct blob_key *key)
+{
+	static const uint8_t none[BLOB_PLACE_BYTES];
+
+	return memcmp(key->claim.place, none, sizeof(none)) != 0;
+}
+
 void blob_key_claim(struct blob_key *key, const char *origin, uint64_t size)
 {
 	static const char registry[] = "registry://";

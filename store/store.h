@@ -68,6 +68,8 @@ struct blob_key {
 };
 
 bool blob_key_equal(const struct blob_key *a, const struct blob_key *b);
+/* Whether the claim is somebody's. */
+bool blob_key_placed(const struct blob_key *key);
 /* Sets key->claim to the place of the origin (see blob_add_origin()): the whole
  * registry, or the single URL. */
 void blob_key_claim(struct blob_key *key, const char *origin, uint64_t size);
@@ -195,6 +197,9 @@ int blob_add_origin(struct store *s, struct blob *b, const char *origin);
 void blob_origin_last(struct store *s, struct blob *b, const char *origin);
 /* Appends copies of the origins, newest first. -ENOMEM. */
 int blob_origins(struct blob *b, struct string_list *ret);
+/* Whether the origin is of another place than that of b's claim, which only a
+ * proven blob has. */
+bool blob_origin_foreign(const struct blob *b, const char *origin);
 
 /* ---- Chunks ---- */
 

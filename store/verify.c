@@ -448,15 +448,22 @@ static int verify_proven(struct store *s, struct blob *b)
 	for (uint32_t c = 0; c < b->chunks; c++) {
 		uint64_t gen = __atomic_load_n(&b->gen, __ATOMIC_SEQ_CST);
 		int r = chunk_present(b, c) ? chunk_read(b, c, buf) : -ENODATA;
+		bool same = true;
 
 		if (r == 0)
 			r = chunk_prove(b, c, buf);
 		if (r == -EBADMSG) {
 			store_lock(s);
-			/* Else it was dropped, and perhaps written anew. */
-			if (LOAD(&b->gen) == gen)
+			same = LOAD(&b->gen) == gen;
+			if (same)
 				blob_damaged_locked(b, c);
 			store_unlock(s);
+		}
+		if (!same) {
+			c--; /* it was dropped, and perhaps written anew */
+			continue;
+		}
+		if (r == -EBADMSG) {
 			log_warn("a damaged chunk in the cache is dropped",
 				 LS("blob", digest_str(&b->key.id, str)),
 				 LU("chunk", c));

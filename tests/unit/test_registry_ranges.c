@@ -415,6 +415,48 @@ static void test_origins(void)
 	liar_stop(&good);
 }
 
+static bool answer_drip(struct liar *l, int fd, const char *req, int nth)
+{
+	(void)l;
+	(void)req;
+	(void)nth;
+	(void)server_say(fd, HEAD206("bytes 0-999/1000") CL(1000) "\r\n\r\n");
+	(void)server_send(fd, content, 1);
+	server_stall(fd);
+	return false;
+}
+
+/* A place that sends a proven blob byte by byte keeps its readers for seconds
+ * only, if another is known; and the next readers not at all. */
+static void test_slow_place(void)
+{
+	struct reg_rig g = {0};
+	struct liar slow, good;
+	char origin[128];
+	struct blob *b;
+
+	liar_start(&slow, answer_drip);
+	liar_start(&good, answer_range);
+	rig_open(&g);
+	b = content_blob(&g, good.host);
+	EQ(store_write(g.store, b, 0, content, CONTENT_SIZE,
+		       CHUNK_FROM_UPSTREAM),
+	   0);
+	EQ(store_verify(g.store, b), 0);
+	OK(blob_proven(b));
+	(void)snprintf(origin, sizeof(origin), "registry://%s/a/b", slow.host);
+	EQ(blob_add_origin(g.store, b, origin), 0);
+	EQ(rig_range(&g, b, 0, CONTENT_SIZE, content, NULL), 0);
+	EQ(liar_count(&slow, ""), 1);
+	EQ(liar_saw(&good, "Range: bytes=1-999\r\n"), 1);
+	EQ(rig_range(&g, b, 0, CONTENT_SIZE, content, NULL), 0);
+	EQ(liar_count(&slow, ""), 1);
+	blob_unref(&b);
+	rig_close(&g);
+	liar_stop(&slow);
+	liar_stop(&good);
+}
+
 /* If all fail, a temporary failure is reported, and why lists all. */
 static void test_all_origins_fail(void)
 {
@@ -655,6 +697,7 @@ int main(void)
 	RUN(test_direct);
 	RUN(test_no_is_shared);
 	RUN(test_origins);
+	RUN(test_slow_place);
 	RUN(test_all_origins_fail);
 	RUN(test_no_origin);
 	RUN(test_pause);

@@ -241,6 +241,48 @@ static void origins(void)
 	wipe();
 }
 
+/* Of a proven blob, any place may be one that still answers: neither the
+ * claim's place nor others drive all others out. */
+static void origins_of_places(void)
+{
+	struct string_list l = {0};
+	struct store *s = open_store();
+	struct blob_key key = sha_key(9, 10);
+	struct blob *b;
+	size_t own = 0;
+	char text[64];
+
+	blob_key_claim(&key, "registry://own/0", 10);
+	b = make_blob(s, key, 10);
+	EQ(blob_add_origin(s, b, "registry://good/x"), 0);
+	EQ(norigins(b), 0); /* not proven: whose bytes would they be */
+	EQ(write_chunk(s, b, 0, 9), 0);
+	EQ(verified(s, b), 0);
+	EQ(blob_add_origin(s, b, "registry://good/x"), 0);
+	for (int i = 0; i < 20; i++) {
+		(void)snprintf(text, sizeof(text), "registry://own/%d", i);
+		EQ(blob_add_origin(s, b, text), 0);
+	}
+	EQ(blob_origins(b, &l), 0);
+	EQ(l.n, 16);
+	STREQ(l.v[0], "registry://own/19");
+	STREQ(l.v[15], "registry://good/x");
+	string_list_release(&l);
+	for (int i = 0; i < 20; i++) {
+		(void)snprintf(text, sizeof(text), "registry://evil%d/x", i);
+		EQ(blob_add_origin(s, b, text), 0);
+	}
+	EQ(blob_origins(b, &l), 0);
+	EQ(l.n, 16);
+	for (size_t i = 0; i < l.n; i++)
+		own += !blob_origin_foreign(b, l.v[i]);
+	OK(own >= 7);
+	string_list_release(&l);
+	blob_unref(&b);
+	store_close(&s);
+	wipe();
+}
+
 /* Chunks from members are dropped, those from upstream stay. */
 static void mismatch_from_peer(void)
 {
@@ -1098,6 +1140,7 @@ int main(void)
 	RUN(unsure_blobs);
 	RUN(other_sizes);
 	RUN(origins);
+	RUN(origins_of_places);
 	RUN(mismatch_from_peer);
 	RUN(mismatch_from_upstream);
 	RUN(verified_again);

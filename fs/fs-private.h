@@ -89,9 +89,10 @@ struct fs {
 	bool evicting; /* guarded by: mu */
 	struct loop_task evict_task;
 	struct loop_job evict_job;
-	uint64_t next_dir;  /* guarded by: mu */
-	struct list dirs;   /* guarded by: mu; open directories */
-	struct list invals; /* struct inval; loop thread */
+	uint64_t next_dir;    /* guarded by: mu */
+	struct list dirs;     /* guarded by: mu; open directories */
+	struct list invals;   /* struct inval; loop thread */
+	unsigned int ninvals; /* under way */
 	struct metric_series *m_ops[8];
 	struct metric_series *m_hit_bytes, *m_read_bytes;
 	struct metric_series *m_read_seconds;

@@ -132,11 +132,14 @@ void fs_set_session(struct fs *fs, struct fuse_session *se)
 	fs->se = se;
 }
 
+/* How many invalidations may be under way: half of libuv's workers. */
+#define INVALS 2
+
 /* Invalidates a file's pages on a pool worker. The call waits for page locks,
  * and reads that wait for this daemon hold those; so it must not block a store
  * thread or the loop. */
 struct inval {
-	struct list node; /* in fs.invals; the first one is under way */
+	struct list node; /* in fs.invals, while it waits for its turn */
 	struct loop_task task;
 	struct loop_job job;
 	struct fs *fs;
@@ -175,30 +178,39 @@ static void inval_work(struct loop_job *j)
 						       0);
 }
 
+static void invals_run(struct fs *fs);
+
 static void inval_done(struct loop_job *j)
 {
 	struct inval *v = container_of(j, struct inval, job);
 	struct fs *fs = v->fs;
 
-	list_del(&v->node);
 	blob_unref(&v->blob);
 	free(v->inos);
 	free(v);
-	if (list_empty(&fs->invals))
-		return;
-	v = list_first(&fs->invals, struct inval, node);
-	loop_work(fs->cfg.loop, &v->job, inval_work, inval_done);
+	fs->ninvals--;
+	invals_run(fs);
 }
 
-/* One at a time: each may wait for a read that waits for another worker. */
+/* Each may wait for a read, which may need another worker of the pool, and may
+ * be one that a slow origin keeps waiting: so a few at a time. */
+static void invals_run(struct fs *fs)
+{
+	while (fs->ninvals < INVALS && !list_empty(&fs->invals)) {
+		struct inval *v = list_first(&fs->invals, struct inval, node);
+
+		list_del(&v->node);
+		fs->ninvals++;
+		loop_work(fs->cfg.loop, &v->job, inval_work, inval_done);
+	}
+}
+
 static void inval_start(struct loop_task *t)
 {
 	struct inval *v = container_of(t, struct inval, task);
-	bool first = list_empty(&v->fs->invals);
 
 	list_add_tail(&v->fs->invals, &v->node);
-	if (first)
-		loop_work(v->fs->cfg.loop, &v->job, inval_work, inval_done);
+	invals_run(v->fs);
 }
 
 void fs_blob_event(struct fs *fs, struct blob *b, enum blob_event ev)

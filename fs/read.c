@@ -200,11 +200,12 @@ static void read_blob(struct fs *fs, fuse_req_t req, struct node *n, size_t len,
 	guess_ahead(fs, n, off, len, err < 0);
 	metric_add(fs->m_read_bytes, (double)len);
 	if (err != -ENODATA && err != -EAGAIN) {
-		if (err < 0)
+		if (err < 0) {
 			fs_reply_err(req, err);
-		else
+		} else {
 			(void)fuse_reply_buf(req, buf, len);
-		metric_add(fs->m_hit_bytes, (double)len);
+			metric_add(fs->m_hit_bytes, (double)len);
+		}
 		node_put(fs, &n);
 		return;
 	}

@@ -62,6 +62,11 @@ struct registry {
 	/* config.json at its last read. */
 	struct auth_config *auth;
 	struct timespec auth_mtime;
+	bool auth_known;	    /* it was looked at */
+	struct creds_job *auth_job; /* the look under way, or NULL */
+	bool auth_late;		    /* it takes too long; nobody waits */
+	struct list auth_waiters;   /* struct call.wait; they wait for it */
+	struct delay auth_timeout;
 	uint64_t auth_checked_ms; /* last look at its mtime; 0: never */
 	uint64_t auth_generation; /* number of the last read; for logins */
 	bool auth_warned_helpers;
@@ -138,9 +143,12 @@ int login_challenged(struct login *s, struct call *c, const char *sent);
 void login_complain(struct login *s, const char *why);
 /* Ends all logins; for registry_free(). */
 void logins_release(struct registry *r);
-/* Reads config.json again if its mtime has changed. Checks at most once a
- * second. */
-void creds_refresh(struct registry *r);
+void creds_init(struct registry *r);
+/* Has config.json read again, on a worker, if its mtime has changed. Checks at
+ * most once a second. False: a look is under way; calls in auth_waiters are
+ * resumed after it, or after CONFIG_READ_MS with the last known credentials. */
+bool creds_refresh(struct registry *r);
+void creds_end(struct registry *r);
 /* Whether "host[:port]" is reached by http, not https. */
 bool host_is_plain(struct registry *r, const char *host);
 /* Writes the path of the host's own CA to out; false if there is none. */

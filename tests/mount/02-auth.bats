@@ -69,6 +69,54 @@ leaks_nothing()
 	logged '"level":"warn".*broken.json'
 }
 
+# A FIFO that nobody writes to hangs like a file system that is gone.
+@test "a config.json that cannot be read stops nobody" {
+	config=$BATS_TEST_TMPDIR/config.json
+	cp "$GOOD" "$config"
+	start_peerd --registry-config "$config"
+	dir=$(repo_dir private/data)
+	equal "$(ls "$dir/tags")" v1
+	rm "$config"
+	mkfifo "$config"
+	expect_errors 'registry credentials'
+	hung() {
+		cat "$(blob_path private/data "$1")" >/dev/null
+		logged 'does not answer; the last known credentials'
+	}
+	n=0
+	one_more() {
+		n=$((n + 1))
+		random_file "$BATS_TEST_TMPDIR/more" $((1000 + n))
+		hung "$(push_blob private/data "$BATS_TEST_TMPDIR/more")"
+	}
+	wait_for 30 one_more
+	cmp "$(blob_path private/data "$DIGEST")" "$BATS_TEST_TMPDIR/file"
+	# The read ends, without JSON: the last known credentials remain.
+	: >"$config"
+	logs_it() { logged 'the last known ones are used'; }
+	wait_for 30 logs_it
+	one_more_after() {
+		random_file "$BATS_TEST_TMPDIR/last" 999
+		cat "$(blob_path private/data "$(push_blob private/data \
+			"$BATS_TEST_TMPDIR/last")")" >/dev/null
+	}
+	one_more_after
+	rm "$config"
+	cp "$GOOD" "$config"
+}
+
+@test "a key for a namespace is for its repositories" {
+	push_artifact other/data v1 "$BATS_TEST_TMPDIR/file"
+	jq --arg r "$REG" '{auths: {
+		($r): .auths[$r], ($r + "/other"): {auth: "bm9ib2R5Ong="}}}' \
+		"$GOOD" >"$BATS_TEST_TMPDIR/parts.json"
+	start_peerd --registry-config "$BATS_TEST_TMPDIR/parts.json"
+	expect_errors "$REG"
+	equal "$(ls "$(repo_dir private/data)/tags")" v1
+	run ls "$(repo_dir other/data)/tags"
+	matches "$output" 'Permission denied'
+}
+
 @test "no Authorization reaches the target of a redirect" {
 	start_peerd --registry-config "$GOOD"
 	cmp "$(blob_path private/data "$DIGEST")" "$BATS_TEST_TMPDIR/file"

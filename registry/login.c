@@ -554,8 +554,20 @@ static const struct auth_creds *find_creds(struct login *s)
 	if (s->auth_generation != s->r->auth_generation) {
 		s->auth_generation = s->r->auth_generation;
 		auth_token_release(&s->token);
+		s->asked_v2 = false;
 	}
 	return auth_config_find(s->r->auth, s->host->name, s->name);
+}
+
+bool login_wants_v2(struct login *s)
+{
+	const struct auth_creds *creds = find_creds(s);
+
+	if (!creds || creds->registry_token || s->asked_v2 ||
+	    s->challenge.scheme != AUTH_NONE)
+		return false;
+	s->asked_v2 = true;
+	return true;
 }
 
 static int set_bearer(const char *token, char **ret)

@@ -118,6 +118,7 @@ struct login {
 	char *repo; /* "HOST/NAME" */
 	char *name;
 	uint64_t auth_generation;
+	bool asked_v2;			 /* for a challenge; once */
 	struct auth_challenge challenge; /* the last one */
 	struct auth_token token;
 	struct call *fetch;	/* the call that fetches a token, or NULL */
@@ -139,6 +140,9 @@ int login_authorize(struct login *s, struct call *c, char **ret);
 /* Handles the registry's 401 to c, which had sent `sent` (NULL: nothing). 0:
  * authorize and send again. -EACCES, with c's why set: refused. */
 int login_challenged(struct login *s, struct call *c, const char *sent);
+/* Whether to ask /v2/ how to log in: there are credentials, and the registry
+ * has not asked for them. True once per login and credentials. */
+bool login_wants_v2(struct login *s);
 /* Logs that the registry refuses access, at most once a minute. */
 void login_complain(struct login *s, const char *why);
 /* Ends all logins; for registry_free(). */
@@ -211,6 +215,7 @@ struct call {
 	uint64_t range_off, range_len, deadline_ms;
 
 	struct url at; /* current URL, after redirects */
+	bool asks_v2;  /* `at` is /v2/, for its challenge; see ask_v2() */
 	bool crossed;  /* `at` left the origin of `start` */
 	uint32_t hops, challenges, tries;
 	char *sent_auth; /* Authorization of the current exchange */
@@ -220,6 +225,7 @@ struct call {
 	bool in_callback; /* inside a callback of x */
 	bool draining;	  /* the body is not passed to ops */
 	bool enough;
+	int v2_status; /* of the answer that made it ask /v2/ */
 	int fail_r; /* the error of ops, or of sending, to end the call with */
 	size_t drained;
 	struct delay pause, deadline;

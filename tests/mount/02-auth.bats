@@ -117,6 +117,33 @@ leaks_nothing()
 	matches "$output" 'Permission denied'
 }
 
+@test "a registry that asks for credentials at /v2/ only" {
+	start_registry --htpasswd reader 's3cret:with/odd+chars' other
+	push_artifact hidden/data v1 "$BATS_TEST_TMPDIR/file"
+	shy=127.0.0.1:$(free_port)
+	nginx_start "$BATS_TEST_TMPDIR/shy" "server {
+		listen $shy;
+		access_log $BATS_TEST_TMPDIR/shy.log requests;
+		location = /v2/ { proxy_pass http://$REG_BACK; }
+		location / {
+			if (\$http_authorization = '') { return 404; }
+			proxy_pass http://$REG_BACK;
+		}
+	}"
+	wait_for 30 curl -s -o /dev/null "http://$shy/"
+	start_peerd --registry-config "$(docker_config reader \
+		's3cret:with/odd+chars' "$shy")" --negative-time 0s
+	REG=$shy
+	cmp "$(repo_dir hidden/data)/tags/v1/files/file" \
+		"$BATS_TEST_TMPDIR/file"
+	# Its own 404 stands, and /v2/ is asked once per repository.
+	refute ls "$(repo_dir hidden/data)/tags/none/files"
+	refute ls "$(repo_dir hidden/data)/tags/none2/files"
+	curl -s -o /dev/null "http://$shy/settled"
+	wait_for 10 grep -q settled "$BATS_TEST_TMPDIR/shy.log"
+	equal "$(grep -c '"uri":"/v2/"' "$BATS_TEST_TMPDIR/shy.log")" 1
+}
+
 @test "no Authorization reaches the target of a redirect" {
 	start_peerd --registry-config "$GOOD"
 	cmp "$(blob_path private/data "$DIGEST")" "$BATS_TEST_TMPDIR/file"

@@ -120,6 +120,7 @@ large_manifest()
 }
 
 @test "manifests are counted, bounded and evicted" {
+	local digest evicted=0
 	echo -n '{}' >"$BATS_TEST_TMPDIR/empty"
 	push_blob evict/manifests "$BATS_TEST_TMPDIR/empty"
 	for i in {1..12}; do
@@ -134,9 +135,13 @@ large_manifest()
 	at_most "$(peerd status --json | jq .cache.manifest_bytes)" $((8 * MiB))
 	at_most "$(stat -c %s "$CACHE/index/data.mdb")" $((32 * MiB))
 	peerd status | grep -E 'cache .*[12] manifests, [37]'
+	# One or two are left: those of the last second, in any order.
+	while read -r digest; do
+		! peerd evict "$digest" || ((++evicted))
+	done <"$BATS_TEST_TMPDIR/digests"
+	at_least "$evicted" 1
+	at_most "$evicted" 2
 	# A tag whose manifest is gone is asked again.
-	peerd evict "$(tail -1 "$BATS_TEST_TMPDIR/digests")"
-	peerd evict --all
 	equal "$(peerd status --json | jq .cache.manifest_bytes)" 0
 	peerd pull --quiet "$REG/evict/manifests:v12"
 }

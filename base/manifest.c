@@ -276,8 +276,12 @@ const char *manifest_platform(void)
 	return "linux/arm64";
 #elif defined(__i386__)
 	return "linux/386";
+#elif defined(__arm__) && defined(__ARM_ARCH) && __ARM_ARCH < 6
+	return "linux/arm/v5";
+#elif defined(__arm__) && defined(__ARM_ARCH) && __ARM_ARCH == 6
+	return "linux/arm/v6";
 #elif defined(__arm__)
-	return "linux/arm";
+	return "linux/arm/v7";
 #elif defined(__riscv)
 	return "linux/riscv64";
 #elif defined(__powerpc64__) && defined(__LITTLE_ENDIAN__)
@@ -291,45 +295,155 @@ const char *manifest_platform(void)
 #endif
 }
 
-/* True if s equals part i of "os/arch/variant". */
-static bool part_is(const char *platform, int i, const char *s)
-{
-	size_t n;
+struct platform {
+	char os[32], arch[32], variant[16];
+};
 
-	for (; i > 0; i--) {
-		platform = strchr(platform, '/');
-		if (!platform)
-			return !s || !*s;
-		platform++;
+/* The rules are those of github.com/containerd/platforms, database.go. */
+static void normalize(struct platform *p)
+{
+	static const struct {
+		const char *arch, *variant, *is_arch, *is_variant;
+	} same[] = {
+		{"i386", NULL, "386", ""},
+		{"x86_64", "v1", "amd64", ""},
+		{"x86_64", "", "amd64", ""},
+		{"x86-64", "v1", "amd64", ""},
+		{"x86-64", "", "amd64", ""},
+		{"amd64", "v1", "amd64", ""},
+		{"x86_64", NULL, "amd64", NULL},
+		{"x86-64", NULL, "amd64", NULL},
+		{"aarch64", "8", "arm64", ""},
+		{"aarch64", "v8", "arm64", ""},
+		{"arm64", "8", "arm64", ""},
+		{"arm64", "v8", "arm64", ""},
+		{"aarch64", NULL, "arm64", NULL},
+		{"armhf", NULL, "arm", "v7"},
+		{"armel", NULL, "arm", "v6"},
+		{"arm", "", "arm", "v7"},
+		{"arm", "5", "arm", "v5"},
+		{"arm", "6", "arm", "v6"},
+		{"arm", "7", "arm", "v7"},
+		{"arm", "8", "arm", "v8"},
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(same); i++) {
+		if (strcasecmp(p->arch, same[i].arch) != 0 ||
+		    (same[i].variant &&
+		     strcasecmp(p->variant, same[i].variant) != 0))
+			continue;
+		(void)snprintf(p->arch, sizeof(p->arch), "%s", same[i].is_arch);
+		if (same[i].is_variant)
+			(void)snprintf(p->variant, sizeof(p->variant), "%s",
+				       same[i].is_variant);
+		return;
 	}
-	n = i == 0 ? strcspn(platform, "/") : 0;
-	if (!s)
-		return n == 0;
-	return strlen(s) == n && strncmp(platform, s, n) == 0;
+}
+
+/* A field that is too long matches nothing, for it is left out. */
+static void set_field(char *out, size_t size, const char *s, size_t len)
+{
+	(void)snprintf(out, size, "%.*s", len < size ? (int)len : 0, s);
+}
+
+static struct platform parse_platform_name(const char *s)
+{
+	struct platform p = {"", "", ""};
+	size_t n = strcspn(s, "/");
+
+	set_field(p.os, sizeof(p.os), s, n);
+	s += n + (s[n] == '/');
+	n = strcspn(s, "/");
+	set_field(p.arch, sizeof(p.arch), s, n);
+	s += n + (s[n] == '/');
+	set_field(p.variant, sizeof(p.variant), s, strlen(s));
+	normalize(&p);
+	return p;
+}
+
+/* Steps from a platform to the next that its machine also runs: older variants,
+ * then 386 on amd64, and arm on arm64. False: there is none. */
+static bool next_platform(struct platform *p)
+{
+	bool arm = strcmp(p->arch, "arm") == 0;
+
+	if (strcmp(p->arch, "arm64") == 0) {
+		(void)snprintf(p->arch, sizeof(p->arch), "arm");
+		(void)snprintf(p->variant, sizeof(p->variant), "v8");
+		return true;
+	}
+	if (strcmp(p->arch, "amd64") == 0 && !p->variant[0]) {
+		(void)snprintf(p->arch, sizeof(p->arch), "386");
+		return true;
+	}
+	if ((!arm && strcmp(p->arch, "amd64") != 0) || p->variant[0] != 'v' ||
+	    p->variant[1] < (arm ? '6' : '2') || p->variant[1] > '9' ||
+	    p->variant[2])
+		return false;
+	p->variant[1]--;
+	if (!arm && p->variant[1] == '1')
+		p->variant[0] = '\0';
+	return true;
+}
+
+static bool entry_is(const struct descriptor *d, const struct platform *want)
+{
+	struct platform have = {"", "", ""};
+
+	if (!d->os || !d->arch || strcmp(d->os, "unknown") == 0 ||
+	    strcmp(d->arch, "unknown") == 0)
+		return false;
+	set_field(have.os, sizeof(have.os), d->os, strlen(d->os));
+	set_field(have.arch, sizeof(have.arch), d->arch, strlen(d->arch));
+	if (d->variant)
+		set_field(have.variant, sizeof(have.variant), d->variant,
+			  strlen(d->variant));
+	normalize(&have);
+	return *want->os && strcasecmp(have.os, want->os) == 0 &&
+	       strcmp(have.arch, want->arch) == 0 &&
+	       strcmp(have.variant, want->variant) == 0;
 }
 
 const struct descriptor *manifest_for_platform(const struct manifest *m,
-					       const char *platform)
+					       const char *platform,
+					       uint32_t skip)
 {
-	const struct descriptor *second = NULL;
+	struct platform want =
+		parse_platform_name(platform ? platform : manifest_platform());
 
 	if (!m->index)
 		return NULL;
-	if (!platform)
-		platform = manifest_platform();
+	do {
+		for (uint32_t i = 0; i < m->nentries; i++) {
+			if (entry_is(&m->entries[i], &want) && skip-- == 0)
+				return &m->entries[i];
+		}
+	} while (next_platform(&want));
 	for (uint32_t i = 0; i < m->nentries; i++) {
 		const struct descriptor *d = &m->entries[i];
 
-		if (!d->os || !d->arch || strcmp(d->os, "unknown") == 0 ||
-		    strcmp(d->arch, "unknown") == 0)
-			continue;
-		if (!part_is(platform, 0, d->os) ||
-		    !part_is(platform, 1, d->arch))
-			continue;
-		if (part_is(platform, 2, d->variant))
+		if (!d->os && !d->arch &&
+		    (!*d->media_type || kind_of_type(d->media_type) >= 0) &&
+		    skip-- == 0)
 			return d;
-		if (!second)
-			second = d;
 	}
-	return second;
+	return NULL;
+}
+
+void manifest_list_platforms(const struct manifest *m, struct buf *out)
+{
+	for (uint32_t i = 0; m->index && i < m->nentries; i++) {
+		const struct descriptor *d = &m->entries[i];
+		char one[96];
+		size_t n;
+
+		if (!d->os || !d->arch || strcmp(d->os, "unknown") == 0)
+			continue;
+		n = (size_t)snprintf(one, sizeof(one), "%s%.31s/%.31s%s%.15s",
+				     out->len ? ", " : "", d->os, d->arch,
+				     d->variant ? "/" : "",
+				     d->variant ? d->variant : "");
+		if (buf_add(out, one, n) < 0)
+			return;
+	}
 }

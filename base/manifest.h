@@ -7,6 +7,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/buf.h"
 #include "base/digest.h"
 #include "base/util.h"
 
@@ -48,11 +49,18 @@ int manifest_parse(const void *bytes, size_t len, const char *media_type,
 void manifest_free(struct manifest **m);
 
 /* Returns the entry of an index for "os/arch[/variant]" (NULL: this machine's),
- * borrowed from m; NULL if there is none. The exact variant comes first, then
- * any variant of that arch. Never returns an attestation ("unknown/unknown").
- */
+ * borrowed from m; the best after `skip` better ones; NULL if there are no
+ * more. The order is containerd's: the platform itself, older variants, then
+ * 386 on amd64 and arm on arm64; last, entries without a platform. Names are
+ * normalized
+ * ("x86_64" is amd64, "aarch64" and "arm64/v8" are arm64). Never returns an
+ * attestation ("unknown/unknown"). An entry may be an index itself. */
 const struct descriptor *manifest_for_platform(const struct manifest *m,
-					       const char *platform);
+					       const char *platform,
+					       uint32_t skip);
+/* Appends the platforms of an index to out, for people: "linux/arm64,
+ * linux/arm/v7", as many as fit. */
+void manifest_list_platforms(const struct manifest *m, struct buf *out);
 
 /* "linux/amd64" and the like for this machine. */
 const char *manifest_platform(void);

@@ -659,6 +659,18 @@ static int set_mirrors(struct hosts_job *j, const struct string_list *mirrors)
 			j->result = -EINVAL;
 			return -EINVAL;
 		}
+		/* The reader of TOML in containerd 1.x takes no bracket in the
+		 * name of a table, not even in quotes, and then skips the whole
+		 * file. */
+		if (strpbrk(s, "[]")) {
+			tell(j, HOSTS_FAILED, "",
+			     "mirror %zu \"%.80s\": containerd 1.x refuses a "
+			     "hosts.toml with an IPv6 address; use a name or an "
+			     "IPv4 address",
+			     i + 1, s);
+			j->result = -EINVAL;
+			return -EINVAL;
+		}
 		if (!string_list_has(&j->mirrors, s) &&
 		    string_list_add(&j->mirrors, s) < 0)
 			return fail(j, -ENOMEM, "", "");

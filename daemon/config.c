@@ -74,6 +74,11 @@ const struct option config_options[] = {
 	{.name = "hosts", .type = OPT_LIST, .offset = F(hosts),
 	 .value_name = "HOST[:PORT]", .section = "HTTP",
 	 .help = "registries that the mirror serves; without it, all"},
+	{.name = "default-registry", .type = OPT_STRING,
+	 .offset = F(default_registry), .value_name = "HOST[:PORT]",
+	 .section = "HTTP",
+	 .help = "the registry that a mirror request without a registry means; "
+		 "without it, the only one of --hosts"},
 	{.name = "add-mirror-configuration", .type = OPT_BOOL,
 	 .offset = F(add_mirror_configuration), .section = "HTTP",
 	 .help = "write containerd's hosts.toml for --hosts at the start; "

@@ -31,6 +31,7 @@ struct config {
 	char *http_addr;
 	char *prom_addr;
 	struct string_list hosts;
+	char *default_registry;
 	bool add_mirror_configuration;
 	struct string_list mirrors;
 	char *hosts_config_path;

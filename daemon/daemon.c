@@ -310,6 +310,7 @@ static int open_mirror(struct daemon *d, struct error *err)
 		.serve = &d->serve,
 		.registry = d->registry,
 		.hosts = &d->cfg->hosts,
+		.default_host = d->cfg->default_registry,
 		.deadline_ms = d->cfg->mirror_timeout_ms,
 	};
 	struct proxy_config pc = {

@@ -30,9 +30,9 @@ struct pull {
 	struct ref ref;
 	struct pull_item *items;
 	uint32_t nitems, next, active;
-	bool from_index, cancelled;
+	bool cancelled;
 	int result;
-	char why[256];
+	char why[IMAGE_WHY_SIZE + 16];
 	struct pull_progress progress;
 };
 
@@ -216,31 +216,21 @@ static void add_item(struct pull *p, const struct digest *d)
 	p->progress.blobs++;
 }
 
-static void on_manifest(void *arg, int r, const struct manifest_result *res)
+static void on_image(void *arg, int r, const struct manifest_result *res,
+		     const struct image_top *top, const char *why)
 {
 	struct pull *p = arg;
-	struct registry *reg = p->d->registry;
 	const struct manifest *m = r == 0 ? res->manifest : NULL;
 	/* docker-registry answers 500, not 404, if the digest is that of a
 	 * blob. */
 	bool alone = r < 0 && r != -EACCES && r != -ENOMEM &&
-		     p->ref.has_digest && !p->from_index;
-	char s[DIGEST_STR_SIZE];
+		     p->ref.has_digest && !top;
 
-	if (m && m->index && !p->from_index) {
-		const struct descriptor *d = manifest_for_platform(m, NULL);
-
-		p->from_index = true;
-		if (d) {
-			registry_get_manifest(reg, p->ref.host, p->ref.name,
-					      digest_str(&d->digest, s),
-					      on_manifest, p);
-			return;
-		}
-		r = -ENOENT;
-	}
 	if (!m && !alone) {
-		fail(p, r < 0 ? r : -EBADMSG, "manifest");
+		fail(p, r, "manifest");
+		if (why)
+			(void)snprintf(p->why, sizeof(p->why), "manifest: %s",
+				       why);
 		pull_end(p);
 		return;
 	}
@@ -277,10 +267,10 @@ int pull_start(struct daemon *d, const char *ref,
 	p->cb = *cb;
 	p->arg = arg;
 	*ret = p;
-	registry_get_manifest(reg, p->ref.host, p->ref.name,
-			      p->ref.has_digest ? digest_str(&p->ref.digest, s)
-						: p->ref.tag,
-			      on_manifest, p);
+	registry_get_image(reg, p->ref.host, p->ref.name,
+			   p->ref.has_digest ? digest_str(&p->ref.digest, s)
+					     : p->ref.tag,
+			   on_image, p);
 	(void)steal_ptr(&p);
 	return 0;
 }

@@ -113,12 +113,13 @@ enum fs_metric {
 
 struct image *image_ref(struct image *img);
 void image_unref(struct image **img);
-typedef void image_cb(void *arg, int r, struct image *img /* borrowed */);
+/* img is borrowed; NULL unless r is 0. */
+typedef void image_ready_cb(void *arg, int r, struct image *img);
 /* Resolves a tag or digest to an image; of an index it takes the manifest for
  * this machine. -ENOENT: upstream does not have it, or the index has no
  * manifest for this machine. -EBADMSG: the manifest cannot be parsed. */
 void image_resolve(struct fs *fs, const char *host, const char *name,
-		   const char *reference, image_cb *cb, void *arg);
+		   const char *reference, image_ready_cb *cb, void *arg);
 /* The file name of layer i: "00-0123456789ab". */
 #define LAYER_NAME_SIZE 32
 void layer_name(const struct manifest *m, uint32_t i,

@@ -33,102 +33,68 @@ void layer_name(const struct manifest *m, uint32_t i, char out[LAYER_NAME_SIZE])
 }
 
 struct resolve {
-	struct fs *fs;
-	struct image *img;
-	char *host, *name;
-	image_cb *cb;
+	image_ready_cb *cb;
 	void *arg;
 };
 
-static void resolve_end(struct resolve *rs, int r)
-{
-	rs->cb(rs->arg, r, r == 0 ? rs->img : NULL);
-	image_unref(&rs->img);
-	free(rs->host);
-	free(rs->name);
-	free(rs);
-}
-
-static int copy_bytes(const struct manifest_result *res, void **ret,
+static int copy_bytes(const void *bytes, size_t len, void **ret,
 		      size_t *ret_len)
 {
-	*ret = malloc(res->len ? res->len : 1);
+	*ret = malloc(len ? len : 1);
 	if (!*ret)
 		return -ENOMEM;
-	memcpy(*ret, res->bytes, res->len);
-	*ret_len = res->len;
+	memcpy(*ret, bytes, len);
+	*ret_len = len;
 	return 0;
 }
 
-static int take_manifest(struct image *img, const struct manifest_result *res)
+static int make_image(const struct manifest_result *res,
+		      const struct image_top *top, struct image *img)
 {
-	int r = copy_bytes(res, &img->bytes, &img->len);
+	int r = copy_bytes(res->bytes, res->len, &img->bytes, &img->len);
 
+	if (r == 0 && top->index_bytes)
+		r = copy_bytes(top->index_bytes, top->index_len,
+			       &img->index_bytes, &img->index_len);
 	if (r < 0)
 		return r;
+	img->top = top->digest;
 	img->digest = res->digest;
 	return manifest_parse(res->bytes, res->len, res->media_type,
 			      &img->manifest, NULL);
 }
 
-static void on_child(void *arg, int r, const struct manifest_result *res)
+static void on_image(void *arg, int r, const struct manifest_result *res,
+		     const struct image_top *top, const char *why)
 {
 	struct resolve *rs = arg;
+	struct image *img = NULL;
 
-	if (r == 0)
-		r = take_manifest(rs->img, res);
-	if (r == 0 && rs->img->manifest->index)
-		r = -ENOENT; /* an index in an index has no layers to show */
-	resolve_end(rs, r);
-}
-
-static void on_top(void *arg, int r, const struct manifest_result *res)
-{
-	struct resolve *rs = arg;
-	const struct descriptor *d;
-	char s[DIGEST_STR_SIZE];
-
-	if (r == 0 && !res->manifest)
-		r = -EBADMSG;
-	if (r < 0) {
-		resolve_end(rs, r);
-		return;
+	(void)why;
+	if (r == 0) {
+		img = calloc(1, sizeof(*img));
+		r = img ? 0 : -ENOMEM;
 	}
-	rs->img->top = res->digest;
-	if (!res->manifest->index) {
-		resolve_end(rs, take_manifest(rs->img, res));
-		return;
+	if (img) {
+		img->refs = 1;
+		r = make_image(res, top, img);
 	}
-	r = copy_bytes(res, &rs->img->index_bytes, &rs->img->index_len);
-	d = manifest_for_platform(res->manifest, NULL);
-	if (r < 0 || !d) {
-		resolve_end(rs, r < 0 ? r : -ENOENT);
-		return;
-	}
-	registry_get_manifest(rs->fs->cfg.registry, rs->host, rs->name,
-			      digest_str(&d->digest, s), on_child, rs);
+	rs->cb(rs->arg, r, r == 0 ? img : NULL);
+	image_unref(&img);
+	free(rs);
 }
 
 void image_resolve(struct fs *fs, const char *host, const char *name,
-		   const char *reference, image_cb *cb, void *arg)
+		   const char *reference, image_ready_cb *cb, void *arg)
 {
 	struct resolve *rs = calloc(1, sizeof(*rs));
-	struct image *img = calloc(1, sizeof(*img));
 
-	if (!rs || !img || !(rs->host = strdup(host)) ||
-	    !(rs->name = strdup(name))) {
-		if (rs)
-			free(rs->host);
-		free(rs);
-		free(img);
+	if (!rs) {
 		cb(arg, -ENOMEM, NULL);
 		return;
 	}
-	img->refs = 1;
-	rs->fs = fs;
-	rs->img = img;
 	rs->cb = cb;
 	rs->arg = arg;
-	registry_get_manifest(fs->cfg.registry, host, name, reference, on_top,
-			      rs);
+	registry_get_image(fs->cfg.registry, host, name, reference, on_image,
+			   rs);
 }

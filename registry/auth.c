@@ -15,6 +15,7 @@
 
 struct creds_entry {
 	char *host;
+	char *path; /* of the repositories; "": all of the host */
 	bool exact; /* the key was a bare host, not a URL */
 	struct auth_creds creds;
 };
@@ -123,16 +124,18 @@ void auth_config_free(struct auth_config **pc)
 		return;
 	for (size_t i = 0; i < c->n; i++) {
 		free(c->v[i].host);
+		free(c->v[i].path);
 		creds_release(&c->v[i].creds);
 	}
 	free(c->v);
 	free(c);
 }
 
-/* Takes the host from a key such as "https://index.docker.io/v1/", "host:port"
- * or "http://host/v2/". -EINVAL: not a host; also a bare host with another
- * path, since such a key is for a part of a registry only. -ENOMEM. */
-static int key_host(const char *key, char **ret, bool *ret_exact)
+/* Splits a key such as "https://index.docker.io/v1/", "host:port",
+ * "http://host/v2/" or "host/namespace/repository". Of a URL only the host
+ * counts, as in Docker; a key without a scheme is for the repositories below
+ * its path (containers-auth.json(5)). -EINVAL: neither. -ENOMEM. */
+static int split_key(const char *key, struct creds_entry *e)
 {
 	CLEANUP(freep) char *host = NULL;
 	const char *s = key, *path;
@@ -142,9 +145,6 @@ static int key_host(const char *key, char **ret, bool *ret_exact)
 	else if (strncasecmp(s, "http://", 7) == 0)
 		s += 7;
 	path = s + strcspn(s, "/");
-	if (s == key && *path && strcmp(path, "/") != 0 &&
-	    strncmp(path, "/v1", 3) != 0 && strncmp(path, "/v2", 3) != 0)
-		return -EINVAL;
 	host = strndup(s, (size_t)(path - s));
 	if (!host)
 		return -ENOMEM;
@@ -154,9 +154,16 @@ static int key_host(const char *key, char **ret, bool *ret_exact)
 	}
 	if (!ref_host_valid(host))
 		return -EINVAL;
-	*ret_exact = s == key && !*path;
-	*ret = strdup(ref_host_canonical(host));
-	return *ret ? 0 : -ENOMEM;
+	e->exact = s == key && !*path;
+	path += *path == '/';
+	if (s != key || strcmp(path, "v1") == 0 || strcmp(path, "v1/") == 0 ||
+	    strcmp(path, "v2") == 0 || strcmp(path, "v2/") == 0)
+		path = "";
+	if (*path && !ref_name_valid(path))
+		return -EINVAL;
+	e->path = strdup(path);
+	e->host = strdup(ref_host_canonical(host));
+	return e->path && e->host ? 0 : -ENOMEM;
 }
 
 static int dup_field(const json_t *o, const char *key, char **ret)
@@ -233,11 +240,12 @@ static int add_entry(struct auth_config *c, const char *key, const json_t *o)
 	struct creds_entry e = {0};
 	int r;
 
-	r = key_host(key, &e.host, &e.exact);
+	r = split_key(key, &e);
 	if (r == 0)
 		r = parse_creds(o, &e.creds);
 	if (r < 0) {
 		free(e.host);
+		free(e.path);
 		creds_release(&e.creds);
 		return r == -ENOMEM ? r : 0;
 	}
@@ -297,16 +305,29 @@ int auth_config_read(const char *path, struct auth_config **ret,
 	return build_config(o, ret, err);
 }
 
+/* Whether the entry is for this repository. */
+static bool entry_covers(const struct creds_entry *e, const char *host,
+			 const char *name)
+{
+	size_t n = strlen(e->path);
+
+	return strcmp(e->host, host) == 0 &&
+	       (n == 0 || (strncmp(e->path, name, n) == 0 &&
+			   (name[n] == '/' || name[n] == '\0')));
+}
+
 const struct auth_creds *auth_config_find(const struct auth_config *c,
-					  const char *host)
+					  const char *host, const char *name)
 {
 	const struct creds_entry *found = NULL;
 
 	for (size_t i = 0; c && i < c->n; i++) {
 		const struct creds_entry *e = &c->v[i];
 
-		if (strcmp(e->host, host) == 0 &&
-		    (!found || (e->exact && !found->exact)))
+		if (entry_covers(e, host, name) &&
+		    (!found || strlen(e->path) > strlen(found->path) ||
+		     (strlen(e->path) == strlen(found->path) && e->exact &&
+		      !found->exact)))
 			found = e;
 	}
 	return found ? &found->creds : NULL;

@@ -33,10 +33,12 @@ int auth_config_parse(const char *json, size_t len, struct auth_config **ret,
 int auth_config_read(const char *path, struct auth_config **ret,
 		     struct error *err);
 void auth_config_free(struct auth_config **c);
-/* Returns the entry of a canonical host (see ref_host_canonical()). Borrowed
- * from c; NULL if there is none. */
+/* Returns the entry for a repository of a canonical host (see
+ * ref_host_canonical()): the one whose key is the longest prefix of
+ * "host/name", by whole components (containers-auth.json(5)). Borrowed from c;
+ * NULL if there is none. */
 const struct auth_creds *auth_config_find(const struct auth_config *c,
-					  const char *host);
+					  const char *host, const char *name);
 /* Whether the file names credential helpers. peerd does not run them. */
 bool auth_config_has_helpers(const struct auth_config *c);
 

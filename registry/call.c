@@ -289,6 +289,56 @@ static void follow(struct call *c)
 	go(c);
 }
 
+/* Some registries refuse a client that is not logged in with 403 or 404 and no
+ * challenge, and say at /v2/ only how to log in. Asks there, then start again.
+ */
+static bool ask_v2(struct call *c)
+{
+	CLEANUP(freep) char *v2 = NULL;
+	struct url u;
+
+	if ((c->status != 403 && c->status != 404) || c->asks_v2 || c->hops ||
+	    c->sent_auth || !login_wants_v2(c->login))
+		return false;
+	if (asprintf(&v2, "%s/v2/", c->login->host->base) < 0) {
+		v2 = NULL;
+		return false;
+	}
+	if (url_parse(v2, &u) < 0)
+		return false;
+	url_release(&c->at);
+	c->at = u;
+	c->asks_v2 = true;
+	c->v2_status = c->status;
+	go(c);
+	return true;
+}
+
+/* Takes the answer of /v2/ to ask_v2(). */
+static void v2_answered(struct call *c)
+{
+	struct url u;
+	int r = -ENOENT;
+
+	c->asks_v2 = false;
+	if (c->status == 401)
+		r = login_challenged(c->login, c, c->sent_auth);
+	if (r == 0)
+		r = url_parse(c->start, &u);
+	if (r == 0) {
+		c->challenges++;
+		url_release(&c->at);
+		c->at = u;
+		go(c);
+		return;
+	}
+	/* The first answer stands. */
+	c->status = c->v2_status;
+	c->why[0] = '\0';
+	(void)call_why(c, 0, "%s: HTTP %d", c->at.host, c->status);
+	finish(c, status_errno(c->status), c->why);
+}
+
 static void challenged(struct call *c)
 {
 	int r;
@@ -308,6 +358,12 @@ static void refused(struct call *c)
 	uint32_t wait_s = http_retry_after_s(c->x);
 	bool at_home = c->login && !c->crossed;
 
+	if (c->asks_v2) {
+		v2_answered(c);
+		return;
+	}
+	if (at_home && ask_v2(c))
+		return;
 	if (is_redirect(c->status)) {
 		follow(c);
 		return;
@@ -361,7 +417,8 @@ static int exchange_head(void *arg, struct http_exchange *x,
 	c->status = res->status;
 	c->content_length = res->content_length;
 	count_response(c->at.host, c->status);
-	c->draining = (c->status < 200 || c->status > 299) && c->status != 416;
+	c->draining = c->asks_v2 || ((c->status < 200 || c->status > 299) &&
+				     c->status != 416);
 	if (c->draining)
 		return 0;
 	if (c->max_body && strcmp(c->method, "HEAD") != 0 &&
@@ -481,13 +538,13 @@ static int send_request(struct call *c)
 	CLEANUP(buf_release) struct buf authority = BUF_INIT(512);
 	struct http_header h[4];
 	struct http_request rq = {
-		.method = c->method,
+		.method = c->asks_v2 ? "GET" : c->method,
 		.headers = h,
 		.body = c->send_body,
 		.body_len = c->send_len,
 		.refuse = guard_refuse(c->r->guard, c->registry, c->at.host,
 				       c->at.port),
-		.has_range = c->has_range,
+		.has_range = c->has_range && !c->asks_v2,
 		.range_off = c->range_off,
 		.range_len = c->range_len,
 		.connect_timeout_ms = !c->retry	    ? 0

@@ -9,6 +9,7 @@
 #include "registry/registry-private.h"
 
 #define CONFIG_CHECK_MS	 1000
+#define CONFIG_READ_MS	 2000 /* then the last known credentials serve */
 #define COMPLAIN_MS	 60000
 #define TOKEN_ANSWER_MAX (AUTH_TOKEN_MAX_BYTES * 4)
 
@@ -85,25 +86,60 @@ static int host_get(struct registry *r, const char *name, struct host **ret)
 
 /* ---- Credentials ---- */
 
-static void load_creds(struct registry *r)
-{
-	struct auth_config *c = NULL;
+/* One look at config.json, on a pool worker: a file system may hang. */
+struct creds_job {
+	struct loop_job job;
+	struct registry *r; /* NULL: registry_free() has run */
+	char *path;
+	bool force;
+	struct timespec mtime; /* the last one; then the one found */
+	bool read;
+	int result;
+	struct auth_config *auth;
 	struct error err;
-	int e;
+};
 
-	e = auth_config_read(r->docker_config, &c, &err);
-	if (e < 0)
-		log_warn("cannot read the registry credentials; registries "
-			 "are used without credentials",
+static void creds_work(struct loop_job *base)
+{
+	struct creds_job *j = container_of(base, struct creds_job, job);
+	struct timespec mtime = {.tv_nsec = -1}; /* no such file */
+	struct stat st;
+
+	if (stat(j->path, &st) == 0)
+		mtime = st.st_mtim;
+	j->read = j->force || mtime.tv_sec != j->mtime.tv_sec ||
+		  mtime.tv_nsec != j->mtime.tv_nsec;
+	j->mtime = mtime;
+	if (j->read)
+		j->result = auth_config_read(j->path, &j->auth, &j->err);
+}
+
+static void take_creds(struct registry *r, struct creds_job *j)
+{
+	/* A file that is gone was removed; any other failure may pass. */
+	bool keep = j->result < 0 && j->result != -ENOENT && r->auth;
+
+	r->auth_mtime = j->mtime;
+	r->auth_known = true;
+	if (!j->read)
+		return;
+	if (j->result < 0)
+		log_warn(keep ? "cannot read the registry credentials; the "
+				"last known ones are used"
+			      : "cannot read the registry credentials; "
+				"registries are used without credentials",
 			 LS("file", r->docker_config),
-			 e == -EINVAL || e == -EMSGSIZE ? LS("error", err.text)
-							: LE(e));
+			 j->result == -EINVAL || j->result == -EMSGSIZE
+				 ? LS("error", j->err.text)
+				 : LE(j->result));
+	if (keep)
+		return;
 	auth_config_free(&r->auth);
-	r->auth = c;
+	r->auth = steal_ptr(&j->auth);
 	r->auth_generation++;
 	noes_release(r);
 	lists_release(r);
-	if (auth_config_has_helpers(c) && !r->auth_warned_helpers) {
+	if (auth_config_has_helpers(r->auth) && !r->auth_warned_helpers) {
 		r->auth_warned_helpers = true;
 		log_warn("credential helpers are not run; only credentials "
 			 "in the file are used",
@@ -111,23 +147,90 @@ static void load_creds(struct registry *r)
 	}
 }
 
-void creds_refresh(struct registry *r)
+static void creds_wake(struct registry *r)
+{
+	struct list waiters;
+
+	delay_cancel(&r->auth_timeout);
+	list_init(&waiters);
+	list_move_all(&r->auth_waiters, &waiters);
+	while (!list_empty(&waiters)) {
+		struct call *c = list_first(&waiters, struct call, wait);
+
+		list_del(&c->wait);
+		call_token_ready(c, 0, NULL);
+	}
+}
+
+static void creds_done(struct loop_job *base)
+{
+	struct creds_job *j = container_of(base, struct creds_job, job);
+	struct registry *r = j->r;
+
+	if (r) {
+		r->auth_job = NULL;
+		r->auth_late = false;
+		r->auth_checked_ms = now_ms();
+		take_creds(r, j);
+		creds_wake(r);
+	}
+	auth_config_free(&j->auth);
+	free(j->path);
+	free(j);
+}
+
+static void creds_timeout(struct delay *d)
+{
+	struct registry *r = container_of(d, struct registry, auth_timeout);
+
+	r->auth_late = true;
+	log_warn("the file of registry credentials does not answer; the last "
+		 "known credentials are used",
+		 LS("file", r->docker_config));
+	creds_wake(r);
+}
+
+void creds_init(struct registry *r)
+{
+	list_init(&r->auth_waiters);
+	delay_init(&r->auth_timeout, creds_timeout);
+}
+
+bool creds_refresh(struct registry *r)
 {
 	uint64_t now = now_ms();
-	struct timespec mtime = {.tv_nsec = -1}; /* no such file */
-	struct stat st;
+	struct creds_job *j;
 
 	if (!r->docker_config)
-		return;
+		return true;
+	if (r->auth_job)
+		return r->auth_late;
 	if (r->auth_checked_ms && now - r->auth_checked_ms < CONFIG_CHECK_MS)
-		return;
-	if (stat(r->docker_config, &st) == 0)
-		mtime = st.st_mtim;
-	if (!r->auth_checked_ms || mtime.tv_sec != r->auth_mtime.tv_sec ||
-	    mtime.tv_nsec != r->auth_mtime.tv_nsec)
-		load_creds(r);
-	r->auth_mtime = mtime;
-	r->auth_checked_ms = now;
+		return true;
+	j = calloc(1, sizeof(*j));
+	if (!j)
+		return true; /* with what is known */
+	j->path = strdup(r->docker_config);
+	if (!j->path) {
+		free(j);
+		return true;
+	}
+	j->r = r;
+	j->force = !r->auth_known;
+	j->mtime = r->auth_mtime;
+	r->auth_job = j;
+	delay_set(r, &r->auth_timeout, now + CONFIG_READ_MS);
+	loop_work(r->loop, &j->job, creds_work, creds_done);
+	return false;
+}
+
+void creds_end(struct registry *r)
+{
+	delay_cancel(&r->auth_timeout);
+	if (r->auth_job)
+		r->auth_job->r = NULL;
+	r->auth_job = NULL;
+	auth_config_free(&r->auth);
 }
 
 /* ---- Logins ---- */
@@ -449,12 +552,23 @@ static int fetch_token(struct login *s, const struct auth_creds *creds)
 
 static const struct auth_creds *find_creds(struct login *s)
 {
-	creds_refresh(s->r);
 	if (s->auth_generation != s->r->auth_generation) {
 		s->auth_generation = s->r->auth_generation;
 		auth_token_release(&s->token);
+		s->asked_v2 = false;
 	}
-	return auth_config_find(s->r->auth, s->host->name);
+	return auth_config_find(s->r->auth, s->host->name, s->name);
+}
+
+bool login_wants_v2(struct login *s)
+{
+	const struct auth_creds *creds = find_creds(s);
+
+	if (!creds || creds->registry_token || s->asked_v2 ||
+	    s->challenge.scheme != AUTH_NONE)
+		return false;
+	s->asked_v2 = true;
+	return true;
 }
 
 static int set_bearer(const char *token, char **ret)
@@ -490,9 +604,14 @@ static int authorize_bearer(struct login *s, struct call *c,
 
 int login_authorize(struct login *s, struct call *c, char **ret)
 {
-	const struct auth_creds *creds = find_creds(s);
+	const struct auth_creds *creds;
 
 	*ret = NULL;
+	if (!creds_refresh(s->r)) {
+		list_add_tail(&s->r->auth_waiters, &c->wait);
+		return -EINPROGRESS;
+	}
+	creds = find_creds(s);
 	if (creds && creds->registry_token)
 		return set_bearer(creds->registry_token, ret);
 	switch (s->challenge.scheme) {

@@ -36,18 +36,19 @@ struct mirror_ask {
 	bool list; /* not a manifest or a blob */
 };
 
-/* Whether the client asks another server after a 404. "ns" is what containerd
- * adds for a mirror. To a client without it this mirror is the registry, and a
- * 404 for a list means that the list is empty. */
-static bool has_next_host(struct http_req *rq)
-{
-	return http_req_query(rq, "ns") != NULL;
-}
-
 static void count(const char *kind, const char *code)
 {
 	metric_add(metric_get(&m_requests, (const char *const[]){kind, code}),
 		   1);
+}
+
+/* Whether the client asks another server when this one fails. "ns" is what
+ * containerd adds for a mirror. Podman, CRI-O and Docker send none; after a
+ * manifest that came from here, they ask only here for its blobs. To them this
+ * mirror is the registry, and a 404 for a list means that the list is empty. */
+static bool has_next_host(struct http_req *rq)
+{
+	return http_req_query(rq, "ns") != NULL;
 }
 
 static void on_timer_closed(uv_handle_t *h)
@@ -100,6 +101,14 @@ static void no_list(struct http_req *rq, int status, const char *code,
 	http_reply_error(rq, status, code, "%s", why);
 }
 
+/* For a client that asks nobody else. A 404 would say that the registry does
+ * not have the blob. */
+static void no_blob(struct http_req *rq, const char *why)
+{
+	count("blob", "502");
+	http_reply_error(rq, 502, "UNAVAILABLE", "%s", why);
+}
+
 static void on_deadline(uv_timer_t *t)
 {
 	struct mirror_ask *a = t->data;
@@ -118,7 +127,9 @@ static uint64_t deadline_ms(const struct mirror *m)
 	return m->cfg.deadline_ms ? m->cfg.deadline_ms : 10000;
 }
 
-static struct mirror_ask *ask_new(struct mirror *m, struct http_req *rq)
+/* With patient, no deadline: the registry's own ends the request. */
+static struct mirror_ask *ask_new(struct mirror *m, struct http_req *rq,
+				  bool patient)
 {
 	struct mirror_ask *a = calloc(1, sizeof(*a));
 
@@ -130,7 +141,8 @@ static struct mirror_ask *ask_new(struct mirror *m, struct http_req *rq)
 	a->rq = rq;
 	(void)uv_timer_init(loop_uv(m->cfg.serve->loop), &a->timer);
 	a->timer.data = a;
-	(void)uv_timer_start(&a->timer, on_deadline, deadline_ms(m), 0);
+	if (!patient)
+		(void)uv_timer_start(&a->timer, on_deadline, deadline_ms(m), 0);
 	http_req_set_data(rq, a);
 	http_req_on_gone(rq, on_gone);
 	return a;
@@ -250,6 +262,10 @@ static void reply_blob(struct mirror *m, struct http_req *rq, struct blob **b)
 {
 	struct serve_how how = {.tell_digest = true};
 
+	if (!has_next_host(rq)) {
+		how.patient = true;
+		how.miss_status = 502;
+	}
 	count("blob", "200");
 	serve_blob(m->cfg.serve, rq, b, &how);
 }
@@ -262,21 +278,74 @@ static void on_blob(void *arg, int r, struct blob *b)
 
 	if (!rq)
 		blob_unref(&b);
-	else if (r < 0)
+	else if (r == 0)
+		reply_blob(m, rq, &b);
+	else if (r == -ENOENT || has_next_host(rq))
 		not_found(rq, "blob", why_not(r));
 	else
-		reply_blob(m, rq, &b);
+		no_blob(rq, why_not(r));
 }
 
-/* Finds the registry that the client means; NULL: an error was sent. */
-static const char *which_host(struct mirror *m, struct http_req *rq)
+/* Takes the registry out of a name "HOST/NAME" or "HOST__PORT/NAME". The rule
+ * is that of references: a first component with a '.' or a port, or
+ * "localhost", is a host. False: there is none, or it is not one of --hosts;
+ * *name is unchanged. *ret points into *name. */
+static bool take_host(const struct mirror *m, char **name, const char **ret)
+{
+	char *slash = strchr(*name, '/'), *port;
+	bool is_host;
+
+	if (!slash)
+		return false;
+	*slash = '\0';
+	port = strstr(*name, "__");
+	is_host = port || strchr(*name, '.') || strcmp(*name, "localhost") == 0;
+	if (port) {
+		port[0] = ':';
+		memmove(port + 1, port + 2, strlen(port + 2) + 1);
+	}
+	if (is_host && ref_host_valid(*name) &&
+	    (m->cfg.hosts->n == 0 || ref_host_listed(m->cfg.hosts, *name))) {
+		*ret = ref_host_canonical(*name);
+		*name = slash + 1;
+		return true;
+	}
+	if (port) {
+		memmove(port + 2, port + 1, strlen(port + 1) + 1);
+		port[0] = port[1] = '_';
+	}
+	*slash = '/';
+	return false;
+}
+
+/* Returns the registry of a request without ns and without a host in its name:
+ * the default, or the only one that is served. NULL: it could be several. */
+static const char *default_host(const struct mirror *m)
+{
+	const char *only = m->cfg.hosts->n == 1 ? m->cfg.hosts->v[0] : "";
+
+	if (m->cfg.default_host)
+		return ref_host_canonical(m->cfg.default_host);
+	return ref_host_valid(only) && strcmp(only, "_default") != 0
+		       ? ref_host_canonical(only)
+		       : NULL;
+}
+
+/* Finds the registry that the client means, and takes it out of *name if it
+ * stands there; NULL: an error was sent. */
+static const char *which_host(struct mirror *m, struct http_req *rq,
+			      char **name)
 {
 	const char *ns = http_req_query(rq, "ns");
 
-	if (!ns && m->cfg.hosts->n > 0 && ref_host_valid(m->cfg.hosts->v[0]))
-		return m->cfg.hosts->v[0];
-	if (!ns)
-		return "docker.io";
+	if (!ns && !take_host(m, name, &ns))
+		ns = default_host(m);
+	if (!ns) {
+		http_reply_error(rq, 404, "NAME_UNKNOWN",
+				 "the registry is not clear: the request has "
+				 "neither ns= nor HOST/ before the name");
+		return NULL;
+	}
 	ns = ref_host_canonical(ns);
 	if (!ref_host_valid(ns)) {
 		http_reply_error(rq, 400, "NAME_INVALID",
@@ -348,7 +417,7 @@ static void get_blob(struct mirror *m, struct http_req *rq, const char *host,
 		}
 		blob_unref(&b);
 	}
-	a = ask_new(m, rq);
+	a = ask_new(m, rq, !has_next_host(rq));
 	if (a)
 		registry_get_blob(m->cfg.registry, host, name, &key.id, on_blob,
 				  a);
@@ -369,7 +438,7 @@ static void get_manifest(struct mirror *m, struct http_req *rq,
 					 "neither a tag nor a digest");
 		return;
 	}
-	a = ask_new(m, rq);
+	a = ask_new(m, rq, false);
 	if (a)
 		registry_get_manifest(m->cfg.registry, host, name, reference,
 				      on_manifest, a);
@@ -399,10 +468,11 @@ static char *query_without_ns(struct http_req *rq)
 }
 
 /* name: NULL for the catalog. */
-static void get_list(struct mirror *m, struct http_req *rq, const char *name,
+static void get_list(struct mirror *m, struct http_req *rq, char *name,
 		     const char *what)
 {
-	const char *host = which_host(m, rq);
+	char none[] = "", *rest = name ? name : none;
+	const char *host = which_host(m, rq, &rest);
 	CLEANUP(freep) char *query = NULL;
 	struct mirror_ask *a;
 
@@ -413,15 +483,16 @@ static void get_list(struct mirror *m, struct http_req *rq, const char *name,
 		http_reply_error(rq, 500, "UNKNOWN", "out of memory");
 		return;
 	}
-	a = ask_new(m, rq);
+	a = ask_new(m, rq, false);
 	if (!a)
 		return;
 	a->list = true;
-	registry_get_list(m->cfg.registry, host, name, what, query, on_list, a);
+	registry_get_list(m->cfg.registry, host, name ? rest : NULL, what,
+			  query, on_list, a);
 }
 
-static void get_referrers(struct mirror *m, struct http_req *rq,
-			  const char *name, const char *digest)
+static void get_referrers(struct mirror *m, struct http_req *rq, char *name,
+			  const char *digest)
 {
 	char what[sizeof("referrers/") + REF_DIGEST_MAX];
 
@@ -433,9 +504,8 @@ static void get_referrers(struct mirror *m, struct http_req *rq,
 	get_list(m, rq, name, what);
 }
 
-static void get_of_repository(struct mirror *m, struct http_req *rq,
-			      const char *name, const char *kind,
-			      const char *reference)
+static void get_of_repository(struct mirror *m, struct http_req *rq, char *name,
+			      const char *kind, const char *reference)
 {
 	bool blob = strcmp(kind, "blobs") == 0;
 	const char *host;
@@ -447,7 +517,7 @@ static void get_of_repository(struct mirror *m, struct http_req *rq,
 	} else if (!blob && strcmp(kind, "manifests") != 0) {
 		http_reply_error(rq, 404, "UNSUPPORTED", "no such route");
 	} else {
-		host = which_host(m, rq);
+		host = which_host(m, rq, &name);
 		if (host && blob)
 			get_blob(m, rq, host, name, reference);
 		else if (host)

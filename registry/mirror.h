@@ -7,13 +7,17 @@
  *             /v2/_catalog[?ns=<registry>&n=&last=&artifactType=]
  *
  * ns names the registry that the client wants (containerd adds it when it asks
- * a mirror). Without ns the mirror takes the first configured registry, or
- * docker.io. Content by digest is served from the store, whichever registry it
- * came from.
+ * a mirror). Without ns <name> may begin with the registry, HOST/ or
+ * HOST__PORT/ (a path in podman's configuration cannot hold a colon). Without
+ * both, the default registry is meant, else the only one that is served; when
+ * it could be several, the answer is 404. Content by digest is served from the
+ * store, whichever registry it came from.
  *
  * Content that cannot be served, for whatever reason, is a 404 within the
- * deadline, so that the client goes to the registry itself. The mirror never
- * hangs, and a plain miss is never a 5xx. A tag that upstream did not confirm
+ * deadline, so that the client goes to the registry itself. Clients without ns
+ * do so for manifests, but not for blobs: a blob is waited for as long as the
+ * registry's own time-outs allow, and is a 404 only if the registry says so,
+ * else 502. A tag that upstream did not confirm
  * is served with "Warning: 110" and counted.
  *
  * Lists are the registry's answers with their status and body. A list that
@@ -36,7 +40,8 @@ struct mirror_config {
 	struct registry *registry;
 	/* Registries that the mirror serves; empty = any. */
 	const struct string_list *hosts;
-	uint64_t deadline_ms; /* time until a 404; 0 = 10 s */
+	const char *default_host; /* of requests that name none; NULL: none */
+	uint64_t deadline_ms;	  /* time until a 404; 0 = 10 s */
 };
 
 int mirror_new(const struct mirror_config *cfg, struct mirror **ret);

@@ -65,6 +65,11 @@ struct registry {
 	/* config.json at its last read. */
 	struct auth_config *auth;
 	struct timespec auth_mtime;
+	bool auth_known;	    /* it was looked at */
+	struct creds_job *auth_job; /* the look under way, or NULL */
+	bool auth_late;		    /* it takes too long; nobody waits */
+	struct list auth_waiters;   /* struct call.wait; they wait for it */
+	struct delay auth_timeout;
 	uint64_t auth_checked_ms; /* last look at its mtime; 0: never */
 	uint64_t auth_generation; /* number of the last read; for logins */
 	bool auth_warned_helpers;
@@ -116,6 +121,7 @@ struct login {
 	char *repo; /* "HOST/NAME" */
 	char *name;
 	uint64_t auth_generation;
+	bool asked_v2;			 /* for a challenge; once */
 	struct auth_challenge challenge; /* the last one */
 	struct auth_token token;
 	struct call *fetch;	/* the call that fetches a token, or NULL */
@@ -137,13 +143,19 @@ int login_authorize(struct login *s, struct call *c, char **ret);
 /* Handles the registry's 401 to c, which had sent `sent` (NULL: nothing). 0:
  * authorize and send again. -EACCES, with c's why set: refused. */
 int login_challenged(struct login *s, struct call *c, const char *sent);
+/* Whether to ask /v2/ how to log in: there are credentials, and the registry
+ * has not asked for them. True once per login and credentials. */
+bool login_wants_v2(struct login *s);
 /* Logs that the registry refuses access, at most once a minute. */
 void login_complain(struct login *s, const char *why);
 /* Ends all logins; for registry_free(). */
 void logins_release(struct registry *r);
-/* Reads config.json again if its mtime has changed. Checks at most once a
- * second. */
-void creds_refresh(struct registry *r);
+void creds_init(struct registry *r);
+/* Has config.json read again, on a worker, if its mtime has changed. Checks at
+ * most once a second. False: a look is under way; calls in auth_waiters are
+ * resumed after it, or after CONFIG_READ_MS with the last known credentials. */
+bool creds_refresh(struct registry *r);
+void creds_end(struct registry *r);
 /* Whether "host[:port]" is reached by http, not https. */
 bool host_is_plain(struct registry *r, const char *host);
 /* Writes the path of the host's own CA to out; false if there is none. */
@@ -209,6 +221,7 @@ struct call {
 	uint64_t range_off, range_len, deadline_ms;
 
 	struct url at; /* current URL, after redirects */
+	bool asks_v2;  /* `at` is /v2/, for its challenge; see ask_v2() */
 	bool crossed;  /* `at` left the origin of `start` */
 	uint32_t hops, challenges, tries;
 	char *sent_auth; /* Authorization of the current exchange */
@@ -218,6 +231,7 @@ struct call {
 	bool in_callback; /* inside a callback of x */
 	bool draining;	  /* the body is not passed to ops */
 	bool enough;
+	int v2_status; /* of the answer that made it ask /v2/ */
 	int fail_r; /* the error of ops, or of sending, to end the call with */
 	size_t drained;
 	struct delay pause, deadline;

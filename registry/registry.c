@@ -200,6 +200,7 @@ static int init_tables(struct registry *r)
 
 	list_init(&r->delays);
 	list_init(&r->calls);
+	creds_init(r);
 	list_init(&r->requests);
 	for (size_t i = 0; i < ARRAY_SIZE(t); i++) {
 		e = name_table_init(t[i]);
@@ -294,6 +295,7 @@ void registry_free(struct registry **pr)
 	noes_release(r);
 	lists_release(r);
 	logins_release(r);
+	creds_end(r);
 	(void)uv_timer_stop(&r->ticker->timer);
 	uv_close((uv_handle_t *)&r->ticker->timer, ticker_closed);
 	registry_destroy(r);

@@ -110,6 +110,25 @@ void registry_get_manifest(struct registry *r, const char *host,
 			   const char *name, const char *reference,
 			   manifest_cb *cb, void *arg);
 
+/* What the reference of registry_get_image() named. */
+struct image_top {
+	struct digest digest;
+	const void *index_bytes; /* NULL: it is not an index */
+	size_t index_len;
+};
+#define IMAGE_WHY_SIZE 1024
+/* res is the manifest with layers, NULL unless r is 0. top is NULL if the
+ * reference itself could not be had. why is a sentence, or NULL. All is
+ * borrowed during the callback. */
+typedef void image_cb(void *arg, int r, const struct manifest_result *res,
+		      const struct image_top *top, const char *why);
+/* Gets a manifest, and of an index the image for this machine, as containerd
+ * chooses it (manifest_for_platform()), through at most three further indexes.
+ * -ENOENT with why: none fits; it names the platforms there are. Other errors:
+ * registry_get_manifest()'s; -EBADMSG: cannot be parsed. */
+void registry_get_image(struct registry *r, const char *host, const char *name,
+			const char *reference, image_cb *cb, void *arg);
+
 /* Lists a repository's tags. Follows pages (Link: rel="next"), up to 100,000
  * tags and 16 MiB. When upstream cannot be reached: the tags in the store, with
  * stale true; -EHOSTUNREACH if there are none. */

@@ -592,9 +592,10 @@ void serve_blob(const struct serve_config *cfg, struct http_req *rq,
 		finish(s, 0);
 		return;
 	}
-	s->deadline_ms =
-		now_ms() +
-		(cfg->first_deadline_ms ? cfg->first_deadline_ms : 10000);
+	if (!how->patient)
+		s->deadline_ms = now_ms() + (cfg->first_deadline_ms
+						     ? cfg->first_deadline_ms
+						     : 10000);
 	http_req_set_data(rq, s);
 	http_req_on_gone(rq, on_gone);
 	next(s);

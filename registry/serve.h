@@ -37,6 +37,7 @@ struct serve_how {
 	bool tell_digest; /* send the etag as Docker-Content-Digest, too */
 	bool peer;	  /* a member asks, and checks the whole blob itself */
 	bool as_owner;	  /* see fetch_read.as_owner */
+	bool patient;	  /* no first_deadline_ms: the read's own time-out */
 	int miss_status; /* status when no source has the first byte; 0 = 404 */
 	int refused_status;	  /* status when upstream refuses access; 0 =
 				     miss_status. A refusal of auth is a 401 */

@@ -47,7 +47,7 @@ static void check(const struct manifest *m)
 		check_descriptor(&m->entries[i]);
 	for (size_t i = 0; i < ARRAY_SIZE(platforms); i++) {
 		const struct descriptor *d =
-			manifest_for_platform(m, platforms[i]);
+			manifest_for_platform(m, platforms[i], 0);
 
 		BUG_ON(d && !m->index);
 	}

@@ -62,7 +62,7 @@ static void fuzz_auth(const char *s, size_t len)
 		auth_challenge_release(&ch);
 	}
 	if (auth_config_parse(s, len, &c, NULL) == 0) {
-		(void)auth_config_find(c, "a");
+		(void)auth_config_find(c, "a", "b/c");
 		auth_config_free(&c);
 	}
 	if (auth_token_parse(s, len, 0, &t, NULL) == 0) {

@@ -289,14 +289,71 @@ misses()
 	stop_peerd
 	start_mirror --hosts "$REG" --hosts other.example
 	equal "$(status_of "$URL")" 200
-	# Without ns: the first.
-	equal "$(status_of "http://$HTTP/v2/team/data/blobs/$SMALL")" 200
 	refuses 404 NAME_UNKNOWN "$(v2 "team/data/blobs/$SMALL" stranger.example)"
 	refuses 404 NAME_UNKNOWN \
 		"$(v2 team/files/manifests/v1 127.0.0.1:"$(free_port)")"
 }
 
+# Podman, CRI-O and Docker send no ns.
+@test "without ns, no registry is answered for by another" {
+	local one=$REG other plain="http://$HTTP/v2/team/same/manifests/v1"
+	local first=$BATS_TEST_TMPDIR/first second=$BATS_TEST_TMPDIR/second
+	random_file "$first" 1000
+	random_file "$second" 1000
+	one_manifest=$(push_artifact team/same v1 "$first")
+	start_registry other
+	other=$REG
+	other_manifest=$(push_artifact team/same v1 "$second")
+	stop_peerd
+	start_mirror --hosts "$one" --hosts "$other"
+	refuses 404 NAME_UNKNOWN "$plain"
+	named() { header_of Docker-Content-Digest "http://$HTTP/v2/$1"; }
+	# A path in podman's configuration cannot hold a colon.
+	equal "$(named "${one/:/__}/team/same/manifests/v1")" "$one_manifest"
+	equal "$(named "${other/:/__}/team/same/manifests/v1")" \
+		"$other_manifest"
+	equal "$(status_of "http://$HTTP/v2/${other/:/__}/team/same/blobs/$(
+		digest_of "$second")")" 200
+	refuses 404 NAME_UNKNOWN \
+		"http://$HTTP/v2/stranger.example/team/same/manifests/v1"
+	stop_peerd
+	start_mirror --hosts "$other"
+	equal "$(header_of Docker-Content-Digest "$plain")" "$other_manifest"
+	stop_peerd
+	start_mirror --default-registry "$one"
+	equal "$(header_of Docker-Content-Digest "$plain")" "$one_manifest"
+	stop_peerd
+	start_mirror
+	refuses 404 NAME_UNKNOWN "$plain"
+}
+
+@test "without ns, a blob of a served manifest is waited for" {
+	local pid plain name="http://$HTTP/v2/${REG/:/__}/team/files"
+	random_file "$BATS_TEST_TMPDIR/file" $((2 * MiB))
+	push_artifact team/files wait "$BATS_TEST_TMPDIR/file" >/dev/null
+	plain=$name/blobs/$(digest_of "$BATS_TEST_TMPDIR/file")
+	stop_peerd
+	start_mirror --mirror-timeout 500ms --read-timeout 60s
+	expect_errors 'read failed'
+	equal "$(status_of "$name/manifests/wait")" 200
+	pid=$(<"$REG_DIR/distribution.pid")
+	kill -STOP "$pid"
+	background "$BATS_TEST_TMPDIR/waits" \
+		curl -sf -o "$BATS_TEST_TMPDIR/got" "$plain"
+	# With ns, the client has another server to ask.
+	equal "$(status_of "$(v2 "team/files/blobs/${plain##*/}")")" 404
+	refute ended "$BATS_TEST_TMPDIR/waits"
+	kill -CONT "$pid"
+	wait_for "$PATIENCE" ended "$BATS_TEST_TMPDIR/waits"
+	equal "$(<"$BATS_TEST_TMPDIR/waits.rc")" 0
+	cmp "$BATS_TEST_TMPDIR/got" "$BATS_TEST_TMPDIR/file"
+	# The registry's own 404 is passed on.
+	refuses 404 BLOB_UNKNOWN "$name/blobs/sha256:$(printf '%064d' 7)"
+}
+
 @test "malformed requests get a 4xx with a reason" {
+	stop_peerd
+	start_mirror --default-registry "$REG"
 	local base="http://$HTTP/v2"
 	refuses 400 NAME_INVALID "$base/../../etc/passwd/blobs/$SMALL"
 	refuses 400 NAME_INVALID "$base/a%2fb/blobs/$SMALL"

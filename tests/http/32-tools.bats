@@ -135,6 +135,46 @@ only_peerd_asked()
 	buildah "${store[@]}" umount "$name" >/dev/null
 }
 
+# Without ns: the path tells the registry.
+@test "podman pulls from two registries through one mirror" {
+	command -v podman >/dev/null || missing 'needs podman'
+	need_root_mount
+	local one=$REG image id mark
+	start_registry other
+	push_image team/app v1
+	stop_peerd
+	start_mirror --hosts "$one" --hosts "$REG"
+	mark=$(reg_mark)
+	for image in "$one" "$REG"; do
+		cat <<-END
+			[[registry]]
+			location = "$image"
+			insecure = true
+			[[registry.mirror]]
+			location = "$HTTP/${image/:/__}"
+			insecure = true
+		END
+	done >"$BATS_TEST_TMPDIR/registries.conf"
+	export CONTAINERS_REGISTRIES_CONF=$BATS_TEST_TMPDIR/registries.conf
+	echo '{"default":[{"type":"insecureAcceptAnything"}]}' \
+		>"$BATS_TEST_TMPDIR/policy.json"
+	for image in "$one" "$REG"; do
+		id=$(podman --root "$BATS_TEST_TMPDIR/root" \
+			--runroot "$BATS_TEST_TMPDIR/run" --storage-driver vfs \
+			pull --quiet \
+			--signature-policy "$BATS_TEST_TMPDIR/policy.json" \
+			"$image/team/app:v1")
+		equal "sha256:$id" "$(curl -sf \
+			"http://$image/v2/team/app/manifests/v1" \
+			-H 'Accept: application/vnd.oci.image.manifest.v1+json' |
+			jq -r .config.digest)"
+	done
+	settle_log
+	tail -n +$((mark + 1)) "$REG_LOG" | grep -q '"agent":"peerd/'
+	refute grep -E '"agent":"containers/' <(tail -n +$((mark + 1)) \
+		"$REG_LOG")
+}
+
 # nbd FILTER-AND-PLUGIN...: a disk served by nbdkit, at NBD.
 nbd()
 {

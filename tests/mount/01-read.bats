@@ -217,6 +217,55 @@ push_index()
 	cmp "$dir/manifest.json" "$BATS_TEST_TMPDIR/m-$arch"
 }
 
+# index TAG ENTRY...: pushes an index of these JSON entries; prints its entry.
+index()
+{
+	local tag=$1 file=$BATS_TEST_TMPDIR/index-$1
+	shift
+	printf '%s\n' "$@" | jq -s '{schemaVersion: 2,
+		mediaType: "application/vnd.oci.image.index.v1+json",
+		manifests: .}' >"$file"
+	push_manifest team/multi "$tag" "$file" \
+		application/vnd.oci.image.index.v1+json >/dev/null
+	entry "$file" application/vnd.oci.image.index.v1+json null
+}
+
+# entry FILE TYPE PLATFORM: a descriptor.
+entry()
+{
+	jq -nc --arg d "$(digest_of "$1")" --arg t "$2" --argjson p "$3" \
+		--argjson s "$(stat -c %s "$1")" '{mediaType: $t, digest: $d,
+		size: $s} + if $p then {platform: $p} else {} end'
+}
+
+@test "indexes: nested, without a platform, none for this one, empty" {
+	local type=application/vnd.oci.image.manifest.v1+json other inner
+	push_index
+	dir=$BATS_TEST_TMPDIR
+	other=$(entry "$dir/m-s390x" $type '{"os":"linux","architecture":"mips"}')
+	bare=$(entry "$dir/m-arm64" $type null)
+	inner=$(index inner "$other")
+	index nested "$inner" "$(index all2 "$(entry "$dir/m-amd64" $type \
+		"{\"os\":\"linux\",\"architecture\":\"$(uname -m)\"}")")"
+	index bare "$other" "$bare"
+	index none "$other"
+	index empty
+	tags=$(repo_dir team/multi)/tags
+	cmp "$tags/nested/manifest.json" "$dir/m-amd64"
+	cmp "$tags/bare/manifest.json" "$dir/m-arm64"
+	peerd pull "$REG/team/multi:nested"
+	peerd pull "$REG/team/multi:bare"
+	for tag in none inner; do
+		refute test -e "$tags/$tag/manifest.json"
+		run peerd pull "$REG/team/multi:$tag"
+		refute test "$status" = 0
+		matches "$output" 'has no image for linux/.*, but for linux/mips'
+	done
+	run peerd pull "$REG/team/multi:empty"
+	refute test "$status" = 0
+	matches "$output" 'has no image for linux/'
+}
+
 @test "manifests are read by tag and by digest" {
 	dir=$(repo_dir team/files)/manifests
 	equal "$(digest_of "$dir/$ARTIFACT")" "$ARTIFACT"

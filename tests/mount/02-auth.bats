@@ -69,6 +69,81 @@ leaks_nothing()
 	logged '"level":"warn".*broken.json'
 }
 
+# A FIFO that nobody writes to hangs like a file system that is gone.
+@test "a config.json that cannot be read stops nobody" {
+	config=$BATS_TEST_TMPDIR/config.json
+	cp "$GOOD" "$config"
+	start_peerd --registry-config "$config"
+	dir=$(repo_dir private/data)
+	equal "$(ls "$dir/tags")" v1
+	rm "$config"
+	mkfifo "$config"
+	expect_errors 'registry credentials'
+	hung() {
+		cat "$(blob_path private/data "$1")" >/dev/null
+		logged 'does not answer; the last known credentials'
+	}
+	n=0
+	one_more() {
+		n=$((n + 1))
+		random_file "$BATS_TEST_TMPDIR/more" $((1000 + n))
+		hung "$(push_blob private/data "$BATS_TEST_TMPDIR/more")"
+	}
+	wait_for 30 one_more
+	cmp "$(blob_path private/data "$DIGEST")" "$BATS_TEST_TMPDIR/file"
+	# The read ends, without JSON: the last known credentials remain.
+	: >"$config"
+	logs_it() { logged 'the last known ones are used'; }
+	wait_for 30 logs_it
+	one_more_after() {
+		random_file "$BATS_TEST_TMPDIR/last" 999
+		cat "$(blob_path private/data "$(push_blob private/data \
+			"$BATS_TEST_TMPDIR/last")")" >/dev/null
+	}
+	one_more_after
+	rm "$config"
+	cp "$GOOD" "$config"
+}
+
+@test "a key for a namespace is for its repositories" {
+	push_artifact other/data v1 "$BATS_TEST_TMPDIR/file"
+	jq --arg r "$REG" '{auths: {
+		($r): .auths[$r], ($r + "/other"): {auth: "bm9ib2R5Ong="}}}' \
+		"$GOOD" >"$BATS_TEST_TMPDIR/parts.json"
+	start_peerd --registry-config "$BATS_TEST_TMPDIR/parts.json"
+	expect_errors "$REG"
+	equal "$(ls "$(repo_dir private/data)/tags")" v1
+	run ls "$(repo_dir other/data)/tags"
+	matches "$output" 'Permission denied'
+}
+
+@test "a registry that asks for credentials at /v2/ only" {
+	start_registry --htpasswd reader 's3cret:with/odd+chars' other
+	push_artifact hidden/data v1 "$BATS_TEST_TMPDIR/file"
+	shy=127.0.0.1:$(free_port)
+	nginx_start "$BATS_TEST_TMPDIR/shy" "server {
+		listen $shy;
+		access_log $BATS_TEST_TMPDIR/shy.log requests;
+		location = /v2/ { proxy_pass http://$REG_BACK; }
+		location / {
+			if (\$http_authorization = '') { return 404; }
+			proxy_pass http://$REG_BACK;
+		}
+	}"
+	wait_for 30 curl -s -o /dev/null "http://$shy/"
+	start_peerd --registry-config "$(docker_config reader \
+		's3cret:with/odd+chars' "$shy")" --negative-time 0s
+	REG=$shy
+	cmp "$(repo_dir hidden/data)/tags/v1/files/file" \
+		"$BATS_TEST_TMPDIR/file"
+	# Its own 404 stands, and /v2/ is asked once per repository.
+	refute ls "$(repo_dir hidden/data)/tags/none/files"
+	refute ls "$(repo_dir hidden/data)/tags/none2/files"
+	curl -s -o /dev/null "http://$shy/settled"
+	wait_for 10 grep -q settled "$BATS_TEST_TMPDIR/shy.log"
+	equal "$(grep -c '"uri":"/v2/"' "$BATS_TEST_TMPDIR/shy.log")" 1
+}
+
 @test "no Authorization reaches the target of a redirect" {
 	start_peerd --registry-config "$GOOD"
 	cmp "$(blob_path private/data "$DIGEST")" "$BATS_TEST_TMPDIR/file"

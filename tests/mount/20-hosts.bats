@@ -112,6 +112,9 @@ print(eval(sys.argv[2]))' "$FILE" "$1"
 	refute grep secret <<<"$output"
 	run -1 hosts add --hosts r.example --mirrors nonsense
 	matches "$output" '"nonsense" is not an http'
+	# containerd 1.x would skip the whole file.
+	run -1 hosts add --hosts r.example --mirrors 'http://[::1]:5000'
+	matches "$output" 'containerd 1.x refuses .* IPv6'
 	[[ ! -e $CERTS ]]
 }
 

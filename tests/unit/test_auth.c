@@ -66,27 +66,30 @@ static void test_config(void)
 		"\"credsStore\":\"desktop\"}");
 	const struct auth_creds *a;
 
-	a = auth_config_find(c, "docker.io");
+	a = auth_config_find(c, "docker.io", "team/app");
 	OK(a && a->user && strcmp(a->user, "u") == 0);
 	STREQ(a->password, "p");
-	a = auth_config_find(c, "h.io:5000");
+	a = auth_config_find(c, "h.io:5000", "team/app");
 	STREQ(a->password, "a:b");
-	a = auth_config_find(c, "url.example");
+	a = auth_config_find(c, "url.example", "team/app");
 	STREQ(a->password, "p:q");
-	a = auth_config_find(c, "id.io");
+	a = auth_config_find(c, "id.io", "team/app");
 	STREQ(a->identity_token, "refresh");
-	a = auth_config_find(c, "reg.io");
+	a = auth_config_find(c, "reg.io", "team/app");
 	STREQ(a->registry_token, "abc");
-	a = auth_config_find(c, "nul.io");
+	a = auth_config_find(c, "nul.io", "team/app");
 	STREQ(a->password, "p");
-	OK(!auth_config_find(c, "empty.io"));
-	OK(!auth_config_find(c, "bad.io"));
-	OK(!auth_config_find(c, "nocolon.io"));
-	OK(!auth_config_find(c, "evil.io"));
-	OK(!auth_config_find(c, "part.io"));
-	OK(!auth_config_find(c, "x.io"));
-	OK(!auth_config_find(c, "h.io"));
-	OK(!auth_config_find(NULL, "h.io"));
+	OK(!auth_config_find(c, "empty.io", "team/app"));
+	OK(!auth_config_find(c, "bad.io", "team/app"));
+	OK(!auth_config_find(c, "nocolon.io", "team/app"));
+	OK(!auth_config_find(c, "evil.io", "team/app"));
+	OK(auth_config_find(c, "part.io", "team/app"));
+	OK(auth_config_find(c, "part.io", "team"));
+	OK(!auth_config_find(c, "part.io", "team2/app"));
+	OK(!auth_config_find(c, "part.io", "tea"));
+	OK(!auth_config_find(c, "x.io", "team/app"));
+	OK(!auth_config_find(c, "h.io", "team/app"));
+	OK(!auth_config_find(NULL, "h.io", "team/app"));
 	OK(auth_config_has_helpers(c));
 	auth_config_free(&c);
 	OK(!c);
@@ -101,9 +104,30 @@ static void test_config_precedence(void)
 		       "\"https://b.io/v1/\":{\"auth\":\"eDp5\"},"
 		       "\"b.io\":{\"auth\":\"dTpw\"}}}");
 
-	STREQ(auth_config_find(c, "a.io")->user, "u");
-	STREQ(auth_config_find(c, "b.io")->user, "u");
+	STREQ(auth_config_find(c, "a.io", "team/app")->user, "u");
+	STREQ(auth_config_find(c, "b.io", "team/app")->user, "u");
 	OK(!auth_config_has_helpers(c));
+	auth_config_free(&c);
+}
+
+/* containers-auth.json(5): the most specific key wins. */
+static void test_config_namespaces(void)
+{
+	struct auth_config *c =
+		config("{\"auths\":{\"a.io\":{\"auth\":\"MTpw\"},"
+		       "\"a.io/team/app\":{\"auth\":\"Mzpw\"},"
+		       "\"a.io/team\":{\"auth\":\"Mjpw\"},"
+		       "\"docker.io/me\":{\"auth\":\"NTpw\"},"
+		       "\"https://index.docker.io/v1/\":{\"auth\":\"NDpw\"},"
+		       "\"b.io/TEAM\":{\"auth\":\"dTpw\"}}}");
+
+	STREQ(auth_config_find(c, "a.io", "team/app")->user, "3");
+	STREQ(auth_config_find(c, "a.io", "team/app/part")->user, "3");
+	STREQ(auth_config_find(c, "a.io", "team/apple")->user, "2");
+	STREQ(auth_config_find(c, "a.io", "teams/app")->user, "1");
+	STREQ(auth_config_find(c, "docker.io", "me/x")->user, "5");
+	STREQ(auth_config_find(c, "docker.io", "library/x")->user, "4");
+	OK(!auth_config_find(c, "b.io", "team"));
 	auth_config_free(&c);
 }
 
@@ -120,7 +144,7 @@ static void test_bad_config(void)
 		OK(err.text[0]);
 	}
 	c = config("{}");
-	OK(!auth_config_find(c, "a"));
+	OK(!auth_config_find(c, "a", "team/app"));
 	auth_config_free(&c);
 	c = config("{\"auths\":[]}");
 	auth_config_free(&c);
@@ -301,6 +325,7 @@ int main(void)
 	RUN(test_base64);
 	RUN(test_config);
 	RUN(test_config_precedence);
+	RUN(test_config_namespaces);
 	RUN(test_bad_config);
 	RUN(test_challenges);
 	RUN(test_bad_challenges);

@@ -1,3 +1,4 @@
+#include "base/cleanup.h"
 #include "base/manifest.h"
 
 #include <errno.h>
@@ -50,7 +51,7 @@ static void test_image(void)
 	EQ(m->entries[1].size, 17);
 	STREQ(m->entries[1].title, "dir/f\xc3\xa4.bin");
 	STREQ(m->media_type, OCI_MANIFEST);
-	OK(!manifest_for_platform(m, NULL));
+	OK(!manifest_for_platform(m, NULL, 0));
 	manifest_free(&m);
 	OK(!m);
 	manifest_free(&m);
@@ -238,7 +239,7 @@ static void test_titles(void)
 static const char *pick(const struct manifest *m, const char *platform)
 {
 	static char text[DIGEST_STR_SIZE];
-	const struct descriptor *d = manifest_for_platform(m, platform);
+	const struct descriptor *d = manifest_for_platform(m, platform, 0);
 
 	return d ? digest_str(&d->digest, text) : "none";
 }
@@ -264,16 +265,45 @@ static void test_platforms(void)
 	EQ(m->nentries, 7);
 	STREQ(pick(m, "linux/arm/v7"), D2);
 	STREQ(pick(m, "linux/arm/v6"), D1);
-	STREQ(pick(m, "linux/arm/v5"), D1); /* any of that arch */
-	STREQ(pick(m, "linux/arm"), D3);
+	/* No older variant: the entry without a platform is the last choice. */
+	STREQ(pick(m, "linux/arm/v5"), D1);
+	STREQ(pick(m, "linux/arm"), D2); /* v7 */
+	STREQ(pick(m, "linux/arm/v8"), D2);
 	STREQ(pick(m, "linux/arm64"), D3);
 	STREQ(pick(m, "windows/amd64"), D2);
-	STREQ(pick(m, "linux/amd64"), "none");
-	STREQ(pick(m, "unknown/unknown"), "none");
-	STREQ(pick(m, "linux"), "none");
-	STREQ(pick(m, ""), "none");
+	STREQ(pick(m, "linux/amd64"), D1);
+	STREQ(pick(m, "unknown/unknown"), D1);
+	STREQ(pick(m, "linux"), D1);
+	STREQ(pick(m, ""), D1);
 	manifest_free(&m);
 	OK(strncmp(manifest_platform(), "linux/", 6) == 0);
+}
+
+static void test_platform_names(void)
+{
+	CLEANUP(buf_release) struct buf names = BUF_INIT(64);
+	struct manifest *m;
+
+	EQ(parse("{\"schemaVersion\":2,\"manifests\":[" ENTRY(
+			 D1, "linux", "386",
+			 "") "," ENTRY(D2, "linux", "x86_64",
+				       "") "," ENTRY(D3, "linux", "aarch64",
+						     ",\"variant\":\"v8\"") "]}",
+		 "", &m, NULL),
+	   0);
+	STREQ(pick(m, "linux/amd64"), D2);
+	STREQ(pick(m, "linux/amd64/v3"), D2);
+	STREQ(pick(m, "linux/386"), D1);
+	STREQ(pick(m, "linux/arm64"), D3);
+	STREQ(pick(m, "linux/s390x"), "none");
+	STREQ(pick(m, "linux"), "none");
+	STREQ(pick(m, ""), "none");
+	/* amd64 also runs 386. */
+	OK(manifest_for_platform(m, "linux/amd64", 1) == &m->entries[0]);
+	OK(!manifest_for_platform(m, "linux/amd64", 2));
+	manifest_list_platforms(m, &names);
+	STREQ(names.data, "linux/386, linux/x86_64, linux/aarch64/v8");
+	manifest_free(&m);
 }
 
 int main(void)
@@ -284,5 +314,6 @@ int main(void)
 	RUN(test_limits);
 	RUN(test_titles);
 	RUN(test_platforms);
+	RUN(test_platform_names);
 	return tap_done();
 }

@@ -563,9 +563,24 @@ static void try_origin(struct request *u)
 	watch_crawl(u);
 }
 
+/* Returns what tells apart routes to one origin; NULL: nothing. After a restart
+ * the whole URL of a file is not known until a reader brings it, and a member
+ * may ask for the file before: a "no" to the URL without its query, or a
+ * redirect, is not one to the reader's. */
+static const char *route_tag(struct request *u)
+{
+	const struct blob_key *key = blob_key(u->rq->blob);
+	const struct client_auth *auth = auth_here(u);
+
+	if (auth)
+		return auth->tag;
+	if (key->kind == BLOB_URL && !url_secret_find(u->r, key, origin_now(u)))
+		return "?";
+	return NULL;
+}
+
 static void next_origin(struct request *u)
 {
-	const struct client_auth *auth;
 	int r;
 
 	for (;;) {
@@ -576,9 +591,8 @@ static void next_origin(struct request *u)
 			return;
 		}
 		u->next++;
-		auth = auth_here(u);
 		r = route_get(u->r, blob_key(u->rq->blob), origin_now(u),
-			      auth ? auth->tag : NULL, &u->route);
+			      route_tag(u), &u->route);
 		if (r == 0)
 			r = no_find(u->r, u->route->node.key);
 		if (r == 0)

@@ -181,3 +181,35 @@ mirror_is_right()
 	cmp /dev/fd/7 "$FILE"
 	exec 7<&-
 }
+
+# A query never reaches the disk or another member: a node that was started
+# again knows the URL without it until a reader comes.
+@test "a member that asks for a URL's file does not close it to readers" {
+	local host port key status
+	host=127.0.0.1:$(free_port)
+	port=$(free_port)
+	mkdir "$BATS_TEST_TMPDIR/one"
+	random_file "$BATS_TEST_TMPDIR/one/A" $((3 * MiB))
+	nginx_start "$BATS_TEST_TMPDIR/one-server" "server {
+		listen $host;
+		root $BATS_TEST_TMPDIR/one;
+		location = /f { rewrite ^ /\$arg_d? last; }
+		location = / { return 404; }
+	}"
+	wait_for 20 curl -sf -o /dev/null "http://$host/f?d=A"
+	stop_peerd
+	start_mirror --blobs-allow "$host"
+	curl -sf -o /dev/null -r 0-9 "http://$HTTP/blobs/http://$host/f?d=A"
+	key=$(peerd ls --json | jq -r '.blobs[] | .url_key // empty')
+	stop_peerd
+	start_mirror --blobs-allow "$host" --https-addr "127.0.0.2:$port" \
+		--peers "127.0.0.3:$port"
+	status=$(status_of -H 'Peerd-Hop: 1' -H 'Peerd-Fetch: 1' \
+		-H "Peerd-Blob: url:$key;size=$((3 * MiB))" -r 2097152-2097161 \
+		"http://127.0.0.2:$port/blobs/http://$host/f")
+	matches "$status" '^[45]'
+	expect_errors "$key"
+	curl -sf -o "$BATS_TEST_TMPDIR/got" \
+		"http://$HTTP/blobs/http://$host/f?d=A"
+	cmp "$BATS_TEST_TMPDIR/got" "$BATS_TEST_TMPDIR/one/A"
+}

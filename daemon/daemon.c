@@ -13,7 +13,8 @@
 #include "containerd/hosts.h"
 #include "daemon/cluster.h"
 
-#define GRACE_MS 5000
+/* For answers that are running; systemd and the chart give 30 s. */
+#define GRACE_MS 10000
 
 /* The protocol of sd_notify(3) is one datagram, so libsystemd is not needed. */
 void daemon_notify(const char *state)

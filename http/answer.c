@@ -426,7 +426,7 @@ void http_end(struct http_req *rq)
 		ok = buf_str(&c->out, rq->chunk_open ? "\r\n0\r\n\r\n"
 						     : "0\r\n\r\n") == 0;
 	if (!ok || rq->promised > 0) {
-		conn_close(c, true);
+		conn_end_short(c);
 		return;
 	}
 	conn_set_state(c, CONN_FLUSH);
@@ -439,8 +439,8 @@ void http_abort(struct http_req *rq)
 
 	rq->status = 0;
 	conn_unhold(c);
-	c->writing = false;
-	conn_close(c, true);
+	if (c->state != CONN_DEAD)
+		conn_end_short(c);
 }
 
 void http_release(struct http_req *rq)

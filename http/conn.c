@@ -239,6 +239,9 @@ static ssize_t send_bytes(struct conn *c, size_t max)
 /* Reading the file failed, or the file is shorter than its length (r 0). */
 static void file_failed(struct conn *c, int r)
 {
+	/* These bytes of the answer are missing. */
+	if (!c->rq.chunked && !c->rq.until_close)
+		c->rq.promised += c->file_len;
 	c->file_len = 0;
 	c->sent_r = r == 0 ? -EIO : r;
 }
@@ -325,6 +328,23 @@ static void linger(struct conn *c)
 	c->linger_left = LINGER_BYTES;
 	c->tr->shut_wr(c);
 	conn_arm(c, 0);
+}
+
+void conn_end_short(struct conn *c)
+{
+	const struct http_req *rq = &c->rq;
+	bool shows = rq->chunked || rq->promised > 0 || c->lent_len > 0 ||
+		     c->file_len > 0 || !rq->begun;
+
+	if (rq->until_close || !shows) {
+		conn_close(c, true);
+		return;
+	}
+	buf_reset(&c->out);
+	c->out_pos = c->lent_len = 0;
+	c->file_len = 0;
+	c->writing = false;
+	linger(c);
 }
 
 /* The whole answer is in the socket. */

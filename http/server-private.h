@@ -243,6 +243,8 @@ int conn_new(struct http_listener *l, int fd,
 	     const struct sockaddr_storage *addr);
 void conn_set_state(struct conn *c, enum conn_state state);
 void conn_close(struct conn *c, bool reset);
+/* Ends a connection whose answer is not whole; see http_abort(). */
+void conn_end_short(struct conn *c);
 void conn_later(struct conn *c, unsigned int what);
 void conn_do_later(struct conn *c);
 void conn_timeout(struct conn *c);

@@ -78,6 +78,15 @@ static uint64_t sweep_ms(const struct http_server *s)
 	return max_u64(10, min_u64(ms, ACCEPT_PAUSE));
 }
 
+static void listener_close(struct http_listener *l);
+
+static void close_listeners(struct http_server *s)
+{
+	while (!list_empty(&s->listeners))
+		listener_close(
+			list_first(&s->listeners, struct http_listener, node));
+}
+
 static void on_sweep(uv_timer_t *h)
 {
 	struct http_server *s = h->data;
@@ -85,11 +94,13 @@ static void on_sweep(uv_timer_t *h)
 
 	http_server_enter(s);
 	resume_accepting(s);
+	if (s->stopping && now >= s->cut_ms)
+		close_listeners(s);
 	list_for_each_safe (it, &s->conns) {
 		struct conn *c = list_entry(it, struct conn, node);
 
 		if (s->stopping && now >= s->cut_ms)
-			conn_close(c, true);
+			conn_close(c, false);
 		else if (c->deadline_ms && now >= c->deadline_ms)
 			conn_timeout(c);
 	}
@@ -512,6 +523,8 @@ static void on_handle_closed(uv_handle_t *h)
 
 void http_server_check_stopped(struct http_server *s)
 {
+	if (s->stopping && s->depth == 0 && list_empty(&s->conns))
+		close_listeners(s);
 	/* Two handles are the server's own; the others are listeners. */
 	if (!s->stopping || s->closing || s->depth > 0 ||
 	    !list_empty(&s->conns) || s->open_handles > 2)
@@ -533,14 +546,13 @@ void http_server_stop(struct http_server *s, uint32_t grace_ms,
 	s->done_arg = arg;
 	uv_update_time(s->uv);
 	s->cut_ms = uv_now(s->uv) + grace_ms;
-	while (!list_empty(&s->listeners))
-		listener_close(
-			list_first(&s->listeners, struct http_listener, node));
+	if (grace_ms == 0)
+		close_listeners(s);
 	list_for_each_safe (it, &s->conns) {
 		struct conn *c = list_entry(it, struct conn, node);
 
 		if (grace_ms == 0)
-			conn_close(c, true);
+			conn_close(c, false);
 		else if (c->state == CONN_HEAD && c->in_len == 0)
 			conn_close(c, false);
 	}

@@ -74,11 +74,13 @@ struct http_server_config {
  * -ENOMEM. */
 int http_server_new(const struct http_server_config *cfg,
 		    struct http_server **ret);
-/* Drains the server: closes the listeners and the idle connections, and lets
- * busy connections finish their response with "Connection: close". After
- * grace_ms (0: at once) resets the connections that are left; their handlers
- * see gone(). Calls done() (may be NULL) when every request has ended, never
- * before this function returns. Call it once per server. */
+/* Drains the server: closes the idle connections, and lets busy connections
+ * finish their response with "Connection: close". New connections are served
+ * until none is left, for a client may fetch one layer by several of them.
+ * After grace_ms (0: at once) closes the listeners and the connections that are
+ * left; their handlers see gone(). Calls done() (may be NULL) when every
+ * request has ended, never before this function returns. Call it once per
+ * server. */
 void http_server_stop(struct http_server *s, uint32_t grace_ms,
 		      void (*done)(void *arg), void *arg);
 /* Frees s and sets it to NULL; NULL is allowed. Only after the done() of
@@ -187,8 +189,11 @@ void http_send_file(struct http_req *rq, int fd, uint64_t off, uint64_t len,
 /* Ends an answer of http_begin(). Acts as http_abort() if fewer bytes were
  * written than http_begin() promised. */
 void http_end(struct http_req *rq);
-/* Ends the request and resets the connection (RST), so that the client cannot
- * take a partial answer for the whole. */
+/* Ends the request before its answer is whole, and the connection with it: by
+ * an orderly close (FIN) where the client can see that bytes are missing, upon
+ * which containerd asks again, also at its next host; by a reset (RST), upon
+ * which it gives up, where all bytes were sent already or the answer has no
+ * length. */
 void http_abort(struct http_req *rq);
 /* Ends the request after gone() or after a write's -EPIPE. */
 void http_release(struct http_req *rq);

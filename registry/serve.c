@@ -37,6 +37,8 @@ struct serve {
 	struct loop_job job;
 	int job_r, job_fd;
 	uint64_t job_gen, piece_len;
+	struct store_hold hold; /* of what is being sent from job_fd */
+	bool holding, external;
 	struct chunk_loan held;
 	struct loop_task go_on; /* held was called back */
 	bool going_on;
@@ -64,11 +66,22 @@ static void next(struct serve *s);
 
 /* ---- Ends ---- */
 
-static void fd_done(struct serve *s)
+/* False: the bytes sent may be wrong. */
+static bool fd_done(struct serve *s)
 {
-	if (s->job_fd >= 0)
+	bool good = true;
+
+	if (s->holding)
+		good = store_unhold(s->blob, &s->hold);
+	if (s->job_fd >= 0) {
+		/* containerd's file may be gone: the descriptor is empty then
+		 */
+		good &= !s->external || store_gen_ok(s->blob, s->job_gen);
 		store_range_done(s->blob);
+	}
+	s->holding = false;
 	s->job_fd = -1;
+	return good;
 }
 
 static void serve_free(struct serve *s)
@@ -76,7 +89,7 @@ static void serve_free(struct serve *s)
 	if (s->reading || s->working || s->going_on)
 		return; /* the callback comes, and frees s */
 	chunk_return(&s->held);
-	fd_done(s);
+	(void)fd_done(s);
 	blob_unref(&s->blob);
 	client_auth_end(&s->how.auth);
 	free(s);
@@ -146,12 +159,10 @@ static void on_sent(struct http_req *rq, int r)
 		finish(s, r);
 		return;
 	}
-	/* Bytes sent while the range was evicted may come from a hole. */
-	if (s->job_fd >= 0 && !store_gen_ok(s->blob, s->job_gen)) {
+	if (!fd_done(s)) {
 		finish(s, -ESTALE);
 		return;
 	}
-	fd_done(s);
 	s->off += s->piece_len;
 	s->sent += s->piece_len;
 	next(s);
@@ -198,6 +209,14 @@ static void read_piece(struct serve *s);
 
 static void ranged(struct serve *s)
 {
+	if (s->job_r == 0) {
+		s->external = blob_external(s->blob);
+		s->job_r = store_hold(s->blob, s->off, s->piece_len, s->job_gen,
+				      &s->hold);
+		s->holding = s->job_r == 0;
+		if (!s->holding)
+			(void)fd_done(s);
+	}
 	if (s->job_r == 0)
 		send_file(s);
 	else if (s->job_r == -ENODATA || s->job_r == -EAGAIN)

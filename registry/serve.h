@@ -4,8 +4,8 @@
  * sent up to the flight's watermark while the rest still arrives. The head
  * waits for the first bytes, so that a blob that no source has is a plain 404.
  * After the head a failing source is replaced inside the response. If no source
- * is left, or the bytes fail the digest, the connection is reset: the response
- * is never padded, and never short with success.
+ * is left, or the bytes fail the digest, the connection ends (http_abort()):
+ * the response is never padded, and never short with success.
  *
  * A slow client holds at most one piece of memory (up to a chunk). Prefetch
  * follows what the client has taken, never what it asked for: containerd 2.1

@@ -59,6 +59,7 @@ static struct blob *blob_new(struct store *s, const struct blob_key *key)
 	list_init(&b->cycle);
 	list_init(&b->sum_node);
 	list_init(&b->waiters);
+	list_init(&b->holds);
 	return b;
 }
 

@@ -366,9 +366,19 @@ void chunk_drop_locked(struct blob *b, uint32_t chunk)
 	blob_dirty_locked(b);
 }
 
+void holds_break_locked(struct blob *b, uint32_t chunk)
+{
+	list_for_each (n, &b->holds) {
+		struct store_hold *h = list_entry(n, struct store_hold, node);
+
+		h->broken |= h->first <= chunk && chunk <= h->last;
+	}
+}
+
 void blob_damaged_locked(struct blob *b, uint32_t chunk)
 {
 	chunk_drop_locked(b, chunk);
+	holds_break_locked(b, chunk);
 	b->ev_dropped++;
 	ADD(&b->store->damaged_chunks, 1);
 }
@@ -707,6 +717,35 @@ void store_range_done(struct blob *b)
 	blob_fd_put(b);
 }
 
+int store_hold(struct blob *b, uint64_t off, uint64_t len, uint64_t gen,
+	       struct store_hold *h)
+{
+	bool same;
+
+	*h = (struct store_hold){
+		.first = (uint32_t)(off >> CHUNK_SHIFT),
+		.last = (uint32_t)((off + len - 1) >> CHUNK_SHIFT),
+	};
+	store_lock(b->store);
+	same = LOAD(&b->gen) == gen;
+	if (same)
+		list_add_tail(&b->holds, &h->node);
+	store_unlock(b->store);
+	return same ? 0 : -EAGAIN;
+}
+
+bool store_unhold(struct blob *b, struct store_hold *h)
+{
+	store_lock(b->store);
+	list_del(&h->node);
+	if (b->punch_waits && list_empty(&b->holds)) {
+		b->punch_waits = false;
+		blob_dirty_locked(b);
+	}
+	store_unlock(b->store);
+	return !h->broken;
+}
+
 /* ---- Writing ---- */
 
 static int pwrite_all(int fd, const void *data, size_t len, uint64_t off)
@@ -777,6 +816,9 @@ static void publish(struct store *s, struct blob *b, uint32_t chunk,
 	bit_clear(g->punch, i);
 	bit_clear(g->claimed, i);
 	bit_set(g->dirty, i);
+	/* The bytes of a proven blob are the same ones. */
+	if (!LOAD(&b->proven))
+		holds_break_locked(b, chunk);
 	bit_set(g->checked, i);
 	if (LOAD(&b->npresent) == 0)
 		blob_segs_changed_locked(b);

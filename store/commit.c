@@ -351,10 +351,25 @@ static void punch(int fd, uint64_t off, uint64_t len)
 			 LE(-errno));
 }
 
+/* The segment's chunks that are being sent. */
+static void held_bits_locked(struct blob *b, uint32_t k,
+			     uint64_t held[SEG_WORDS])
+{
+	list_for_each (n, &b->holds) {
+		const struct store_hold *h =
+			list_entry(n, struct store_hold, node);
+
+		for (uint32_t c = h->first; c <= h->last; c++)
+			if (c / INDEX_SEG == k)
+				bit_set(held, c % INDEX_SEG);
+		b->punch_waits = true;
+	}
+}
+
 /* Frees the disk space of dropped chunks that are no longer in the index. */
 static void punch_seg(struct store *s, struct blob *b, uint32_t k)
 {
-	uint64_t mine[SEG_WORDS] = {0};
+	uint64_t mine[SEG_WORDS] = {0}, held[SEG_WORDS] = {0};
 	struct seg *g = seg_at(b, k);
 	uint64_t any = 0;
 	int fd;
@@ -362,8 +377,10 @@ static void punch_seg(struct store *s, struct blob *b, uint32_t k)
 	if (!g)
 		return;
 	store_lock(s);
+	held_bits_locked(b, k, held);
 	for (int i = 0; i < SEG_WORDS && !g->changed; i++) {
-		mine[i] = g->punch[i] & ~g->present[i] & ~g->claimed[i];
+		mine[i] = g->punch[i] & ~g->present[i] & ~g->claimed[i] &
+			  ~held[i];
 		g->claimed[i] |= mine[i];
 		g->punch[i] &= ~mine[i];
 		any |= mine[i];

@@ -124,6 +124,10 @@ struct blob {
 	bool sum_reset, sum_queued, sum_running, sum_forced;
 	struct list sum_node; /* in store.sums[], which holds a reference */
 	struct list waiters;
+
+	/* guarded by: store.mu */
+	struct list holds; /* struct store_hold */
+	bool punch_waits;  /* dropped chunks that a hold kept in the file */
 };
 
 struct sum_waiter {
@@ -331,6 +335,9 @@ bool blob_unlink_empty(struct blob *b);
 
 /* Drops a present chunk. mu is held. */
 void chunk_drop_locked(struct blob *b, uint32_t chunk);
+/* The chunk's bytes in the file are wrong, or not those that a hold began with.
+ */
+void holds_break_locked(struct blob *b, uint32_t chunk);
 /* Drops all chunks; the blob is no longer bad. */
 void blob_drop_all(struct blob *b);
 /* Queues b for the commit thread; mu is held. */

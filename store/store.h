@@ -31,6 +31,7 @@
 #include <stdint.h>
 
 #include "base/buf.h"
+#include "base/list.h"
 #include "base/digest.h"
 #include "base/manifest.h"
 #include "base/options.h"
@@ -232,6 +233,20 @@ int store_range_fd(struct store *s, struct blob *b, uint64_t off, uint64_t len,
 bool store_gen_ok(struct blob *b, uint64_t gen);
 /* Call it once for each descriptor that was got. Descriptors are scarce. */
 void store_range_done(struct blob *b);
+/* A range that is being sent. An eviction meanwhile leaves its bytes in the
+ * file until the hold ends. Embedded in the caller's object. */
+struct store_hold {
+	struct list node;
+	uint32_t first, last; /* chunks */
+	bool broken;
+};
+/* Holds a range of a descriptor that store_range_fd() gave with this gen.
+ * -EAGAIN: the blob has changed since; ask for the range again. */
+int store_hold(struct blob *b, uint64_t off, uint64_t len, uint64_t gen,
+	       struct store_hold *h);
+/* Ends it. False: some of its bytes were found wrong, or others were written
+ * over them; what was sent must not count as sent. */
+bool store_unhold(struct blob *b, struct store_hold *h);
 /* The same without blocking. -EBUSY: the file is not open or a chunk is not
  * checked; use store_range_fd() on a worker. */
 int store_range_fd_now(struct store *s, struct blob *b, uint64_t off,

@@ -100,6 +100,7 @@ static uint32_t drop_suspects(struct blob *b, bool peers_only)
 			if (!is_suspect(seg_at(b, k), i, peers_only))
 				continue;
 			chunk_drop_locked(b, k * INDEX_SEG + i);
+			holds_break_locked(b, k * INDEX_SEG + i);
 			n++;
 		}
 		store_unlock(b->store);

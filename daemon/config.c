@@ -51,7 +51,7 @@ const struct option config_options[] = {
 	 .min = 100, .max = 3600000, .section = "Registries",
 	 .help = "a read that no source satisfies in TIME fails"},
 	{.name = "metadata-timeout", .type = OPT_DURATION,
-	 .offset = F(metadata_timeout_ms), .value_name = "TIME", .def = "15s",
+	 .offset = F(metadata_timeout_ms), .value_name = "TIME", .def = "30s",
 	 .min = 100, .max = 600000, .section = "Registries",
 	 .help = "the same for manifests, tags and sizes"},
 	{.name = "tag-fresh", .type = OPT_DURATION, .offset = F(tag_fresh_ms),
@@ -91,7 +91,7 @@ const struct option config_options[] = {
 	 .def = DEFAULT_HOSTS_PATH, .section = "HTTP",
 	 .help = "containerd's config_path, the directory of hosts.toml files"},
 	{.name = "mirror-timeout", .type = OPT_DURATION,
-	 .offset = F(mirror_timeout_ms), .value_name = "TIME", .def = "10s",
+	 .offset = F(mirror_timeout_ms), .value_name = "TIME", .def = "25s",
 	 .min = 100, .max = 600000, .section = "HTTP",
 	 .help = "the mirror answers 404 if no bytes came within TIME, so "
 		 "that the runtime asks the registry itself"},

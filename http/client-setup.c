@@ -284,6 +284,7 @@ static CURLcode set_connection(CURL *easy, const struct http_request *rq,
 		SET(CURLOPT_FRESH_CONNECT, 1L);
 		SET(CURLOPT_FORBID_REUSE, 1L);
 	}
+	SET(CURLOPT_MAXLIFETIME_CONN, (long)rq->max_connection_age_s);
 	SET(CURLOPT_CONNECTTIMEOUT_MS, rq->connect_timeout_ms
 					       ? (long)rq->connect_timeout_ms
 					       : (long)CONNECT_TIMEOUT_MS);

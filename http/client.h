@@ -78,6 +78,8 @@ struct http_request {
 	uint32_t low_speed_bytes;
 	uint32_t low_speed_seconds;
 	uint64_t total_timeout_ms; /* 0 = none */
+	/* No connection that is older is used again; 0 = any. */
+	uint32_t max_connection_age_s;
 };
 
 /* A response head. Valid until the exchange's done() returns. */

@@ -9,7 +9,8 @@ struct blob_query {
 	struct store *store;
 	uint64_t negative_ms;
 	struct blob_key key;
-	uint64_t size;	 /* the size that upstream or a member gave */
+	uint64_t size; /* the size that upstream or a member gave */
+	bool peers_tried;
 	bool from_peers; /* it was a member */
 	char *origin;	 /* "registry://HOST/NAME" */
 	int r;		 /* result of the job */
@@ -100,9 +101,11 @@ static void peers_answered(void *arg, int r, uint64_t size)
 
 	f->asked_peers = false;
 	if (r < 0) {
-		query_finish(f, -EHOSTUNREACH);
+		if (!f->probe)
+			query_finish(f, -EHOSTUNREACH);
 		return;
 	}
+	probe_abandon(&f->probe);
 	of(f)->size = size;
 	of(f)->from_peers = true;
 	query_job(f, create, ready);
@@ -112,9 +115,16 @@ static void ask_peers(struct query *f)
 {
 	struct other_nodes *p = f->r->peers;
 
-	f->asked_peers = true;
+	f->asked_peers = of(f)->peers_tried = true;
 	p->ops->get_size(p, f->host, f->name, &of(f)->key.id, peers_answered,
 			 f);
+}
+
+static void blob_impatient(struct query *f, bool late)
+{
+	(void)late;
+	if (f->probe && f->r->peers && !of(f)->peers_tried)
+		ask_peers(f);
 }
 
 static void probed(void *arg, int r, const struct probe_result *res,
@@ -124,11 +134,16 @@ static void probed(void *arg, int r, const struct probe_result *res,
 
 	query_why(f, why);
 	f->probe = NULL;
-	if (unreachable)
+	if (unreachable) {
 		query_host_failed(f);
-	if (unreachable && f->r->peers) {
-		ask_peers(f);
-		return;
+		if (f->asked_peers)
+			return;
+		if (f->r->peers && !of(f)->peers_tried) {
+			ask_peers(f);
+			return;
+		}
+	} else {
+		query_host_answered(f);
 	}
 	if (r == 0 && res->size > BLOB_MAX_SIZE)
 		r = -EBADMSG;
@@ -166,12 +181,12 @@ static void looked_up(struct query *f)
 {
 	struct blob_query *bf = of(f);
 
-	if (bf->r == -ENOENT && f->r->peers && query_host_is_down(f))
-		ask_peers(f);
-	else if (bf->r == -ENOENT)
+	if (bf->r == -ENOENT) {
+		query_wait(f);
 		ask_size(f);
-	else
+	} else {
 		ready(f);
+	}
 }
 
 static void blob_begin(struct query *f)
@@ -184,6 +199,7 @@ static const struct query_ops blob_ops = {
 	.begin = blob_begin,
 	.answer = blob_answer,
 	.release = blob_release,
+	.impatient = blob_impatient,
 };
 
 void registry_get_blob(struct registry *r, const char *host, const char *name,

@@ -25,7 +25,6 @@
 #define META_CONNECT_MS 5000
 /* The same when other nodes can be asked instead. */
 #define META_CONNECT_PEERS_MS 2000
-#define META_FIRST_BYTE_MS    10000
 
 static void go(struct call *c);
 
@@ -179,6 +178,8 @@ static void try_again_at(struct call *c, uint64_t when_ms)
 		c->crossed = false;
 	}
 	c->fail_r = 0;
+	if (c->ops->delayed)
+		c->ops->delayed(c);
 	pause_until(c, when_ms);
 }
 
@@ -550,7 +551,8 @@ static int send_request(struct call *c)
 		.connect_timeout_ms = !c->retry	    ? 0
 				      : c->r->peers ? META_CONNECT_PEERS_MS
 						    : META_CONNECT_MS,
-		.first_byte_timeout_ms = c->retry ? META_FIRST_BYTE_MS : 0,
+		.max_connection_age_s =
+			outage_connection_age_s(c->r, c->registry),
 	};
 	char ca[4096];
 	int r;

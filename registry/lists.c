@@ -14,9 +14,6 @@
 /* All lists that are kept. */
 #define LISTS_MAX_BYTES ((size_t)16 << 20)
 #define MAX_LISTS	1024
-/* A client that waits for a list that is known gets the known one after so
- * long; the request to the registry goes on. */
-#define LIST_PATIENCE_MS 2000
 
 struct list_entry {
 	struct name_node node; /* in registry.lists, by query key */
@@ -37,7 +34,6 @@ struct list_query {
 	struct list_entry *known; /* referenced; NULL: none */
 	struct list_entry *got;	  /* referenced; NULL: none yet */
 	bool stale;
-	struct delay patience;
 };
 
 static struct list_query *of(struct query *f)
@@ -184,7 +180,6 @@ static void list_release(struct query *f)
 {
 	struct list_query *l = of(f);
 
-	delay_cancel(&l->patience);
 	entry_unref(&l->known);
 	entry_unref(&l->got);
 	free(l->path);
@@ -278,6 +273,8 @@ static void failed(struct query *f, struct call *c, int r)
 			serve_known(f);
 			return;
 		}
+	} else {
+		query_host_answered(f);
 	}
 	/* A status without an answer that can be passed on, as a redirect to
 	 * nowhere. */
@@ -302,6 +299,7 @@ static void got(struct call *c, int r, const char *why)
 		failed(f, c, r);
 		return;
 	}
+	query_host_answered(f);
 	r = entry_new(c, &l->got);
 	if (r == 0 && !is_json(l->got)) {
 		query_why(f, "the list is not JSON");
@@ -312,23 +310,24 @@ static void got(struct call *c, int r, const char *why)
 	query_finish(f, r);
 }
 
-/* Answers those who wait with the known list. Those who join later wait as
- * long. */
-static void patience_over(struct delay *d)
+/* Answers those who wait with the known list; the request goes on. */
+static void list_impatient(struct query *f, bool late)
 {
-	struct list_query *l = container_of(d, struct list_query, patience);
+	struct list_query *l = of(f);
 
-	if (is_outdated(l))
+	if (!late || !l->known || is_outdated(l))
 		return;
-	delay_set(l->f.r, d, now_ms() + LIST_PATIENCE_MS);
 	l->stale = true;
-	query_answer_waiting(&l->f);
+	query_answer_waiting(f);
 	l->stale = false;
 }
 
 static void get(struct query *f)
 {
-	static const struct call_ops ops = {.done = got};
+	static const struct call_ops ops = {
+		.done = got,
+		.delayed = query_hurry,
+	};
 	struct list_query *l = of(f);
 	CLEANUP(login_unref) struct login *s = NULL;
 	CLEANUP(freep) char *url = NULL;
@@ -338,7 +337,7 @@ static void get(struct query *f)
 					 "application/json"
 				       : "application/json",
 		.max_body = LIST_MAX_BYTES,
-		.deadline_ms = now_ms() + f->r->meta_timeout_ms,
+		.deadline_ms = outage_deadline_ms(f->r, f->host),
 		.registry = f->host,
 		.retry = true,
 		.keep_error = true,
@@ -356,8 +355,6 @@ static void get(struct query *f)
 		r = call_start(f->r, &spec, &ops, f, &f->call);
 	if (r < 0)
 		query_finish(f, r);
-	else if (l->known)
-		delay_set(f->r, &l->patience, now_ms() + LIST_PATIENCE_MS);
 }
 
 static void list_begin(struct query *f)
@@ -376,6 +373,7 @@ static void list_begin(struct query *f)
 	} else if (l->known && query_host_is_down(f)) {
 		serve_known(f);
 	} else {
+		query_wait(f);
 		get(f);
 	}
 }
@@ -385,6 +383,7 @@ static const struct query_ops list_ops = {
 	.begin = list_begin,
 	.answer = list_answer,
 	.release = list_release,
+	.impatient = list_impatient,
 };
 
 /* The catalog is no repository's; "_catalog" cannot be a repository's name. */
@@ -427,7 +426,6 @@ void registry_get_list(struct registry *r, const char *host, const char *name,
 	if (!f || !is_new)
 		return;
 	l = of(f);
-	delay_init(&l->patience, patience_over);
 	l->referrers = strncmp(what, "referrers/", 10) == 0;
 	e = name ? query_set_repo(f, host, name) : set_catalog(f, host);
 	if (e == 0)

@@ -17,6 +17,12 @@ struct manifest_query {
 	bool stale;
 	bool told;	 /* other nodes were told of it */
 	bool from_peers; /* the bytes come from a member, not from upstream */
+	bool peers_tried;
+	bool asking; /* upstream's answer is still to come */
+	/* A member's answer that is held back: upstream's may come in time. */
+	char *peer_type;
+	void *peer_bytes;
+	size_t peer_len;
 	/* The manifest, received or from the store; moves between loop and
 	 * jobs. */
 	char *type;
@@ -52,6 +58,8 @@ static void manifest_release(struct query *f)
 {
 	drop_content(of(f));
 	free(of(f)->reference);
+	free(of(f)->peer_type);
+	free(of(f)->peer_bytes);
 }
 
 /* From now on other nodes may ask this node for the manifest. */
@@ -264,6 +272,38 @@ static void serve_stale(struct query *f)
 	query_finish(f, 0);
 }
 
+static void get(struct query *f, const char *ref);
+
+static void peers_accepted(struct query *f)
+{
+	struct manifest_query *m = of(f);
+
+	if (m->r == 0 || !m->asking) {
+		accepted(f);
+		return;
+	}
+	/* A member's wrong bytes take nothing from upstream's answer. */
+	drop_content(m);
+	m->from_peers = m->stale = false;
+	get(f, m->reference);
+}
+
+/* Takes the member's answer that is held back. A tag counts as seen long ago;
+ * it is asked for again when the host answers. */
+static void use_peers(struct query *f)
+{
+	struct manifest_query *m = of(f);
+
+	call_abandon(&f->call);
+	drop_content(m);
+	m->bytes = steal_ptr(&m->peer_bytes);
+	m->type = steal_ptr(&m->peer_type);
+	m->len = m->peer_len;
+	m->from_peers = true;
+	m->stale = m->by_tag;
+	query_job(f, accept_content, peers_accepted);
+}
+
 static void peers_answered(void *arg, int r, const char *type,
 			   const void *bytes, size_t len)
 {
@@ -272,57 +312,114 @@ static void peers_answered(void *arg, int r, const char *type,
 
 	f->asked_peers = false;
 	if (r == 0) {
-		drop_content(m);
-		m->bytes = malloc(len);
-		m->type = strdup(type);
-		m->len = len;
+		m->peer_bytes = malloc(len);
+		m->peer_type = strdup(type);
+		m->peer_len = len;
 	}
-	if (r < 0 || !m->bytes || !m->type) {
+	if (r == 0 && m->peer_bytes && m->peer_type) {
+		memcpy(m->peer_bytes, bytes, len);
+		if (!m->asking || (f->call && (f->late || !m->by_tag)))
+			use_peers(f);
+	} else if (!m->asking) {
 		query_finish(f, m->r);
-		return;
 	}
-	memcpy(m->bytes, bytes, len);
-	m->from_peers = true;
-	m->stale = m->by_tag;
-	query_job(f, accept_content, accepted);
 }
 
-/* r: the error to end with if the members do not have it either. */
-static void ask_peers(struct query *f, int r)
+static void ask_peers(struct query *f)
 {
 	struct other_nodes *p = f->r->peers;
+
+	f->asked_peers = of(f)->peers_tried = true;
+	p->ops->get_manifest(p, f->host, f->name, of(f)->reference,
+			     peers_answered, f);
+}
+
+static void warn_stale(struct query *f)
+{
+	log_warn("upstream does not answer; the last known digest of a tag is "
+		 "served",
+		 LS("repository", f->repo), LS("tag", of(f)->reference),
+		 LS("why", f->why));
+}
+
+static void manifest_impatient(struct query *f, bool late)
+{
+	struct manifest_query *m = of(f);
+
+	if (!f->call)
+		return;
+	if (m->by_tag && m->bytes) {
+		if (!late || list_empty(&f->waiters))
+			return;
+		query_why(f, "no answer yet");
+		warn_stale(f);
+		m->stale = true;
+		query_answer_waiting(f);
+		m->stale = false;
+	} else if (m->peer_bytes && m->peer_type) {
+		if (late)
+			use_peers(f);
+	} else if (f->r->peers && !m->peers_tried) {
+		ask_peers(f);
+	}
+}
+
+/* r: the error to end with if the members do not have it either. True: they are
+ * asked, or their answer is used. */
+static bool peers_instead(struct query *f, int r)
+{
 	struct manifest_query *m = of(f);
 
 	m->r = r;
-	f->asked_peers = true;
-	p->ops->get_manifest(p, f->host, f->name, m->reference, peers_answered,
-			     f);
+	if (!f->r->peers)
+		return false;
+	if (m->peer_bytes && m->peer_type)
+		use_peers(f);
+	else if (!m->peers_tried)
+		ask_peers(f);
+	else
+		return f->asked_peers;
+	return true;
 }
 
-static void failed(struct query *f, int r, bool unreachable)
+/* Errors of a registry are JSON. A 404 that is not is perhaps that of a proxy
+ * that has lost its registry: the tag is not forgotten for it, nor is the 404
+ * remembered. */
+static bool is_registrys(struct call *c)
+{
+	const char *type = call_header(c, "Content-Type", 0);
+
+	return type && strcasestr(type, "json");
+}
+
+static void failed(struct query *f, struct call *c, int r)
 {
 	struct manifest_query *m = of(f);
+	bool unreachable = call_unreachable(c, r);
 
+	r = call_public_errno(c, r);
+	m->asking = false;
 	if (unreachable) {
 		query_host_failed(f);
 		if (m->by_tag && m->bytes) {
-			log_warn("upstream does not answer; the last known "
-				 "digest of a tag is served",
-				 LS("repository", f->repo),
-				 LS("tag", m->reference), LS("why", f->why));
+			warn_stale(f);
 			serve_stale(f);
 			return;
 		}
-		if (f->r->peers) {
-			ask_peers(f, r);
+		if (peers_instead(f, r))
 			return;
-		}
+	} else {
+		query_host_answered(f);
 	}
 	m->r = r;
-	if (r == -ENOENT && m->by_tag && m->has_digest && !unreachable)
-		query_job(f, forget_tag, accepted);
-	else
+	if (r == -ENOENT && m->by_tag && m->has_digest && !unreachable) {
+		if (is_registrys(c))
+			query_job(f, forget_tag, accepted);
+		else
+			query_finish_once(f, r);
+	} else {
 		query_finish(f, r);
+	}
 }
 
 static void read_digest_header(struct manifest_query *m, struct call *c)
@@ -345,9 +442,11 @@ static void got(struct call *c, int r, const char *why)
 	query_why(f, why);
 	f->call = NULL;
 	if (r < 0) {
-		failed(f, call_public_errno(c, r), call_unreachable(c, r));
+		failed(f, c, r);
 		return;
 	}
+	m->asking = false;
+	query_host_answered(f);
 	if (m->by_tag && !m->expected_known)
 		read_digest_header(m, c);
 	drop_content(m);
@@ -372,12 +471,13 @@ static int send_call(struct query *f, const char *method, const char *ref,
 		.method = method,
 		.accept = manifest_accept,
 		.max_body = MANIFEST_MAX_BYTES,
-		.deadline_ms = now_ms() + f->r->meta_timeout_ms,
+		.deadline_ms = outage_deadline_ms(f->r, f->host),
 		.registry = f->host,
 		.retry = true,
 	};
 	int r;
 
+	of(f)->asking = true;
 	r = login_get(f->r, f->host, f->name, &s);
 	if (r < 0)
 		return r;
@@ -393,7 +493,10 @@ static int send_call(struct query *f, const char *method, const char *ref,
 
 static void get(struct query *f, const char *ref)
 {
-	static const struct call_ops ops = {.done = got};
+	static const struct call_ops ops = {
+		.done = got,
+		.delayed = query_hurry,
+	};
 	int r = send_call(f, "GET", ref, &ops);
 
 	if (r < 0)
@@ -402,7 +505,10 @@ static void get(struct query *f, const char *ref)
 
 static void head(struct query *f)
 {
-	static const struct call_ops ops = {.done = headed};
+	static const struct call_ops ops = {
+		.done = headed,
+		.delayed = query_hurry,
+	};
 	int r = send_call(f, "HEAD", of(f)->reference, &ops);
 
 	if (r < 0)
@@ -429,14 +535,16 @@ static void headed(struct call *c, int r, const char *why)
 
 	query_why(f, why);
 	f->call = NULL;
-	if (r == 0)
+	if (r == 0) {
+		query_host_answered(f);
 		read_digest_header(m, c);
+	}
 	if (r == 0 && m->expected_known)
 		query_job(f, confirm, confirmed);
 	else if (r == 0 || c->status == 405 || c->status == 501)
 		get(f, m->reference);
 	else
-		failed(f, call_public_errno(c, r), call_unreachable(c, r));
+		failed(f, c, r);
 }
 
 static void looked_up(struct query *f)
@@ -448,20 +556,20 @@ static void looked_up(struct query *f)
 		return;
 	}
 	if (m->r == 0) {
-		if (query_host_is_down(f))
+		if (query_host_is_down(f)) {
 			serve_stale(f);
-		else
-			head(f);
+			return;
+		}
+		query_wait(f);
+		head(f);
 		return;
 	}
 	if (!m->by_tag) {
 		m->expected = m->digest;
 		m->expected_known = true;
 	}
-	if (f->r->peers && query_host_is_down(f))
-		ask_peers(f, -EHOSTUNREACH);
-	else
-		get(f, m->reference);
+	query_wait(f);
+	get(f, m->reference);
 }
 
 static void manifest_begin(struct query *f)
@@ -474,6 +582,7 @@ static const struct query_ops manifest_ops = {
 	.begin = manifest_begin,
 	.answer = manifest_answer,
 	.release = manifest_release,
+	.impatient = manifest_impatient,
 };
 
 static int set_reference(struct manifest_query *m, const char *reference)

@@ -124,7 +124,7 @@ static void on_deadline(uv_timer_t *t)
 
 static uint64_t deadline_ms(const struct mirror *m)
 {
-	return m->cfg.deadline_ms ? m->cfg.deadline_ms : 10000;
+	return m->cfg.deadline_ms ? m->cfg.deadline_ms : 25000;
 }
 
 /* With patient, no deadline: the registry's own ends the request. */

@@ -172,7 +172,8 @@ int probe_start(struct registry *r, const struct probe_spec *spec, probe_cb *cb,
 	p->need_ranges = spec->need_ranges;
 	p->cb = cb;
 	p->arg = arg;
-	p->deadline_ms = now_ms() + r->meta_timeout_ms;
+	p->deadline_ms = outage_deadline_ms(
+		r, spec->login ? spec->login->host->name : NULL);
 	p->url = strdup(spec->url);
 	if (spec->authorization)
 		p->authorization = strdup(spec->authorization);

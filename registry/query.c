@@ -64,6 +64,13 @@ void no_remember(struct registry *r, const char *key, int e)
 
 /* ---- Queries ---- */
 
+/* Without an answer for so long, other nodes are asked too. */
+#define PATIENCE_MS 500
+/* After so long what is known is served, and the host counts as down. */
+#define LATE_MS 2000
+/* The same for a host that answers with errors: time for two more tries. */
+#define HURRY_MS 500
+
 struct query_waiter {
 	struct list node;
 	void (*cb)(void);
@@ -103,6 +110,7 @@ static void query_end(struct query *f, int r)
 	loop_cancel(f->r->loop, &f->begin);
 	call_abandon(&f->call);
 	probe_abandon(&f->probe);
+	delay_cancel(&f->patience);
 	if (f->asked_peers)
 		f->r->peers->ops->cancel(f->r->peers, f);
 	answer_all(f, r);
@@ -119,28 +127,58 @@ void query_why(struct query *f, const char *why)
 	(void)snprintf(f->why, sizeof(f->why), "%s", why ? why : "");
 }
 
-static char *down_key(const struct query *f)
-{
-	char *s;
-
-	if (!f->host || asprintf(&s, "down %s", f->host) < 0)
-		return NULL;
-	return s;
-}
-
 bool query_host_is_down(struct query *f)
 {
-	CLEANUP(freep) char *key = down_key(f);
-
-	return key && no_find(f->r, key) < 0;
+	return f->host && outage_now(f->r, f->host);
 }
 
 void query_host_failed(struct query *f)
 {
-	CLEANUP(freep) char *key = down_key(f);
+	if (f->host)
+		outage_begin(f->r, f->host, f->name, true);
+}
 
-	if (key)
-		no_remember(f->r, key, -EHOSTUNREACH);
+void query_host_answered(struct query *f)
+{
+	if (f->host)
+		outage_end(f->r, f->host);
+}
+
+static void patience_over(struct delay *d)
+{
+	struct query *f = container_of(d, struct query, patience);
+
+	if (f->job_busy) { /* what it works on cannot be served now */
+		delay_set(f->r, d, now_ms() + PATIENCE_MS);
+		return;
+	}
+	if (!f->late && now_ms() >= f->late_ms) {
+		f->late = true;
+		outage_begin(f->r, f->host, f->name, false);
+	} else if (!f->late) {
+		delay_set(f->r, d, f->late_ms);
+	}
+	if (f->ops->impatient)
+		f->ops->impatient(f, f->late);
+}
+
+void query_wait(struct query *f)
+{
+	bool down = query_host_is_down(f);
+
+	f->late_ms = now_ms() + (down ? 0 : LATE_MS);
+	delay_set(f->r, &f->patience, now_ms() + (down ? 0 : PATIENCE_MS));
+}
+
+void query_hurry(struct call *c)
+{
+	struct query *f = c->arg;
+	uint64_t when = now_ms() + HURRY_MS;
+
+	if (!f->late_ms || f->late || f->late_ms <= when)
+		return;
+	f->late_ms = when;
+	delay_set(f->r, &f->patience, when);
 }
 
 /* login.c logs refusals. */
@@ -161,6 +199,12 @@ void query_finish(struct query *f, int r)
 	complain(f, r);
 	if (r < 0 && r != -ENOMEM && r != -ECANCELED)
 		no_remember(f->r, f->node.key, r);
+	query_end(f, r);
+}
+
+void query_finish_once(struct query *f, int r)
+{
+	complain(f, r);
 	query_end(f, r);
 }
 
@@ -188,6 +232,7 @@ static int query_new(struct registry *r, const struct query_ops *ops,
 	f->ops = ops;
 	f->r = r;
 	list_init(&f->waiters);
+	delay_init(&f->patience, patience_over);
 	f->begin.run = query_begin;
 	if (name_table_add(&r->queries, &f->node, key) < 0) {
 		free(f);
@@ -214,6 +259,8 @@ static struct query *join(struct registry *r, const struct query_ops *ops,
 	else if (query_new(r, ops, key, &f) < 0)
 		return NULL;
 	list_add_tail(&f->waiters, &w->node);
+	if (f->late) /* do not let it wait again */
+		delay_set(r, &f->patience, now_ms());
 	return f;
 }
 

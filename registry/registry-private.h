@@ -56,7 +56,7 @@ struct registry {
 
 	/* See base/name-table.h. */
 	struct hash_table hosts, logins, routes, queries, noes, urls, versions,
-		lists;
+		lists, outages;
 	size_t lists_bytes;	/* of all in `lists` */
 	struct list calls;	/* struct call */
 	struct list requests;	/* struct request of upstream.c */
@@ -203,6 +203,9 @@ struct call_ops {
 	 * 2xx; else as in registry.h and source.h, including connection errors.
 	 * why is valid during the call. */
 	void (*done)(struct call *c, int r, const char *why);
+	/* The registry has failed to answer and is asked again after a pause.
+	 * May come from inside call_start(). May be NULL. */
+	void (*delayed)(struct call *c);
 };
 
 struct call {
@@ -295,6 +298,21 @@ int probe_start(struct registry *r, const struct probe_spec *spec, probe_cb *cb,
 		void *arg, struct probe **ret);
 void probe_abandon(struct probe **p);
 
+/* ---- outage.c: hosts that do not answer ---- */
+
+/* The host counts as down from now on, until it answers a probe or another
+ * request. name: a repository of it. confirmed: it used up a request's whole
+ * time, or failed; else it only takes long. No effect with negative_ms 0. */
+void outage_begin(struct registry *r, const char *host, const char *name,
+		  bool confirmed);
+void outage_end(struct registry *r, const char *host);
+bool outage_now(struct registry *r, const char *host);
+/* When a request for metadata that begins now ends. */
+uint64_t outage_deadline_ms(struct registry *r, const char *host);
+/* Older connections to the host may be dead; 0: none is. host may be NULL. */
+uint32_t outage_connection_age_s(struct registry *r, const char *host);
+void outages_release(struct registry *r);
+
 /* ---- query.c: equal questions share one query ---- */
 
 struct query;
@@ -308,6 +326,10 @@ struct query_ops {
 	/* Frees what f owns, not f. Its call and probe were abandoned before,
 	 * and no job is inside work(). */
 	void (*release)(struct query *f);
+	/* The host has not answered for a while: other nodes may be asked.
+	 * late: what is known is to be served. See query_wait(). May be
+	 * NULL. */
+	void (*impatient)(struct query *f, bool late);
 };
 
 /* A question that several callers may wait for. */
@@ -324,6 +346,9 @@ struct query {
 	struct call *call;
 	struct probe *probe;
 	bool asked_peers; /* other nodes were asked and have not answered yet */
+	struct delay patience;
+	uint64_t late_ms;  /* 0: query_wait() was not called */
+	bool late;	   /* impatient() was called with it */
 	char *host, *name; /* canonical; NULL for URLs */
 	char *repo;	   /* "HOST/NAME", or a URL without its query */
 	char why[WHY_SIZE];
@@ -343,12 +368,22 @@ void query_job(struct query *f, void (*work)(struct store_job *j),
 	       void (*done)(struct query *f));
 /* Keeps the reason for the log. */
 void query_why(struct query *f, const char *why);
-/* Whether the query's host failed to answer another query a moment ago. */
+/* Whether the query's host does not answer others. */
 bool query_host_is_down(struct query *f);
+/* Notes how a request to the query's host ended. */
 void query_host_failed(struct query *f);
+void query_host_answered(struct query *f);
+/* The host is being asked: impatient() follows after a while, and again when it
+ * is late, at once if the host is down. When it is late the host counts as
+ * down. */
+void query_wait(struct query *f);
+/* The host answers with errors: it is late soon. For call_ops.delayed. */
+void query_hurry(struct call *c);
 /* Answers all waiters and frees f. A negative r is remembered (not -ENOMEM and
  * -ECANCELED), and logged unless it is a plain "no". */
 void query_finish(struct query *f, int r);
+/* The same, but a negative r is not remembered. */
+void query_finish_once(struct query *f, int r);
 /* Answers those who wait with 0; the query goes on. */
 void query_answer_waiting(struct query *f);
 void queries_release(struct registry *r);

@@ -195,7 +195,7 @@ static int init_tables(struct registry *r)
 {
 	struct hash_table *t[] = {&r->hosts,	&r->logins, &r->routes,
 				  &r->queries,	&r->noes,   &r->urls,
-				  &r->versions, &r->lists};
+				  &r->versions, &r->lists,  &r->outages};
 	int e;
 
 	list_init(&r->delays);
@@ -215,7 +215,7 @@ static void registry_destroy(struct registry *r)
 {
 	struct hash_table *t[] = {&r->hosts,	&r->logins, &r->routes,
 				  &r->queries,	&r->noes,   &r->urls,
-				  &r->versions, &r->lists};
+				  &r->versions, &r->lists,  &r->outages};
 
 	for (size_t i = 0; i < ARRAY_SIZE(t); i++)
 		name_table_release(t[i]);
@@ -284,6 +284,7 @@ void registry_free(struct registry **pr)
 		return;
 	workers_wait(r->workers);
 	queries_release(r);
+	outages_release(r);
 	requests_release(r);
 	while (!list_empty(&r->calls)) {
 		struct call *c = list_first(&r->calls, struct call, node);

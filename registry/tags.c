@@ -168,6 +168,7 @@ static void page_done(struct call *c, int r, const char *why)
 		query_job(f, list_known, known_listed);
 		return;
 	}
+	query_host_answered(f);
 	if (r < 0) {
 		query_finish(f, call_public_errno(c, r));
 		return;
@@ -192,7 +193,7 @@ static void get_page(struct query *f, const char *url)
 		.url = url,
 		.accept = "application/json",
 		.max_body = TAGS_MAX_BYTES,
-		.deadline_ms = now_ms() + f->r->meta_timeout_ms,
+		.deadline_ms = outage_deadline_ms(f->r, f->host),
 		.registry = f->host,
 		.retry = true,
 	};

@@ -394,12 +394,30 @@ static void test_no_is_remembered(void)
 	liar_stop(&l);
 }
 
+/* What upstream says once the request ends that a stale answer has left in the
+ * background. */
+static int fresh_manifest(struct reg_rig *g, const char *host)
+{
+	struct got_manifest m = {.stale = true};
+	int r = 0;
+
+	for (int i = 0; i < 1000 && r == 0 && m.stale; i++) {
+		r = rig_manifest(g, host, "a/b", "v1", &m);
+		(void)usleep(10000);
+	}
+	free(m.bytes);
+	return r;
+}
+
 /* HEAD confirms a tag that is known; a tag that is gone is forgotten, and not
  * served when upstream fails later. */
 static void test_tag_confirmed(void)
 {
 	static const struct doc here = {"200 OK", "", EMPTY_IMAGE};
-	static const struct doc gone = {"404 Not Found", "", "x"};
+	static const struct doc gone = {
+		"404 Not Found", "Content-Type: application/json\r\n", "{}"};
+	static const struct doc proxys = {"404 Not Found",
+					  "Content-Type: text/html\r\n", "x"};
 	static const struct doc down = {"502 Bad Gateway", "", "x"};
 	struct reg_rig g = {.cfg = {.meta_timeout_ms = 1500}};
 	struct got_manifest m = {0};
@@ -428,10 +446,16 @@ static void test_tag_confirmed(void)
 	EQ(rig_manifest(&g, l.host, "a/b", "v1", &m), 0);
 	OK(m.stale);
 	STREQ(m.bytes, EMPTY_IMAGE);
-	__atomic_store_n(&l.data, &gone, __ATOMIC_SEQ_CST);
-	EQ(rig_manifest(&g, l.host, "a/b", "v1", NULL), -ENOENT);
+	/* A 404 that is not a registry's does not make it forgotten. */
+	__atomic_store_n(&l.data, &proxys, __ATOMIC_SEQ_CST);
+	EQ(fresh_manifest(&g, l.host), -ENOENT);
 	__atomic_store_n(&l.data, &down, __ATOMIC_SEQ_CST);
-	EQ(rig_manifest(&g, l.host, "a/b", "v1", NULL), -EHOSTUNREACH);
+	EQ(rig_manifest(&g, l.host, "a/b", "v1", &m), 0);
+	OK(m.stale);
+	__atomic_store_n(&l.data, &gone, __ATOMIC_SEQ_CST);
+	EQ(fresh_manifest(&g, l.host), -ENOENT);
+	__atomic_store_n(&l.data, &down, __ATOMIC_SEQ_CST);
+	EQ(fresh_manifest(&g, l.host), -EHOSTUNREACH);
 	free(m.bytes);
 	rig_close(&g);
 	liar_stop(&l);

@@ -48,9 +48,14 @@ static void plain_shut_wr(struct conn *c)
 static void plain_close(struct conn *c, bool reset)
 {
 	struct linger l = {.l_onoff = 1, .l_linger = 0};
+	char drop[4096];
 
 	if (reset)
 		(void)setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &l, sizeof(l));
+	/* Unread input would reset the connection too. */
+	for (int i = 0; !reset && i < 16; i++)
+		if (recv(c->fd, drop, sizeof(drop), MSG_DONTWAIT) <= 0)
+			break;
 	(void)close(c->fd);
 }
 

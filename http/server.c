@@ -99,8 +99,10 @@ static void on_sweep(uv_timer_t *h)
 	list_for_each_safe (it, &s->conns) {
 		struct conn *c = list_entry(it, struct conn, node);
 
+		/* Without a length only a reset tells that bytes are missing.
+		 */
 		if (s->stopping && now >= s->cut_ms)
-			conn_close(c, false);
+			conn_close(c, c->rq.until_close);
 		else if (c->deadline_ms && now >= c->deadline_ms)
 			conn_timeout(c);
 	}
@@ -521,10 +523,25 @@ static void on_handle_closed(uv_handle_t *h)
 		s->done(s->done_arg);
 }
 
+/* Connections that wait in the backlog are served: closing the listener would
+ * reset them. */
+static void drained(struct http_server *s)
+{
+	list_for_each (it, &s->listeners) {
+		struct http_listener *l =
+			list_entry(it, struct http_listener, node);
+
+		while (list_empty(&s->conns) && accept_one(l))
+			;
+	}
+	if (list_empty(&s->conns))
+		close_listeners(s);
+}
+
 void http_server_check_stopped(struct http_server *s)
 {
 	if (s->stopping && s->depth == 0 && list_empty(&s->conns))
-		close_listeners(s);
+		drained(s);
 	/* Two handles are the server's own; the others are listeners. */
 	if (!s->stopping || s->closing || s->depth > 0 ||
 	    !list_empty(&s->conns) || s->open_handles > 2)
@@ -552,7 +569,7 @@ void http_server_stop(struct http_server *s, uint32_t grace_ms,
 		struct conn *c = list_entry(it, struct conn, node);
 
 		if (grace_ms == 0)
-			conn_close(c, false);
+			conn_close(c, c->rq.until_close);
 		else if (c->state == CONN_HEAD && c->in_len == 0)
 			conn_close(c, false);
 	}

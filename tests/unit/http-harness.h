@@ -219,6 +219,11 @@ static inline void handler(void *arg, struct http_req *rq)
 		http_req_on_gone(rq, on_gone);
 		http_begin(rq, 200, 5);
 		note("parked");
+	} else if (strcmp(path, "/begin-open") == 0) {
+		parked = rq;
+		http_req_on_gone(rq, on_gone);
+		http_begin(rq, 200, -1);
+		note("parked");
 	} else if (strcmp(path, "/all") == 0) {
 		write_all(rq);
 	} else if (strcmp(path, "/abort") == 0) {
@@ -457,6 +462,18 @@ static inline int ending(int fd)
 	ssize_t n = recv(fd, &c, 1, 0);
 
 	return n == 0 ? 0 : n < 0 ? errno : -1;
+}
+
+/* The same after all that the server has sent. */
+static inline int ending_after(int fd)
+{
+	char sink[65536];
+	ssize_t n;
+
+	do {
+		n = recv(fd, sink, sizeof(sink), 0);
+	} while (n > 0);
+	return n == 0 ? 0 : errno;
 }
 
 #define GET(target) "GET " target " HTTP/1.1\r\nHost: x\r\n\r\n"

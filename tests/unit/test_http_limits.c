@@ -450,7 +450,7 @@ static void test_addresses(void)
 
 static void test_drain(void)
 {
-	int idle, busy, half;
+	int idle, busy, half, late;
 
 	start((struct http_server_config){0});
 	idle = dial();
@@ -468,6 +468,11 @@ static void test_drain(void)
 	EQ(ask(half, "hi"), 200);
 	OK(has("Connection: close\r\n"));
 	EQ(ending(half), 0);
+	/* While an answer runs, others are given too. */
+	late = dial();
+	EQ(ask(late, GET("/echo")), 200);
+	OK(has("Connection: close\r\n"));
+	EQ(ending(late), 0);
 	on_loop(park_reply);
 	EQ(get_answer(busy, false), 200);
 	OK(has("Connection: close\r\n"));
@@ -476,6 +481,7 @@ static void test_drain(void)
 	(void)close(idle);
 	(void)close(busy);
 	(void)close(half);
+	(void)close(late);
 }
 
 static void test_drain_cuts_off(void)
@@ -496,6 +502,21 @@ static void test_drain_cuts_off(void)
 	(void)close(stalled);
 }
 
+/* A body without length that is cut off must not look whole. */
+static void test_drain_cuts_off_without_length(void)
+{
+	int fd;
+
+	start((struct http_server_config){0});
+	fd = dial();
+	put(fd, "GET /begin-open HTTP/1.0\r\n\r\n");
+	EVENTS("parked ");
+	on_loop(stop_soon);
+	join();
+	EQ(ending_after(fd), ECONNRESET);
+	(void)close(fd);
+}
+
 int main(void)
 {
 	make_files();
@@ -514,6 +535,7 @@ int main(void)
 	RUN(test_addresses);
 	RUN(test_drain);
 	RUN(test_drain_cuts_off);
+	RUN(test_drain_cuts_off_without_length);
 	remove_files();
 	return tap_done();
 }

@@ -433,7 +433,7 @@ static void headed(struct call *c, int r, const char *why)
 		read_digest_header(m, c);
 	if (r == 0 && m->expected_known)
 		query_job(f, confirm, confirmed);
-	else if (r == 0 || c->status == 405 || c->status == 501)
+	else if (r == 0 || call_head_refused(c))
 		get(f, m->reference);
 	else
 		failed(f, call_public_errno(c, r), call_unreachable(c, r));

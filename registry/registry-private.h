@@ -267,6 +267,9 @@ void call_token_ready(struct call *c, int r, const char *why);
 /* Whether the call's error r means that no server answered, so that the last
  * known answer may be served. */
 bool call_unreachable(const struct call *c, int r);
+/* Whether the status of a HEAD leaves open what a GET would give: a signature
+ * may cover GET only, and some servers have no HEAD. */
+bool call_head_refused(const struct call *c);
 /* Maps the call's error r to the errors of registry.h. */
 int call_public_errno(const struct call *c, int r);
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env bats
 # shellcheck disable=SC2016,SC2030,SC2031,SC2034,SC2119,SC2120,SC2154
-# Registries that serve no ranges, or serve them in their own way: what can be
-# had from them without peerd can be had with it, and the registry sends it
-# about once.
+# Registries that serve no ranges, or serve them in their own way, and such as
+# refuse HEAD: what can be had from them without peerd can be had with it, and
+# the registry sends it about once.
 
 load ../lib/common
 load ../lib/http
@@ -269,4 +269,37 @@ met()
 	same_at "$(blob_path team/data "$DIGEST")" "$BLOB" $((20 * MiB)) 5000
 	start_containerd one
 	pull "$REG/team/docker:v1"
+}
+
+no_head()
+{
+	local url tag
+	front "head$1"
+	start_mirror --tag-fresh 0s --blobs-allow "$REG"
+	tag=$(v2 team/data/manifests/v1)
+	for _ in 1 2 3; do
+		equal "$(status_of "$tag")" 200
+	done
+	equal "$(header_of Warning "$tag")" '' 'stale'
+	blob_by_mirror
+	# A size that no manifest tells.
+	random_file "$BATS_TEST_TMPDIR/single" 70000
+	DIGEST=$(push_blob team/single "$BATS_TEST_TMPDIR/single")
+	equal "$(status_of "$(v2 "team/single/blobs/$DIGEST")")" 200
+	url="http://$HTTP/blobs/http://$REG/v2/team/single/blobs/$DIGEST"
+	equal "$(status_of "$url")" 200
+	cmp "$MNT/url/http/$REG/v2/team/single/blobs/$DIGEST" \
+		"$BATS_TEST_TMPDIR/single"
+}
+
+@test "HEAD gets 400: GET tells" {
+	no_head 400
+}
+
+@test "HEAD gets 403: GET tells" {
+	no_head 403
+}
+
+@test "HEAD gets 405: GET tells" {
+	no_head 405
 }

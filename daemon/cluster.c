@@ -109,6 +109,13 @@ static bool may_fetch(void *arg, const char *host)
 	return guard_member_may(&d->guard, host);
 }
 
+static bool sweeps(void *arg, struct blob *b)
+{
+	const struct daemon *d = arg;
+
+	return registry_serves_no_ranges(d->registry, b);
+}
+
 static void observe(void *arg, enum peers_observed what, const char *addr,
 		    double value)
 {
@@ -201,6 +208,7 @@ int cluster_open(struct daemon *d, struct error *err)
 		.upload_slots = (uint32_t)c->upload_slots,
 		.serve = &d->serve_peers,
 		.may_fetch = may_fetch,
+		.sweeps = sweeps,
 		.observe = observe,
 		.changed = changed,
 		.arg = d,

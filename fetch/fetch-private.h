@@ -1,6 +1,7 @@
 /* Shared by fetch.c (reads and the engine), flight.c (flights and the digest's
- * check), run.c (range requests) and stream.c (long range requests). Loop
- * thread only, but for the fields marked otherwise.
+ * check), run.c (range requests), stream.c (long range requests) and sweep.c
+ * (blobs without ranges). Loop thread only, but for the fields marked
+ * otherwise.
  *
  * No callback runs while a list is walked. Due work (reads to end or to attach
  * again, flights to start, runs to resume) goes into a list; on_wake() does the
@@ -97,6 +98,7 @@ struct blob_fetch {
 	unsigned int nwriting; /* flights in state WRITING */
 	struct list gated;     /* reads that wait for the digest's check */
 	struct run *stream;    /* the stream that flights may join, or NULL */
+	struct run *sweep;     /* the run that reads the whole blob, or NULL */
 	uint32_t streamed;     /* the chunk after the last stream's request */
 	uint64_t held_pos;     /* where streams in a row were held back last */
 	bool no_streams;       /* one connection is too slow for the reader */
@@ -121,6 +123,7 @@ struct run {
 	uint64_t pos;	/* position in the blob of the next byte to take */
 	uint64_t acked; /* the source's pos; behind pos after a piece that was
 			   taken only in part */
+	uint64_t taken; /* bytes that flights got; the rest was skipped */
 	uint64_t progress_ms; /* when bytes came last, or it was resumed */
 	bool paused;	      /* no buffer was free */
 	bool held;	      /* a stream, until a reader wants more of it */
@@ -230,6 +233,10 @@ void flight_choose_auth(struct flight *fl);
  * credentials are tried next. */
 bool flight_refuse(struct flight *fl, int r);
 
+/* Ends the reads with as_owner of a flight of which upstream serves no range:
+ * -EBUSY. Their members did not know, and look for the blob's one owner now. */
+void flight_send_members_away(struct flight *fl);
+
 /* Starts the digest's check; when the check ends, the reads in bf->gated are
  * attached again or fail. */
 void check_start(struct blob_fetch *bf);
@@ -281,5 +288,21 @@ bool stream_over(const struct run *run, uint64_t now);
 void stream_stop(struct run *run);
 /* Ends the blob's stream if it is held back. Call it when no reader is left. */
 void stream_forget(struct blob_fetch *bf);
+
+/* ---- sweep.c ---- */
+
+/* Whether the blob can only be read as a whole at the source of that index. */
+bool sweep_due(const struct blob_fetch *bf, unsigned int source);
+/* Makes a run that is about to start the blob's sweep; fl: its first flight. */
+void sweep_begin(struct run *run, struct flight *fl);
+/* Call it when the run ends. */
+void sweep_end(struct run *run);
+/* Adds a flight that is in no run to the blob's sweep, which exists. A flight
+ * that the sweep has passed is looked at later; false if it is in the
+ * background, and stays as it is. */
+bool sweep_join(struct flight *fl, bool background);
+/* Returns the flight that takes the sweep's next byte, made if there is none.
+ * NULL: the next *ret_skip bytes are not needed. */
+struct flight *sweep_flight(struct run *run, uint64_t *ret_skip);
 
 #endif

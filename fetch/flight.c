@@ -406,6 +406,18 @@ bool flight_refuse(struct flight *fl, int r)
 	return !list_empty(&fl->waits);
 }
 
+void flight_send_members_away(struct flight *fl)
+{
+	list_for_each_safe (n, &fl->waits) {
+		struct fetch_read *rd =
+			list_entry(n, struct fetch_wait, node)->rd;
+
+		if (rd->as_owner)
+			read_finish(rd, -EBUSY);
+	}
+	fl->as_owner = false;
+}
+
 /* ---- Wrong bytes ---- */
 
 /* Some chunks came from members, so the mismatch says nothing about

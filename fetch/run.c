@@ -133,12 +133,18 @@ static void round_failed(struct flight *fl)
 	flight_move(fl, FLIGHT_RETRY);
 }
 
+static bool run_sweeps(const struct run *run)
+{
+	return run->bf->sweep == run;
+}
+
 /* Call it when the run ended with r before the flight's bytes were complete. */
 static void flight_run_failed(struct flight *fl, const struct run *run, int r,
 			      const char *why)
 {
-	bool progress = run->pos - run->rq.offset >= PROGRESS_BYTES &&
-			r != -EBADMSG && r != -EBUSY && !run->cancelled;
+	bool progress = run->taken >= PROGRESS_BYTES && r != -EBADMSG &&
+			r != -EBUSY && !run->cancelled;
+	bool no_ranges = r == -ERANGE && !run_sweeps(run);
 
 	if (run->f->stopping || (fl->given_up && list_empty(&fl->waits))) {
 		flight_free(fl);
@@ -149,9 +155,11 @@ static void flight_run_failed(struct flight *fl, const struct run *run, int r,
 		flight_forget_bytes(fl);
 	note_failure(fl, run_name(run), r, why);
 	leave_run(fl);
-	if (progress)
+	if (no_ranges)
+		flight_send_members_away(fl);
+	if (progress || no_ranges)
 		fl->error = 0; /* earlier failures do not count any more */
-	fl->source = run->source_index + !progress;
+	fl->source = no_ranges ? 0 : run->source_index + !progress;
 	if (fl->source >= run->f->nsources)
 		round_failed(fl);
 	else
@@ -236,7 +244,8 @@ static void give_turn(struct run *run)
 	if (!run->background)
 		return;
 	run->background = false;
-	run->f->wanted_bytes -= run_left(run);
+	if (!run_sweeps(run))
+		run->f->wanted_bytes -= run_left(run);
 	if (run->source)
 		run->source->background_runs--;
 }
@@ -252,6 +261,7 @@ static void run_free(struct run *run)
 	list_del(&run->node);
 	f->nruns--;
 	give_turn(run);
+	sweep_end(run);
 	free(run);
 	blob_fetch_put(bf);
 	kick(f);
@@ -273,7 +283,7 @@ static void on_done(struct source_request *rq, int r, const char *why)
 		r = -ECONNRESET;
 		why = "the reply ended early";
 	}
-	if (r < 0 && !run->given_up)
+	if (r < 0 && r != -ERANGE && !run->given_up)
 		count_failure(run, r);
 	for (uint32_t c = run_chunk(run); run_left(run) > 0 && c < run->end;
 	     c++) {
@@ -302,6 +312,19 @@ static void note_origin(struct flight *fl, const struct run *run)
 		fl->from = rq->from;
 }
 
+/* The flight that takes the next byte. NULL: the next *ret_skip bytes are not
+ * needed. */
+static struct flight *next_flight(struct run *run, uint64_t *ret_skip)
+{
+	struct flight *fl;
+
+	if (run_sweeps(run))
+		return sweep_flight(run, ret_skip);
+	fl = flight_find(run->bf, run_chunk(run));
+	BUG_ON(!fl || fl->run != run);
+	return fl;
+}
+
 static bool on_data(struct source_request *rq, const void *bytes, size_t len)
 {
 	struct run *run = container_of(rq, struct run, rq);
@@ -319,14 +342,21 @@ static bool on_data(struct source_request *rq, const void *bytes, size_t len)
 	left -= n;
 	while (left > 0) {
 		struct flight *fl;
+		uint64_t skip;
 
 		if (run_left(run) == 0) {
 			run->held = true;
 			run->bf->held_pos = run->pos;
 			return false;
 		}
-		fl = flight_find(run->bf, run_chunk(run));
-		BUG_ON(!fl || fl->run != run);
+		fl = next_flight(run, &skip);
+		if (!fl) {
+			n = min_u64(left, skip);
+			run->pos += n;
+			p += n;
+			left -= n;
+			continue;
+		}
 		if (!fl->buf) {
 			fl->buf = chunk_buf_get(f);
 			if (!fl->buf) {
@@ -339,11 +369,12 @@ static bool on_data(struct source_request *rq, const void *bytes, size_t len)
 		note_origin(fl, run);
 		fl->have += (uint32_t)n;
 		run->pos += n;
+		run->taken += n;
 		p += n;
 		left -= n;
 		f->fetched_bytes += n;
 		metric_add(run->m_bytes, (double)n);
-		if (run->background)
+		if (run->background && !run_sweeps(run))
 			f->wanted_bytes -= n;
 		if (fl->have == fl->len)
 			flight_received(fl);
@@ -503,13 +534,16 @@ static bool run_start(struct flight *fl, bool background)
 	uint64_t now = now_ms();
 	uint32_t extent;
 	unsigned int source = source_of(fl, &extent);
-	const struct flight *last;
+	bool sweep;
 	struct run *run;
 	int r;
 
 	flight_choose_auth(fl);
 	if (stream_join(fl))
 		return true;
+	sweep = sweep_due(bf, source);
+	if (sweep && bf->sweep)
+		return sweep_join(fl, background);
 	if (background && is_full(f, source))
 		return false;
 	run = calloc(1, sizeof(*run));
@@ -518,7 +552,7 @@ static bool run_start(struct flight *fl, bool background)
 		flight_move(fl, FLIGHT_RETRY);
 		return true;
 	}
-	if (!background && extent > 1) {
+	if (!background && extent > 1 && !sweep) {
 		fl = run_first(fl, source);
 		(void)source_of(fl, &extent);
 	}
@@ -529,7 +563,8 @@ static bool run_start(struct flight *fl, bool background)
 	run->progress_ms = now;
 	run->background = background;
 	run->rq.blob = bf->blob;
-	run->rq.offset = (uint64_t)fl->chunk * CHUNK_SIZE + fl->have;
+	if (!sweep)
+		run->rq.offset = (uint64_t)fl->chunk * CHUNK_SIZE + fl->have;
 	run->rq.deadline_ms = now + f->cfg.read_timeout_ms;
 	run->rq.background = background;
 	run->rq.as_owner = fl->as_owner;
@@ -537,12 +572,17 @@ static bool run_start(struct flight *fl, bool background)
 	run->rq.data = on_data;
 	run->rq.done = on_done;
 	run->pos = run->acked = run->rq.offset;
-	last = run_fill(run, fl, extent);
-	stream_begin(run, last);
+	if (sweep) {
+		run->rq.length = blob_size(bf->blob);
+		run->rq.deadline_ms = latest_deadline(fl, run->rq.deadline_ms);
+		sweep_begin(run, fl);
+	} else {
+		stream_begin(run, run_fill(run, fl, extent));
+	}
 	run->rq.deadline_ms += run->rq.length / SLOW_BYTES_PER_MS;
 	list_add_tail(&f->runs, &run->node);
 	f->nruns++;
-	if (run->background)
+	if (run->background && !sweep)
 		f->wanted_bytes += run->rq.length;
 	r = run_give(run);
 	if (r < 0)

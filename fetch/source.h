@@ -75,7 +75,9 @@ struct source_request {
 	 * source does not have the blob. -EACCES: refused. -EKEYEXPIRED:
 	 * refused because auth is not valid, or not any more. -ESTALE: changed
 	 * upstream. -EBUSY: too slow; the next source may be faster. -EBADMSG:
-	 * the reply was not the requested range. -ETIMEDOUT, -ECONNRESET and
+	 * the reply was not the requested range. -ERANGE: the place has the
+	 * blob, but serves no ranges of it, and sweeps() is true from now on.
+	 * -ETIMEDOUT, -ECONNRESET and
 	 * other connection errors. -ECANCELED after cancel(). `why` is a
 	 * sentence for the log, without secrets, valid during the call. The
 	 * engine may keep bytes handed over before an error; before -EBADMSG,
@@ -118,6 +120,9 @@ struct source_ops {
 	 * is asked. NULL: any number. */
 	uint32_t (*extent)(struct source *s, struct blob *b, uint32_t chunk,
 			   uint32_t max, bool as_owner);
+	/* Whether b can only be read from its beginning to its end. The engine
+	 * then makes one request for the whole blob. NULL: never. */
+	bool (*sweeps)(struct source *s, struct blob *b);
 	/* Starts a request. 0: done() will come. A negative errno (-ENOENT: the
 	 * source knows no place for the blob): done() will not come, and the
 	 * next source is asked. */

@@ -502,6 +502,7 @@ static uint32_t extent(struct source *s, struct blob *b, uint32_t chunk,
 	k = know_get(p, blob_key(b), blob_size(b));
 	if (!k)
 		return 0;
+	know_set_owner(p, k, b);
 	v = know_choose(p, k, chunk, NULL, true, as_owner, &w);
 	n = (uint32_t)min_u64(max, k->stripe - chunk % k->stripe);
 	if (v == PLACE_ASK_UPSTREAM)

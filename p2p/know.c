@@ -247,11 +247,25 @@ uint32_t know_order(struct peers *p, struct know *k, uint32_t chunk,
 		    uint32_t order[PLACE_ORDER])
 {
 	const struct place_view *view = members_view(p->members, false);
-	uint32_t stripe = chunk / k->stripe;
+	uint32_t stripe = k->one_owner ? 0 : chunk / k->stripe;
 	uint32_t i = stripe % view->n;
 	const struct deal *d = deal_of(p, k, view, stripe / view->n, i + 1);
 
 	return d ? place_order(view, k->place, stripe, d->owners[i], order) : 0;
+}
+
+void know_set_owner(struct peers *p, struct know *k, struct blob *b)
+{
+	k->one_owner = p->cfg.sweeps && p->cfg.sweeps(p->cfg.arg, b);
+}
+
+bool know_is_anothers(struct peers *p, struct know *k, struct blob *b)
+{
+	uint32_t order[PLACE_ORDER];
+
+	know_set_owner(p, k, b);
+	return k->one_owner && know_order(p, k, 0, order) > 0 &&
+	       members_at(p->members, false, order[0]);
 }
 
 /* ---- Choosing a member ---- */

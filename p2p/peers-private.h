@@ -85,6 +85,7 @@ struct know {
 	uint64_t place; /* place_hash() of the key */
 	uint64_t size;
 	uint32_t nchunks, stripe;
+	bool one_owner; /* the first stripe's owner has all of them */
 	unsigned int users;
 	struct have *haves;
 	unsigned int nhaves;
@@ -219,6 +220,11 @@ void know_lacks(struct know *k, const struct partner *w, uint32_t chunk);
 /* For some seconds the member is not asked to fetch the blob: it refused to (no
  * credentials, upstream fails), or fetched wrong bytes. */
 void know_wont(struct peers *p, struct know *k, struct partner *w);
+/* Sets k->one_owner. */
+void know_set_owner(struct peers *p, struct know *k, struct blob *b);
+/* Whether upstream serves no ranges of b, and another member is the one that
+ * reads it. */
+bool know_is_anothers(struct peers *p, struct know *k, struct blob *b);
 /* Fills in the owner of the chunk's stripe and its substitutes, as indices into
  * the zone's view. Returns at most PLACE_ORDER; 0: no memory. */
 uint32_t know_order(struct peers *p, struct know *k, uint32_t chunk,

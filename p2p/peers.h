@@ -70,6 +70,9 @@ struct peers_config {
 	/* Whether this node may fetch from a registry that only a member has
 	 * named. NULL: from any. */
 	bool (*may_fetch)(void *arg, const char *host);
+	/* Whether the blob is read from its beginning to its end only
+	 * (source_ops.sweeps). One member then owns all of it. NULL: none. */
+	bool (*sweeps)(void *arg, struct blob *b);
 	/* For metrics; addr is the member's address. May be NULL. */
 	void (*observe)(void *arg, enum peers_observed what, const char *addr,
 			double value);

@@ -315,6 +315,18 @@ static void learn(struct serving *s)
 	know_put(p, k);
 }
 
+static bool is_anothers(const struct serving *s)
+{
+	struct know *k = know_get(s->p, &s->key, blob_size(s->blob));
+	bool is;
+
+	if (!k)
+		return false;
+	is = know_is_anothers(s->p, k, s->blob);
+	know_put(s->p, k);
+	return is;
+}
+
 static void answer(struct serving *s)
 {
 	struct peers *p = s->p;
@@ -361,6 +373,11 @@ static void answer(struct serving *s)
 	if (!s->fetch && (!at || at == s->from)) {
 		refuse(s, 404, "BLOB_UNKNOWN",
 		       "this node does not have the range");
+		return;
+	}
+	if (s->fetch && is_anothers(s)) {
+		refuse(s, 503, "UNAVAILABLE",
+		       "another member reads the whole blob");
 		return;
 	}
 	/* Two members wait for each other: the one with the lesser id

@@ -64,6 +64,12 @@ bool call_unreachable(const struct call *c, int r)
 	}
 }
 
+bool call_head_refused(const struct call *c)
+{
+	return c->status == 400 || c->status == 403 || c->status == 405 ||
+	       c->status == 501;
+}
+
 int call_public_errno(const struct call *c, int r)
 {
 	return r != -ENOENT && call_unreachable(c, r) ? -EHOSTUNREACH : r;

@@ -541,7 +541,7 @@ static void headed(struct call *c, int r, const char *why)
 	}
 	if (r == 0 && m->expected_known)
 		query_job(f, confirm, confirmed);
-	else if (r == 0 || c->status == 405 || c->status == 501)
+	else if (r == 0 || call_head_refused(c))
 		get(f, m->reference);
 	else
 		failed(f, c, r);

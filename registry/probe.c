@@ -124,14 +124,11 @@ static int send_probe(struct probe *p)
 			  &p->call);
 }
 
-/* A signature may cover GET only; HEAD is then refused with 403. */
 static bool head_tells_nothing(const struct probe *p, const struct call *c,
 			       int r, const char *ranges)
 {
 	if (r < 0)
-		return c->status == 400 || c->status == 405 ||
-		       c->status == 501 ||
-		       (c->status == 403 && (c->crossed || !p->login));
+		return call_head_refused(c);
 	/* Some servers send Content-Length: 0 with any HEAD. */
 	if (c->content_length <= 0)
 		return true;

@@ -57,10 +57,11 @@ struct registry {
 	/* See base/name-table.h. */
 	struct hash_table hosts, logins, routes, queries, noes, urls, versions,
 		lists, outages;
-	size_t lists_bytes;	/* of all in `lists` */
-	struct list calls;	/* struct call */
-	struct list requests;	/* struct request of upstream.c */
-	uint64_t route_numbers; /* the last one given */
+	size_t lists_bytes;	     /* of all in `lists` */
+	struct list calls;	     /* struct call */
+	struct list requests;	     /* struct request of upstream.c */
+	uint64_t route_numbers;	     /* the last one given */
+	uint64_t no_ranges_until_ms; /* the latest of all hosts */
 
 	/* config.json at its last read. */
 	struct auth_config *auth;
@@ -109,6 +110,7 @@ struct host {
 	 * range, [1] with one. The two are separate: Docker Hub may limit
 	 * manifests and still serve blobs. */
 	uint64_t hold_until_ms[2];
+	uint64_t no_ranges_until_ms; /* see no-ranges.c */
 };
 
 /* The login to one repository: the challenge and the token. It stays after a
@@ -268,6 +270,9 @@ void call_token_ready(struct call *c, int r, const char *why);
 /* Whether the call's error r means that no server answered, so that the last
  * known answer may be served. */
 bool call_unreachable(const struct call *c, int r);
+/* Whether the status of a HEAD leaves open what a GET would give: a signature
+ * may cover GET only, and some servers have no HEAD. */
+bool call_head_refused(const struct call *c);
 /* Maps the call's error r to the errors of registry.h. */
 int call_public_errno(const struct call *c, int r);
 
@@ -425,7 +430,18 @@ void routes_release(struct registry *r);
 /* How long a redirect's target may be used, judged by its query. */
 uint64_t route_lifetime_ms(const char *query, uint64_t now_s);
 
+/* ---- no-ranges.c: registries that serve no ranges ---- */
+
+/* The origin's registry has shown that it serves no ranges. False: origin is
+ * of no registry that is known. */
+bool no_ranges_note(struct registry *r, const char *origin);
+/* Has ranges tried again. */
+void no_ranges_forget(struct registry *r, const char *origin);
+bool no_ranges_at(struct registry *r, const char *origin);
+
 /* ---- upstream.c, urlfile.c ---- */
+
+#define REGISTRY_PREFIX "registry://" /* of origins "registry://HOST/NAME" */
 
 extern const struct source_ops upstream_ops;
 void requests_release(struct registry *r);

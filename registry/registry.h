@@ -181,5 +181,8 @@ void registry_get_url(struct registry *r, const char *url,
  * If-Match. A request with auth begins at the place that auth is for. Belongs
  * to r. */
 struct source *registry_source(struct registry *r);
+/* Whether one of b's registries serves no ranges, as far as is known, so that b
+ * is read from its beginning to its end. */
+bool registry_serves_no_ranges(struct registry *r, struct blob *b);
 
 #endif

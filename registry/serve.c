@@ -98,7 +98,9 @@ static void serve_free(struct serve *s)
 static void refuse(const struct serve *s, struct http_req *rq, int r)
 {
 	const struct serve_how *how = &s->how;
-	int status = how->miss_status ? how->miss_status : 404;
+	int status = r == -EBUSY	? 503
+		     : how->miss_status ? how->miss_status
+					: 404;
 
 	if (r == -EKEYEXPIRED && how->auth) {
 		client_auth_challenge(how->auth, rq);

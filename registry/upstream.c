@@ -8,7 +8,6 @@
 #include "registry/client-auth.h"
 #include "registry/registry-private.h"
 
-#define REGISTRY_PREFIX "registry://"
 /* The time for half a chunk of a proven blob, while another origin is known. */
 #define CRAWL_MS 3000
 
@@ -27,12 +26,15 @@ struct request {
 	uint64_t got;		      /* bytes handed over */
 	uint64_t got_before, sent_ns; /* values at the start of the call */
 	uint64_t watched;	      /* value when watch_crawl() looked */
+	uint64_t answer_left; /* bytes of the range that the answer promises and
+				 has not brought */
 	char *target;  /* the route's target that the call went to; NULL: none
 			  was known */
 	bool leader;   /* the route's waiters wait for this request */
 	bool accepted; /* a valid response head has arrived */
 	bool asked_again; /* the origin was asked again after a known target
 			     refused */
+	bool ranged;	  /* the call asks for a range */
 	bool cut;    /* a 200 with the whole blob, of which a part is wanted */
 	bool held;   /* data() returned false */
 	int worst_r; /* the error to report; 0: nothing failed yet */
@@ -167,6 +169,12 @@ static void note_failure(struct request *u, int r, const char *why)
 			 origin_now(u), why);
 }
 
+static void end_no_ranges(struct request *u)
+{
+	note_failure(u, -ERANGE, "no ranges are served");
+	end(u, -ERANGE, NULL);
+}
+
 static void fail_waiters(struct request *u, int r, const char *why)
 {
 	while (!list_empty(&u->route->waiters)) {
@@ -253,48 +261,83 @@ static int check_range(struct request *u, struct call *c)
 				"%s: 206 without a usable "
 				"Content-Range",
 				c->at.host);
-	if (total != size)
+	/* "*": the digest will tell. */
+	if (total != size && total != UINT64_MAX) {
 		forget_size(u);
-	if (total != size)
 		return call_why(c, -EBADMSG,
 				"%s: upstream has another "
 				"size: \"%.80s\"",
 				c->at.host, v);
-	if (first != first_wanted(u) || last != first + want - 1)
+	}
+	if (first != first_wanted(u) || last - first >= want)
 		return call_why(c, -EBADMSG,
 				"%s: not the requested "
 				"range: \"%.80s\"",
 				c->at.host, v);
+	/* A server may send less than it was asked for (RFC 9110, 15.3.7): the
+	 * rest is asked for afterwards. */
+	want = last - first + 1;
 	if (c->content_length >= 0 && (uint64_t)c->content_length != want)
 		return call_why(c, -EBADMSG,
 				"%s: Content-Length contradicts "
 				"Content-Range",
 				c->at.host);
+	u->answer_left = want;
 	return 0;
+}
+
+/* The answer says that the origin serves no ranges. Returns -ERANGE, upon which
+ * the engine asks for the whole blob. */
+static int check_whole(struct request *u, struct call *c)
+{
+	uint64_t size = blob_size(u->rq->blob);
+
+	if (c->content_length >= 0 && (uint64_t)c->content_length != size) {
+		forget_size(u);
+		return call_why(c, -EBADMSG,
+				"%s: upstream has another size: %" PRId64,
+				c->at.host, c->content_length);
+	}
+	u->answer_left = still_wanted(u);
+	if (u->answer_left == size)
+		return 0;
+	if (u->ranged && no_ranges_note(u->r, origin_now(u)))
+		return call_why(c, -ERANGE, "%s: no ranges", c->at.host);
+	if (first_wanted(u) != 0 || c->content_length < 0)
+		return call_why(c, -EBADMSG,
+				"%s: upstream sent the whole file, not the "
+				"range",
+				c->at.host);
+	u->cut = true;
+	return 0;
+}
+
+/* 416 says "bytes * /SIZE", without the blank, or nothing. */
+static int check_416(struct request *u, struct call *c)
+{
+	const char *v = call_header(c, "Content-Range", 0);
+	uint64_t size;
+
+	if (v &&
+	    (strncasecmp(v, "bytes */", 8) != 0 ||
+	     parse_u64(v + 8, &size) < 0 || size == blob_size(u->rq->blob)))
+		v = NULL;
+	if (!v && u->ranged && no_ranges_note(u->r, origin_now(u)))
+		return call_why(c, -ERANGE, "%s: no ranges", c->at.host);
+	forget_size(u);
+	return call_why(c, -EBADMSG, "%s: HTTP 416: upstream has another size",
+			c->at.host);
 }
 
 static int check_head(struct request *u, struct call *c)
 {
-	uint64_t size = blob_size(u->rq->blob);
-
 	switch (c->status) {
 	case 206:
 		return check_range(u, c);
 	case 200:
-		if (first_wanted(u) != 0 || c->content_length < 0 ||
-		    (uint64_t)c->content_length != size)
-			return call_why(c, -EBADMSG,
-					"%s: upstream sent the "
-					"whole file, not the range",
-					c->at.host);
-		u->cut = still_wanted(u) < size;
-		return 0;
+		return check_whole(u, c);
 	case 416:
-		forget_size(u);
-		return call_why(c, -EBADMSG,
-				"%s: HTTP 416: upstream has another "
-				"size",
-				c->at.host);
+		return check_416(u, c);
 	default:
 		return call_why(c, -EBADMSG, "%s: HTTP %d for a range",
 				c->at.host, c->status);
@@ -324,9 +367,10 @@ static int range_head(struct call *c)
 	r = check_head(u, c);
 	if (r == 0)
 		r = check_version(u, c);
+	if (r == 0 || r == -ERANGE)
+		learn_route(u, c);
 	if (r < 0)
 		return r;
-	learn_route(u, c);
 	u->accepted = true;
 	u->rq->from = CHUNK_FROM_UPSTREAM;
 	u->rq->place = u->route->number;
@@ -337,18 +381,19 @@ static int range_data(struct call *c, const void *bytes, size_t len)
 {
 	struct request *u = c->arg;
 
-	if (len > still_wanted(u)) {
+	if (len > u->answer_left) {
 		if (!u->cut)
 			return call_why(c, -EBADMSG,
 					"%s: more bytes than "
 					"requested",
 					c->at.host);
-		len = (size_t)still_wanted(u);
+		len = (size_t)u->answer_left;
 	}
 	u->held = !u->rq->data(u->rq, bytes, len);
 	if (u->held)
 		return -EAGAIN;
 	u->got += len;
+	u->answer_left -= len;
 	return u->cut && still_wanted(u) == 0 ? CALL_ENOUGH : 0;
 }
 
@@ -368,6 +413,14 @@ static void forget_target(struct request *u)
 	if (u->target && u->route->state == ROUTE_TARGET &&
 	    strcmp(u->route->target, u->target) == 0)
 		route_forget(u->route);
+}
+
+/* Whether the origin refused the request for its Range, it seems. */
+static bool ranges_refused(const struct request *u, const struct call *c)
+{
+	return !u->accepted && u->ranged &&
+	       (c->status == 400 || c->status == 501) &&
+	       no_ranges_note(u->r, origin_now(u));
 }
 
 static void range_done(struct call *c, int r, const char *why)
@@ -392,10 +445,25 @@ static void range_done(struct call *c, int r, const char *why)
 			return;
 		}
 	}
+	if (r == 0 && u->answer_left == 0 && u->got > u->got_before) {
+		try_origin(u); /* the answer was shorter than the range */
+		return;
+	}
+	if (ranges_refused(u, c))
+		r = -ERANGE;
+	if (r == -ERANGE) {
+		end_lead(u, -ECANCELED, NULL);
+		end_no_ranges(u);
+		return;
+	}
 	if (r == 0) {
 		r = -ECONNRESET;
 		why = "the body ended early";
 	}
+	/* A cache may have the blob now, and be able to serve the rest; and a
+	 * 400 or 501 was for another reason. */
+	if (!u->ranged && r != -ECANCELED)
+		no_ranges_forget(u->r, origin_now(u));
 	/* The origin may redirect to another target if this one cannot be
 	 * reached. */
 	if (call_unreachable(c, r) && !u->accepted)
@@ -491,7 +559,7 @@ static int send_range(struct request *u)
 	struct url_secret *secret =
 		url_secret_find(u->r, blob_key(u->rq->blob), origin);
 	struct call_spec spec = {
-		.has_range = true,
+		.has_range = u->ranged,
 		.range_off = first_wanted(u),
 		.range_len = still_wanted(u),
 		.deadline_ms = u->rq->deadline_ms,
@@ -538,8 +606,14 @@ static int send_range(struct request *u)
  * the route, u waits for it. */
 static void try_origin(struct request *u)
 {
+	bool whole = still_wanted(u) == blob_size(u->rq->blob);
 	int r;
 
+	u->ranged = !no_ranges_at(u->r, origin_now(u));
+	if (!u->ranged && !whole) {
+		do_later(u, end_no_ranges);
+		return;
+	}
 	switch (route_now(u->route)) {
 	case ROUTE_ASKING:
 		list_add_tail(&u->route->waiters, &u->wait);
@@ -710,8 +784,15 @@ static void upstream_cancel(struct source *s, struct source_request *rq)
 	do_later(u, end_canceled);
 }
 
+static bool upstream_sweeps(struct source *s, struct blob *b)
+{
+	return registry_serves_no_ranges(
+		container_of(s, struct registry, source), b);
+}
+
 const struct source_ops upstream_ops = {
 	.name = "upstream",
+	.sweeps = upstream_sweeps,
 	.start = upstream_start,
 	.resume = upstream_resume,
 	.blame = upstream_blame,

@@ -48,7 +48,11 @@ flat()
 
 @test "readers see right bytes only, whatever an attacker does beside them" {
 	local i seconds=${SOAK_SECONDS:-20} a b
-	[[ ! ${SANITIZED:-} ]] || seconds=${SOAK_SECONDS:-60}
+	# The sanitizer keeps what was freed, 256 MiB by default: that is no leak.
+	if [[ ${SANITIZED:-} ]]; then
+		seconds=${SOAK_SECONDS:-60}
+		export ASAN_OPTIONS=${ASAN_OPTIONS:-}:quarantine_size_mb=8
+	fi
 	start_registry
 	EVIL=127.0.0.1:$(free_port)
 	FILES='' NODES=()

@@ -162,13 +162,8 @@ static void ask_size(struct query *f)
 	char digest[DIGEST_STR_SIZE];
 	int r;
 
-	r = login_get(f->r, f->host, f->name, &s);
-	if (r == 0 &&
-	    asprintf(&url, "%s/v2/%s/blobs/%s", s->host->base, f->name,
-		     digest_str(&of(f)->key.id, digest)) < 0) {
-		url = NULL;
-		r = -ENOMEM;
-	}
+	r = login_url(f->r, f->host, f->name, &s, &url, "%s/blobs/%s", f->name,
+		      digest_str(&of(f)->key.id, digest));
 	if (r == 0)
 		r = probe_start(f->r,
 				&(struct probe_spec){.url = url, .login = s},

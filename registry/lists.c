@@ -344,11 +344,7 @@ static void get(struct query *f)
 	};
 	int r;
 
-	r = login_get(f->r, f->host, f->name, &s);
-	if (r == 0 && asprintf(&url, "%s/v2/%s", s->host->base, l->path) < 0) {
-		url = NULL;
-		r = -ENOMEM;
-	}
+	r = login_url(f->r, f->host, f->name, &s, &url, "%s", l->path);
 	spec.url = url;
 	spec.login = s;
 	if (r == 0)

@@ -346,6 +346,32 @@ int login_get(struct registry *r, const char *host, const char *name,
 	return 0;
 }
 
+int login_url(struct registry *r, const char *host, const char *name,
+	      struct login **ret, char **ret_url, const char *path, ...)
+{
+	CLEANUP(login_unref) struct login *s = NULL;
+	va_list ap;
+	char *rest;
+	int e = login_get(r, host, name, &s);
+
+	if (e < 0)
+		return e;
+	va_start(ap, path);
+	if (vasprintf(&rest, path, ap) < 0)
+		rest = NULL;
+	va_end(ap);
+	if (!rest)
+		return -ENOMEM;
+	if (asprintf(ret_url, "%s/v2/%s", s->host->base, rest) < 0) {
+		*ret_url = NULL;
+		e = -ENOMEM;
+	}
+	free(rest);
+	if (e == 0)
+		*ret = steal_ptr(&s);
+	return e;
+}
+
 void login_complain(struct login *s, const char *why)
 {
 	uint64_t now = now_ms();

@@ -478,14 +478,10 @@ static int send_call(struct query *f, const char *method, const char *ref,
 	int r;
 
 	of(f)->asking = true;
-	r = login_get(f->r, f->host, f->name, &s);
+	r = login_url(f->r, f->host, f->name, &s, &url, "%s/manifests/%s",
+		      f->name, ref);
 	if (r < 0)
 		return r;
-	if (asprintf(&url, "%s/v2/%s/manifests/%s", s->host->base, f->name,
-		     ref) < 0) {
-		url = NULL;
-		return -ENOMEM;
-	}
 	spec.url = url;
 	spec.login = s;
 	return call_start(f->r, &spec, ops, f, &f->call);

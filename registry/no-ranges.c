@@ -15,13 +15,10 @@
 
 static struct host *host_of(struct registry *r, const char *origin)
 {
-	CLEANUP(freep) char *name = NULL;
+	const char *repo = origin_repo(origin);
+	CLEANUP(freep) char *name = repo ? repo_host(repo) : NULL;
 	struct name_node *tn;
 
-	if (strncmp(origin, REGISTRY_PREFIX, strlen(REGISTRY_PREFIX)) != 0)
-		return NULL;
-	origin += strlen(REGISTRY_PREFIX);
-	name = strndup(origin, strcspn(origin, "/"));
 	if (!name)
 		return NULL;
 	tn = name_table_find(&r->hosts, ref_host_canonical(name));

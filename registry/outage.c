@@ -102,11 +102,7 @@ static void send_probe(struct delay *d)
 	};
 	int r;
 
-	r = login_get(o->r, o->host, o->name, &s);
-	if (r == 0 && asprintf(&url, "%s/v2/", s->host->base) < 0) {
-		url = NULL;
-		r = -ENOMEM;
-	}
+	r = login_url(o->r, o->host, o->name, &s, &url, "%s", "");
 	spec.url = url;
 	spec.login = s;
 	if (r == 0)

@@ -133,14 +133,10 @@ static int start(struct pass *p, struct registry *r, const char *host,
 		.deadline_ms = now_ms() + deadline_ms,
 		.registry = host,
 	};
-	int e = login_get(r, host, name, &s);
+	int e = login_url(r, host, name, &s, &url, "%s/%s", name, what);
 
 	if (e < 0)
 		return e;
-	if (asprintf(&url, "%s/v2/%s/%s", s->host->base, name, what) < 0) {
-		url = NULL;
-		return -ENOMEM;
-	}
 	spec.url = url;
 	spec.login = s;
 	return call_start(r, &spec, &ops, p, &p->call);

@@ -137,6 +137,11 @@ struct call;
  * On 0 the caller owns a reference. -ENOMEM. */
 int login_get(struct registry *r, const char *host, const char *name,
 	      struct login **ret);
+/* The same, and the URL of a path behind "/v2/" of that registry, which the
+ * caller frees. On an error both stay as they are. */
+int login_url(struct registry *r, const char *host, const char *name,
+	      struct login **ret, char **ret_url, const char *path, ...)
+	PRINTF(6, 7);
 void login_unref(struct login **s);
 /* Gets the value for c's Authorization header. 0: *ret is the value; the caller
  * frees it; NULL: send none. -EINPROGRESS: a token is being fetched;
@@ -442,6 +447,10 @@ bool no_ranges_at(struct registry *r, const char *origin);
 /* ---- upstream.c, urlfile.c ---- */
 
 #define REGISTRY_PREFIX "registry://" /* of origins "registry://HOST/NAME" */
+/* Returns "HOST/NAME" of such an origin, borrowed; NULL: it is a URL. */
+const char *origin_repo(const char *origin);
+/* Returns HOST of "HOST/NAME"; the caller frees it. NULL: no memory. */
+char *repo_host(const char *repo);
 
 extern const struct source_ops upstream_ops;
 void requests_release(struct registry *r);

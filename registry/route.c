@@ -95,6 +95,18 @@ uint64_t route_lifetime_ms(const char *query, uint64_t now_s)
 	return life * 1000;
 }
 
+const char *origin_repo(const char *origin)
+{
+	size_t n = strlen(REGISTRY_PREFIX);
+
+	return strncmp(origin, REGISTRY_PREFIX, n) == 0 ? origin + n : NULL;
+}
+
+char *repo_host(const char *repo)
+{
+	return strndup(repo, strcspn(repo, "/"));
+}
+
 char *route_key(const struct blob_key *key, const char *origin, const char *tag)
 {
 	char hex[DIGEST_HEX_SIZE];

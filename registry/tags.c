@@ -199,15 +199,10 @@ static void get_page(struct query *f, const char *url)
 	};
 	int r;
 
-	r = login_get(f->r, f->host, f->name, &s);
-	if (r == 0 && !url) {
-		if (asprintf(&first, "%s/v2/%s/tags/list?n=%d", s->host->base,
-			     f->name, PAGE_SIZE) < 0) {
-			first = NULL;
-			r = -ENOMEM;
-		}
+	r = login_url(f->r, f->host, f->name, &s, &first, "%s/tags/list?n=%d",
+		      f->name, PAGE_SIZE);
+	if (!url)
 		spec.url = first;
-	}
 	spec.login = s;
 	if (r == 0)
 		r = call_start(f->r, &spec, &ops, f, &f->call);

@@ -234,19 +234,18 @@ static void forget_done(struct store_job *j)
  * look-up asks again. */
 static void forget_size(struct request *u)
 {
-	const char *origin = origin_now(u);
+	const char *repo = origin_repo(origin_now(u));
 	const struct blob_key *key = blob_key(u->rq->blob);
 	struct forget *g;
 
-	if (strncmp(origin, REGISTRY_PREFIX, strlen(REGISTRY_PREFIX)) != 0)
+	if (!repo)
 		return;
-	origin += strlen(REGISTRY_PREFIX);
-	g = calloc(1, sizeof(*g) + strlen(origin) + 1);
+	g = calloc(1, sizeof(*g) + strlen(repo) + 1);
 	if (!g)
 		return;
 	g->store = u->r->store;
 	g->digest = key->id;
-	memcpy(g->repo, origin, strlen(origin) + 1);
+	memcpy(g->repo, repo, strlen(repo) + 1);
 	store_job_start(u->r, &g->job, forget_work, forget_done);
 }
 
@@ -518,35 +517,20 @@ static const struct call_ops range_ops = {
 	.done = range_done,
 };
 
-/* Finds the login and the blob's URL for an origin "registry://HOST/NAME". */
-static int registry_url(struct request *u, const char *origin,
+/* Finds the login and the blob's URL for "HOST/NAME". */
+static int registry_url(struct request *u, const char *host, const char *repo,
 			struct login **ret_login, char **ret_url)
 {
-	CLEANUP(login_unref) struct login *s = NULL;
-	CLEANUP(freep) char *host = NULL;
+	const char *name = strchr(repo, '/');
 	char digest[DIGEST_STR_SIZE];
-	const char *start = origin + strlen(REGISTRY_PREFIX);
-	const char *name = strchr(start, '/');
-	int r;
 
 	if (!name || blob_key(u->rq->blob)->kind != BLOB_SHA256)
 		return -EINVAL;
-	host = strndup(start, (size_t)(name - start));
-	if (!host)
-		return -ENOMEM;
 	name++;
 	if (!ref_host_valid(host) || !ref_name_valid(name))
 		return -EINVAL;
-	r = login_get(u->r, host, name, &s);
-	if (r < 0)
-		return r;
-	if (asprintf(ret_url, "%s/v2/%s/blobs/%s", s->host->base, name,
-		     digest_str(&blob_key(u->rq->blob)->id, digest)) < 0) {
-		*ret_url = NULL;
-		return -ENOMEM;
-	}
-	*ret_login = steal_ptr(&s);
-	return 0;
+	return login_url(u->r, host, name, ret_login, ret_url, "%s/blobs/%s",
+			 name, digest_str(&blob_key(u->rq->blob)->id, digest));
 }
 
 static int send_range(struct request *u)
@@ -565,14 +549,11 @@ static int send_range(struct request *u)
 		.deadline_ms = u->rq->deadline_ms,
 		.if_match = secret ? secret->etag : NULL,
 	};
-	bool in_registry =
-		strncmp(origin, REGISTRY_PREFIX, strlen(REGISTRY_PREFIX)) == 0;
+	const char *repo = origin_repo(origin);
 	int r;
 
-	if (in_registry) {
-		const char *host = origin + strlen(REGISTRY_PREFIX);
-
-		registry = strndup(host, strcspn(host, "/"));
+	if (repo) {
+		registry = repo_host(repo);
 		if (!registry)
 			return -ENOMEM;
 		spec.registry = registry;
@@ -587,8 +568,8 @@ static int send_range(struct request *u)
 		if (!u->target)
 			return -ENOMEM;
 		spec.url = u->target;
-	} else if (in_registry) {
-		r = registry_url(u, origin, &s, &url);
+	} else if (repo) {
+		r = registry_url(u, registry, repo, &s, &url);
 		if (r < 0)
 			return r;
 		spec.url = url;
